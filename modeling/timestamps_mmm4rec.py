@@ -1,0 +1,169 @@
+"""Points in time, in whatever form a log or a request holds them, as int64 unix seconds."""
+
+import re
+import warnings
+from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta, timezone
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# The least magnitude that is read as each unit. 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
+LEAST_MAGNITUDE = {"s": 0, "ms": 10**11, "us": 10**14, "ns": 10**17}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_INT64 = np.iinfo(np.int64)
+# The longest int64 has 19 digits; int() refuses thousands of them with an error that names no row.
+_INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
+_FRACTION = re.compile(r"[.,](\d+)")
+_OFFSET_WITHOUT_COLON = re.compile(r"(:\d{2}(?:\.\d+)?[+-]\d{2})(\d{2})?$")
+
+
+def to_unix_seconds(values: Iterable[Any], time_unit: str | None = None) -> np.ndarray:
+    """Unix seconds of a column or batch of points in time, by integer arithmetic alone.
+
+    Args:
+        values (`Iterable`, shape `[n]`): Integers; floats that are whole numbers below 2**53; strings, of digits or in
+            ISO 8601 form, with `Z` or an offset or neither; `datetime`, `date`, `numpy.datetime64` or
+            `pandas.Timestamp`. Dates without an offset are UTC.
+        time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`, the unit of the numbers. By default one unit is
+            read off the magnitude of all numbers together, with a warning where it is not seconds.
+
+    Returns:
+        `np.ndarray`, shape `[n]`, int64: Seconds since 1970-01-01 UTC, rounded down.
+
+    Raises:
+        ValueError: For a missing value, a fraction, a float that may have lost digits, a string that is no time,
+            numbers of two magnitudes, a time beyond int64. The message names the value and its row, counted from 0.
+        TypeError: For values of any other type.
+    """
+    if time_unit is not None and time_unit not in TICKS_PER_SECOND:
+        raise ValueError(f"time_unit must be one of {', '.join(map(repr, TICKS_PER_SECOND))}, got {time_unit!r}")
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise TypeError(f"timestamps must be a sequence, got {values!r}; a single one goes into a list")
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        return _datetime64_to_seconds(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "i":
+        numbers = values.astype(np.int64)
+        return numbers // TICKS_PER_SECOND[time_unit or _unit_of(numbers)]
+
+    parsed = [_parse(value, row) for row, value in enumerate(values)]
+    ticks = TICKS_PER_SECOND[time_unit or _unit_of([value for value, is_number in parsed if is_number])]
+    seconds = [value // ticks if is_number else value for value, is_number in parsed]
+    for row, value in enumerate(seconds):
+        if not _INT64.min <= value <= _INT64.max:
+            raise ValueError(f"timestamp {parsed[row][0]} in row {row} lies beyond int64; check the column")
+    return np.array(seconds, dtype=np.int64)
+
+
+def unit_by_magnitude(smallest: int, largest: int) -> str:
+    """The unit in which all numbers of a column can be read, given two of them.
+
+    Args:
+        smallest (`int`): The number closest to 0 that is not 0 itself: 0 is the same time in every unit.
+        largest (`int`): The number farthest from 0.
+
+    Returns:
+        `str`: `"s"`, `"ms"`, `"us"` or `"ns"`; a warning is issued for all but the first.
+
+    Raises:
+        ValueError: If the two are of different units.
+    """
+    units = [_unit_of_one(smallest), _unit_of_one(largest)]
+    if units[0] != units[1]:
+        raise ValueError(
+            f"timestamps in two units: {smallest} reads as {units[0]!r}, {largest} as {units[1]!r}; bring the column "
+            "to one unit, or give time_unit= if all values are in the same unit"
+        )
+    if units[0] != "s":
+        # The text holds no value of the column, so that Python shows it once and not for every batch of a server.
+        warnings.warn(
+            f"timestamps of {LEAST_MAGNITUDE[units[0]]:.0e} and above are read as {units[0]!r} for their magnitude; give "
+            f'time_unit={units[0]!r} to confirm, or time_unit="s" if they are seconds',
+            stacklevel=2,
+        )
+    return units[0]
+
+
+def _unit_of_one(number: int) -> str:
+    return [unit for unit, least in LEAST_MAGNITUDE.items() if abs(number) >= least][-1]
+
+
+def _unit_of(numbers: Any) -> str:
+    """The unit of a list or int64 array of numbers."""
+    if isinstance(numbers, np.ndarray):
+        # abs(-2**63) overflows, so the extremes are taken on each side of 0.
+        sides = [numbers[numbers > 0], numbers[numbers < 0]]
+        numbers = [int(extreme) for side in sides if side.size for extreme in (side.min(), side.max())]
+    numbers = [number for number in numbers if number != 0]
+    if not numbers:
+        return "s"
+    return unit_by_magnitude(min(numbers, key=abs), max(numbers, key=abs))
+
+
+def _datetime64_to_seconds(values: np.ndarray) -> np.ndarray:
+    missing = np.flatnonzero(np.isnat(values))
+    if missing.size:
+        raise ValueError(f"timestamp in row {missing[0]} is missing (NaT); drop such rows or give them a time")
+    return values.astype("datetime64[s]").astype(np.int64)
+
+
+def _parse(value: Any, row: int) -> tuple[int, bool]:
+    """A number in the log's unit and True, or seconds and False."""
+    # NaN, NaT and their kind are the values that differ from themselves; pandas.NaT passes for a datetime.
+    if value is None or (isinstance(value, Real | datetime | np.datetime64) and value != value):
+        raise ValueError(f"timestamp in row {row} is missing ({value!r}); drop such rows or give them a time")
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"timestamp in row {row} is {value!r}; expected a number, an ISO string or a datetime")
+    if isinstance(value, Integral):
+        return int(value), True
+    if isinstance(value, Real):
+        return _whole_number(float(value), row), True
+    if isinstance(value, str):
+        return _parse_string(value, row)
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[s]").astype(np.int64)), False
+    if isinstance(value, datetime):
+        return _datetime_to_seconds(value), False
+    if isinstance(value, date):
+        return _datetime_to_seconds(datetime.combine(value, time())), False
+    raise TypeError(
+        f"timestamp in row {row} is {value!r} ({type(value).__name__}); expected a number, an ISO string or a datetime"
+    )
+
+
+def _whole_number(value: float, row: int) -> int:
+    if not value.is_integer():
+        raise ValueError(f"timestamp {value!r} in row {row} is no whole number; round it, or give a finer unit")
+    if abs(value) >= 2**53:
+        raise ValueError(
+            f"timestamp {value!r} in row {row} is a float that may have lost digits (2**53 and above); read the "
+            "column as integers"
+        )
+    return int(value)
+
+
+def _parse_string(value: str, row: int) -> tuple[int, bool]:
+    text = value.strip()
+    if not text:
+        raise ValueError(f"timestamp in row {row} is missing ({value!r}); drop such rows or give them a time")
+    if _INTEGER.fullmatch(text):
+        return int(text), True
+    if _DECIMAL.fullmatch(text):
+        return _whole_number(float(text), row), True
+    # Python 3.10 reads neither Z nor fractions of other than 3 or 6 digits; the fraction is rounded away anyway.
+    text = _FRACTION.sub("", re.sub(r"[zZ]$", "+00:00", text))
+    text = _OFFSET_WITHOUT_COLON.sub(lambda match: f"{match[1]}:{match[2] or '00'}", text)
+    try:
+        return _datetime_to_seconds(datetime.fromisoformat(text)), False
+    except ValueError as error:
+        raise ValueError(f"timestamp {value!r} in row {row} is neither a number nor an ISO 8601 time") from error
+
+
+def _datetime_to_seconds(value: datetime) -> int:
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=timezone.utc)
+    return (value - _EPOCH) // timedelta(seconds=1)

@@ -18,8 +18,10 @@ _INT64 = np.iinfo(np.int64)
 # The longest int64 has 19 digits; int() refuses thousands of them with an error that names no row.
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
-_FRACTION = re.compile(r"[.,](\d+)")
-_OFFSET_WITHOUT_COLON = re.compile(r"(:\d{2}(?:\.\d+)?[+-]\d{2})(\d{2})?$")
+_ISO_8601 = re.compile(
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d{1,12})?(?: ?([Zz]|[+-]\d{2})(?::?(\d{2}))?)?)?",
+    re.ASCII,
+)
 
 
 def to_unix_seconds(values: Iterable[Any], time_unit: str | None = None) -> np.ndarray:
@@ -81,8 +83,8 @@ def unit_by_magnitude(smallest: int, largest: int) -> str:
     if units[0] != "s":
         # The text holds no value of the column, so that Python shows it once and not for every batch of a server.
         warnings.warn(
-            f"timestamps of {LEAST_MAGNITUDE[units[0]]:.0e} and above are read as {units[0]!r} for their magnitude; give "
-            f'time_unit={units[0]!r} to confirm, or time_unit="s" if they are seconds',
+            f"timestamps of {LEAST_MAGNITUDE[units[0]]:.0e} and above are read as {units[0]!r} for their magnitude; "
+            f'give time_unit={units[0]!r} to confirm, or time_unit="s" if they are seconds',
             stacklevel=2,
         )
     return units[0]
@@ -154,13 +156,19 @@ def _parse_string(value: str, row: int) -> tuple[int, bool]:
         return int(text), True
     if _DECIMAL.fullmatch(text):
         return _whole_number(float(text), row), True
-    # Python 3.10 reads neither Z nor fractions of other than 3 or 6 digits; the fraction is rounded away anyway.
-    text = _FRACTION.sub("", re.sub(r"[zZ]$", "+00:00", text))
-    text = _OFFSET_WITHOUT_COLON.sub(lambda match: f"{match[1]}:{match[2] or '00'}", text)
+    match = _ISO_8601.fullmatch(text)
     try:
+        if match is None:
+            raise ValueError("expected YYYY-MM-DD, with HH:MM[:SS] and Z or an offset where known")
+        day, clock, second, hours, minutes = match.groups()
+        offset = "+00" if hours is None or hours in "Zz" else hours
+        # Spelled out, because Python 3.10 reads neither Z nor other short forms; fractions are rounded away anyway.
+        text = f"{day}T{clock or '00:00'}{second or ':00'}{offset}:{minutes or '00'}"
         return _datetime_to_seconds(datetime.fromisoformat(text)), False
     except ValueError as error:
-        raise ValueError(f"timestamp {value!r} in row {row} is neither a number nor an ISO 8601 time") from error
+        raise ValueError(
+            f"timestamp {value!r} in row {row} is neither a number nor an ISO 8601 time: {error}"
+        ) from None
 
 
 def _datetime_to_seconds(value: datetime) -> int:

@@ -1,0 +1,19 @@
+"""What travels to a Hub repository: configuration, models, processor and their helpers."""
+
+from .configuration_mmm4rec import MMM4RecConfig
+from .modeling_mmm4rec import (
+    MMM4RecForSequentialRecommendation,
+    MMM4RecModel,
+    MMM4RecModelOutput,
+    MMM4RecOutput,
+    MMM4RecPreTrainedModel,
+)
+
+__all__ = [
+    "MMM4RecConfig",
+    "MMM4RecForSequentialRecommendation",
+    "MMM4RecModel",
+    "MMM4RecModelOutput",
+    "MMM4RecOutput",
+    "MMM4RecPreTrainedModel",
+]

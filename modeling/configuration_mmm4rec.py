@@ -1,0 +1,230 @@
+# Copyright 2026 The mmm4rec_hf authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of MMM4Rec (arXiv 2506.02916)."""
+
+import difflib
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+TASK = "sequential-recommendation"
+
+# The classes that a saved folder offers to a process in which this package is absent (`trust_remote_code=True`).
+# `AutoModel` is the backbone, whichever model was saved; the recommender goes by the name of the model that was trained.
+_AUTO_MAP = {
+    "AutoConfig": "configuration_mmm4rec.MMM4RecConfig",
+    "AutoModel": "modeling_mmm4rec.MMM4RecModel",
+    "AutoModelForPreTraining": "modeling_mmm4rec.MMM4RecForSequentialRecommendation",
+    "AutoProcessor": "processing_mmm4rec.MMM4RecProcessor",
+}
+_CUSTOM_PIPELINE = {
+    "impl": "pipeline_mmm4rec.SequentialRecommendationPipeline",
+    "pt": ["AutoModelForPreTraining"],
+    "type": "multimodal",
+}
+
+
+@strict
+class MMM4RecConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`MMM4RecModel`] and [`MMM4RecForSequentialRecommendation`]. The defaults are those of the published
+    recipe for fine-tuning, except the padding and scoring of new models (`time_mode`, `score_padding_item`).
+
+    Args:
+        hidden_size (`int`, *optional*, defaults to 256):
+            Width H of item, sequence and user vectors.
+        intermediate_size (`int`, *optional*, defaults to 256):
+            Inner width of the feed-forward networks.
+        num_hidden_layers (`int`, *optional*, defaults to 1):
+            Number of layers; published: 1 when fine-tuned, 2 when pretrained.
+        max_sequence_length (`int`, *optional*, defaults to 20):
+            Events L of a history that are read, the last ones. The time path owns L x L weights, so a checkpoint has one
+            L.
+        text_feature_size (`int`, *optional*, defaults to 768):
+            Width of the items' text features.
+        image_feature_size (`int`, *optional*, defaults to 768):
+            Width of the items' image features.
+        expand (`int`, *optional*, defaults to 2):
+            Inner width of the state space layers over `hidden_size`.
+        state_size (`int`, *optional*, defaults to 64):
+            State size N.
+        n_groups (`int`, *optional*, defaults to 8):
+            Groups G of heads that share B and C; divides the number of heads.
+        head_dim (`int`, *optional*, defaults to 64):
+            Head size P; divides `expand * hidden_size`.
+        conv_kernel (`int`, *optional*, defaults to 4):
+            Width K of the causal depthwise convolutions.
+        cross_ssd_activation (`"silu"` or `"hardswish"`, *optional*, defaults to `"silu"`):
+            Activation after the convolutions of the Cross-SSD. The published code ran `"hardswish"` there whenever the
+            number of heads was not a multiple of 8; its checkpoints of that kind need it.
+        use_time (`bool`, *optional*, defaults to `True`):
+            Whether the times of events are read.
+        time_mode (`"masked"` or `"published"`, *optional*, defaults to `"masked"`):
+            `"masked"`: padding takes no part in the time path, so that neither its side nor its amount changes a score.
+            `"published"`: padded positions hold timestamp 0, as in the published code.
+        point_to_point_gate (`bool`, *optional*, defaults to `False`):
+            Whether the time gate holds one value a position instead of one a history.
+        use_ffn (`bool`, *optional*, defaults to `True`):
+            Whether each branch of a layer ends in a feed-forward network.
+        fusion (`"static"`, `"dynamic_shared"` or `"dynamic_instance"`, *optional*, defaults to `"static"`):
+            Weights of the text and image scores: 1 and 1, a learned pair, or a learned pair an item.
+        use_item_bias (`bool`, *optional*, defaults to `False`):
+            Whether each item owns a learned vector a modality (the "with ID" variant).
+        score_temperature (`float`, *optional*, defaults to 0.8):
+            Divides the scores.
+        score_padding_item (`bool`, *optional*, defaults to `False`):
+            Whether the padding item (row 0) competes in the scores and the loss, as published.
+        item_loss (`"full"` or `"in_batch"`, *optional*, defaults to `"full"`):
+            Cross entropy over all items, or over the targets of the batch (published for pretraining).
+        num_items (`int`, *optional*):
+            Items in the catalogue, without the padding item; `None` before any are set.
+        hidden_dropout (`float`, *optional*, defaults to 0.4):
+            Dropout inside the layers.
+        embedding_dropout (`float`, *optional*, defaults to 0.4):
+            Dropout of the item vectors that enter the first layer.
+        time_dropout (`float`, *optional*, defaults to 0.4):
+            Dropout in the time path.
+        ssd_implementation (`"auto"`, `"quadratic"`, `"chunked"` or `"recurrent"`, *optional*, defaults to `"auto"`):
+            Form in which the state space operation is computed; all give the same numbers.
+        chunk_size (`int`, *optional*, defaults to 64):
+            Chunk of the `"chunked"` form, in positions.
+        norm_eps (`float`, *optional*, defaults to 1e-12):
+            Epsilon of every LayerNorm and RMSNorm.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the linear weights at the start.
+        time_step_min (`float`, *optional*, defaults to 0.001):
+            Lower end of the log-uniform draw of the step sizes at the start.
+        time_step_max (`float`, *optional*, defaults to 0.1):
+            Upper end of that draw.
+        time_step_floor (`float`, *optional*, defaults to 0.0001):
+            Floor of that draw.
+
+    Example:
+
+    ```python
+    >>> from mmm4rec_hf import MMM4RecConfig, MMM4RecModel
+
+    >>> model = MMM4RecModel(MMM4RecConfig(num_hidden_layers=2))
+    ```"""
+
+    model_type = "mmm4rec"
+    # With these left out the Trainer's predictions are the scores alone.
+    keys_to_ignore_at_inference = ["user_embeds", "hidden_states", "text_hidden_states"]
+
+    hidden_size: int = 256
+    intermediate_size: int = 256
+    num_hidden_layers: int = 1
+    max_sequence_length: int = 20
+    text_feature_size: int = 768
+    image_feature_size: int = 768
+    expand: int = 2
+    state_size: int = 64
+    n_groups: int = 8
+    head_dim: int = 64
+    conv_kernel: int = 4
+    cross_ssd_activation: Literal["silu", "hardswish"] = "silu"
+    use_time: bool = True
+    time_mode: Literal["masked", "published"] = "masked"
+    point_to_point_gate: bool = False
+    use_ffn: bool = True
+    fusion: Literal["static", "dynamic_shared", "dynamic_instance"] = "static"
+    use_item_bias: bool = False
+    score_temperature: float = 0.8
+    score_padding_item: bool = False
+    item_loss: Literal["full", "in_batch"] = "full"
+    num_items: int | None = None
+    hidden_dropout: float = 0.4
+    embedding_dropout: float = 0.4
+    time_dropout: float = 0.4
+    ssd_implementation: Literal["auto", "quadratic", "chunked", "recurrent"] = "auto"
+    chunk_size: int = 64
+    norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    time_step_min: float = 0.001
+    time_step_max: float = 0.1
+    time_step_floor: float = 1e-4
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        own_names = list(MMM4RecConfig.__annotations__)
+        for name in kwargs:
+            close = difflib.get_close_matches(name, own_names, n=1, cutoff=0.8)
+            if close:
+                raise ValueError(f"MMM4RecConfig has no option `{name}`; did you mean `{close[0]}`?")
+        if not self.is_loaded_remotely():
+            # transformers asks for `trust_remote_code` when a configuration names a pipeline; here it is registered.
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Part of the `@strict` validation: values that must fit each other."""
+        for name in (
+            "hidden_size", "intermediate_size", "num_hidden_layers", "max_sequence_length", "text_feature_size",
+            "image_feature_size", "expand", "state_size", "n_groups", "head_dim", "conv_kernel", "chunk_size",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.inner_size % self.head_dim:
+            raise ValueError(
+                f"head_dim ({self.head_dim}) must divide expand * hidden_size "
+                f"({self.expand} * {self.hidden_size} = {self.inner_size})"
+            )
+        if self.num_heads % self.n_groups:
+            raise ValueError(
+                f"n_groups ({self.n_groups}) must divide the number of heads expand * hidden_size / head_dim "
+                f"({self.inner_size} / {self.head_dim} = {self.num_heads})"
+            )
+        for name in ("hidden_dropout", "embedding_dropout", "time_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.score_temperature <= 0:
+            raise ValueError(f"score_temperature must be positive, got {self.score_temperature}")
+        if self.num_items is not None and self.num_items < 1:
+            raise ValueError(f"num_items must be None or at least 1, got {self.num_items}")
+        if not 0 < self.time_step_min <= self.time_step_max:
+            raise ValueError(
+                f"time_step_min ({self.time_step_min}) must be positive and at most time_step_max ({self.time_step_max})"
+            )
+
+    @property
+    def inner_size(self) -> int:
+        """`int`: Inner width E of the state space layers."""
+        return self.expand * self.hidden_size
+
+    @property
+    def num_heads(self) -> int:
+        """`int`: Number h of heads."""
+        return self.inner_size // self.head_dim
+
+    @classmethod
+    def is_loaded_remotely(cls) -> bool:
+        """Whether this class came from a saved folder's own code instead of the installed package."""
+        return cls.__module__.startswith("transformers_modules")
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """
+        Saves the configuration and beside it the code of the model, so that the folder also loads where this package
+        is not installed.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
+            kwargs: Passed on to [`~PreTrainedConfig.save_pretrained`].
+        """
+        code = sorted(Path(__file__).parent.glob("*_mmm4rec.py"))
+        names = {path.stem for path in code}
+        # Code loaded from a folder holds only the files that were needed so far: what is absent is not promised.
+        self.auto_map = {auto: name for auto, name in _AUTO_MAP.items() if name.split(".")[0] in names}
+        if _CUSTOM_PIPELINE["impl"].split(".")[0] in names:
+            self.custom_pipelines = {TASK: _CUSTOM_PIPELINE}
+        os.makedirs(save_directory, exist_ok=True)
+        for path in code:
+            shutil.copyfile(path, Path(save_directory) / path.name)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if not self.is_loaded_remotely() and "custom_pipelines" in self.__dict__:
+            del self.custom_pipelines
+
+
+__all__ = ["MMM4RecConfig"]

@@ -1,0 +1,143 @@
+"""The catalogue inside a model: features, item biases and fusion weights; everything that belongs to item ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_mmm4rec import MMM4RecConfig
+from .ids_mmm4rec import canonical_id
+
+
+def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
+    """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient, which would be 1 / eps."""
+    x = x.float()
+    norm = x.square().sum(-1, keepdim=True).clamp_min(eps**2).sqrt()
+    return torch.where(norm > eps, x / norm, torch.zeros_like(x))
+
+
+class MMM4RecItems(nn.Module):
+    """
+    Rows 1..I hold the catalogue's items, row 0 the padding item, whose features are zeros.
+
+    Args:
+        config ([`MMM4RecConfig`]): With `num_items=None` there are no rows yet.
+    """
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__()
+        self.config = config
+        # A pair for all items needs no catalogue; a pair an item is made with its row.
+        self.fusion_factor = nn.Parameter(torch.zeros(2)) if config.fusion == "dynamic_shared" else None
+        self._allocate(config.num_items)
+
+    def _allocate(self, num_items: int | None) -> None:
+        text = image = text_bias = image_bias = None
+        if num_items is not None:
+            rows = num_items + 1
+            text = torch.zeros(rows, self.config.text_feature_size)
+            image = torch.zeros(rows, self.config.image_feature_size)
+            if self.config.use_item_bias:
+                text_bias = nn.Parameter(torch.zeros(rows, self.config.hidden_size))
+                image_bias = nn.Parameter(torch.zeros(rows, self.config.hidden_size))
+            if self.config.fusion == "dynamic_instance":
+                self.fusion_factor = nn.Parameter(torch.zeros(rows, 2))
+        self.register_buffer("text_features", text)
+        self.register_buffer("image_features", image)
+        self.text_bias = text_bias
+        self.image_bias = image_bias
+
+    @property
+    def num_rows(self) -> int:
+        """`int`: Items and the padding item; 0 before a catalogue is set."""
+        return 0 if self.text_features is None else len(self.text_features)
+
+    def fusion_weights(self) -> Tensor | None:
+        """Weights of the text and the image score, `(2,)` or `(num_items + 1, 2)`, or `None` where both are 1."""
+        return None if self.fusion_factor is None else self.fusion_factor.float().softmax(-1)
+
+    @torch.no_grad()
+    def set(self, text: Tensor, image: Tensor, old_rows: Tensor | None) -> None:
+        """
+        Replaces the catalogue.
+
+        Args:
+            text (`torch.Tensor` of shape `(num_items, text_feature_size)`): Text features, one row an item.
+            image (`torch.Tensor` of shape `(num_items, image_feature_size)`): Image features.
+            old_rows (`torch.Tensor` of shape `(num_items,)`, *optional*):
+                The row that each item had before, 0 for a new one: what was learned for an item stays with it.
+        """
+        reference = self.text_features
+        learned = {"text_bias": self.text_bias, "image_bias": self.image_bias}
+        if self.config.fusion == "dynamic_instance":
+            learned["fusion_factor"] = self.fusion_factor
+        self._allocate(len(text))
+        for name, features in (("text_features", text), ("image_features", image)):
+            buffer = getattr(self, name)
+            buffer[1:] = features
+            setattr(self, name, buffer.to(reference) if reference is not None else buffer)
+        for name, before in learned.items():
+            after = getattr(self, name)
+            if before is None or after is None:
+                continue
+            after.data = after.data.to(before)
+            after[0] = before[0]
+            if old_rows is not None:
+                known = old_rows > 0
+                after[1:][known] = before[old_rows[known]]
+
+
+def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tensor, Tensor]:
+    """
+    Item ids and features of a catalogue, checked against a model's configuration.
+
+    Args:
+        catalog (`ItemCatalog` or any object with its attributes):
+            `item_ids`, `text_features` of shape `(num_items, text_feature_size)` and `image_features` of shape
+            `(num_items, image_feature_size)`, in the same order.
+        config ([`MMM4RecConfig`]): The model's configuration.
+
+    Returns:
+        `tuple`: The ids as strings, and both features as float32 tensors.
+
+    Raises:
+        ValueError: For an empty catalogue, an id given twice, absent features, a wrong shape, or values that are not
+            finite.
+    """
+    item_ids = [canonical_id(item_id) for item_id in catalog.item_ids]
+    if not item_ids:
+        raise ValueError("the catalogue is empty; a model needs at least one item")
+    if len(set(item_ids)) != len(item_ids):
+        seen: set[str] = set()
+        twice = next(i for i in item_ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ValueError(f"item id {twice!r} stands more than once in the catalogue; each item needs an id of its own")
+    features = []
+    for name, size in (("text", config.text_feature_size), ("image", config.image_feature_size)):
+        values = getattr(catalog, f"{name}_features")
+        if values is None:
+            raise ValueError(f"the catalogue has no {name} features; encode it first: catalog.encode(encoder)")
+        tensor = torch.as_tensor(values).float()
+        if tuple(tensor.shape) != (len(item_ids), size):
+            raise ValueError(
+                f"the catalogue's {name} features have shape {tuple(tensor.shape)}, the model needs "
+                f"({len(item_ids)}, {size}): one row an item, {name}_feature_size wide; encode it with the encoder that "
+                "the model was trained with"
+            )
+        finite = tensor.isfinite().all(dim=1)
+        if not finite.all():
+            bad = item_ids[int((~finite).nonzero()[0, 0])]
+            raise ValueError(f"the {name} features of item {bad!r} hold NaN or infinity; encode the item again")
+        features.append(tensor)
+    return item_ids, features[0], features[1]
+
+
+def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Tensor | None:
+    """Row of each of `item_ids` in a model that holds `old_ids`, 0 where it is new; `None` where nothing was held."""
+    if old_ids is None:
+        return None
+    rows = {item_id: row for row, item_id in enumerate(old_ids, start=1)}
+    return torch.tensor([rows.get(item_id, 0) for item_id in item_ids])
+
+
+__all__ = ["MMM4RecItems", "check_catalog", "l2_normalize", "previous_rows"]

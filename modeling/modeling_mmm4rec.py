@@ -1,0 +1,682 @@
+"""MMM4Rec (arXiv 2506.02916): a multi-modal state space model for sequential recommendation.
+
+Letters in shape comments: b batch, l `max_sequence_length`, H `hidden_size`, E `inner_size`, h heads, p `head_dim`,
+g groups, n `state_size`.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput, cached_file, can_return_tuple, logging
+
+from .configuration_mmm4rec import MMM4RecConfig
+from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, previous_rows
+from .loss_mmm4rec import full_cross_entropy, in_batch_cross_entropy
+from .ssd_mmm4rec import ssd
+from .time_mmm4rec import (
+    MMM4RecFourierFilter,
+    MMM4RecTimeGate,
+    MMM4RecTimeModulation,
+    MMM4RecTimeNorm,
+    causal_conv,
+    depthwise_conv,
+    event_intervals,
+)
+
+logger = logging.get_logger(__name__)
+
+ITEM_IDS_NAME = "item_ids.json"
+
+
+class MMM4RecRMSNorm(nn.Module):
+    """Mamba-2's gated norm: the gate first, then one RMSNorm over all of E."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        x32 = x.float() * F.silu(gate.float())
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * x32.to(x.dtype)
+
+
+class MMM4RecMLP(nn.Module):
+    """FFN(x) = LN(dropout(fc2(dropout(Hardswish(fc1(x))))) + x)."""
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.dropout(F.hardswish(self.fc1(x)))
+        return self.norm(self.dropout(self.fc2(hidden)) + x)
+
+
+class MMM4RecStateSpace(nn.Module):
+    """What the self and the cross state space layer share: step sizes, the SSD operation, gated norm, projection out."""
+
+    def __init__(self, config: MMM4RecConfig, activation: Any):
+        super().__init__()
+        self.config = config
+        self.activation = activation
+        self.dt_bias = nn.Parameter(torch.zeros(config.num_heads))
+        self.A_log = nn.Parameter(torch.zeros(config.num_heads))
+        self.D = nn.Parameter(torch.ones(config.num_heads))
+        self.norm = MMM4RecRMSNorm(config.inner_size, config.norm_eps)
+        self.out_proj = nn.Linear(config.inner_size, config.hidden_size)
+        self.time_modulation = MMM4RecTimeModulation(config, activation) if config.use_time else None
+
+    def convolve(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
+        """[b, l, c] -> [b, l, c]"""
+        return self.activation(causal_conv(conv, x.transpose(1, 2)).transpose(1, 2))
+
+    def scan(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, gate: Tensor, tau: Tensor | None) -> Tensor:
+        """[b, l, E], [b, l, h], [b, l, g n], [b, l, g n], [b, l, E], [b, h, l] -> [b, l, H]"""
+        config = self.config
+        dt = dt.float()
+        if tau is not None:
+            dt = dt * tau.transpose(1, 2)
+        delta = F.softplus(dt + self.dt_bias.float())
+        y = ssd(
+            x.unflatten(-1, (config.num_heads, config.head_dim)),
+            delta,
+            -torch.exp(self.A_log.float()),
+            B.unflatten(-1, (config.n_groups, config.state_size)),
+            C.unflatten(-1, (config.n_groups, config.state_size)),
+            self.D.float(),
+            implementation=config.ssd_implementation,
+            chunk_size=config.chunk_size,
+        ).flatten(-2)
+        return self.out_proj(self.norm(y, gate))
+
+
+class MMM4RecTimeAwareSSD(MMM4RecStateSpace):
+    """TiSSD: self mixing of one modality's sequence, with step sizes that depend on the intervals."""
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__(config, F.silu)
+        groups_state = config.n_groups * config.state_size
+        self.splits = (config.inner_size, config.inner_size + 2 * groups_state, config.num_heads)
+        self.conv_splits = (config.inner_size, groups_state, groups_state)
+        self.in_proj = nn.Linear(config.hidden_size, sum(self.splits))
+        self.conv = depthwise_conv(self.splits[1], config.conv_kernel)
+        self.time_gate = MMM4RecTimeGate(config) if config.use_time else None
+
+    def forward(self, x: Tensor, time: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        # [b, l, H], [b, h, l] -> [b, l, H], [b, h, l]
+        gate, content, dt = self.in_proj(x).split(self.splits, dim=-1)
+        content, B, C = self.convolve(self.conv, content).split(self.conv_splits, dim=-1)
+        tau = next_time = None
+        if self.time_modulation is not None and self.time_gate is not None and time is not None:
+            tau = self.time_modulation(time)
+            next_time = self.time_gate(time, tau, mask)
+        return self.scan(content, dt, B, C, gate, tau), next_time
+
+
+class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
+    """TiCoSSD: the image branch asks (C), the text branch answers (X, B), both gate."""
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__(config, F.hardswish if config.cross_ssd_activation == "hardswish" else F.silu)
+        groups_state = config.n_groups * config.state_size
+        self.splits = (config.inner_size + groups_state, config.num_heads)
+        self.conv_splits = (config.inner_size, groups_state)
+        self.content_proj = nn.Linear(config.hidden_size, sum(self.splits))
+        self.query_proj = nn.Linear(config.hidden_size, groups_state)
+        self.gate_proj = nn.Linear(config.hidden_size, config.inner_size)
+        self.content_conv = depthwise_conv(self.splits[0], config.conv_kernel)
+        self.query_conv = depthwise_conv(groups_state, config.conv_kernel)
+
+    def forward(self, query: Tensor, content: Tensor, time: Tensor | None) -> Tensor:
+        # [b, l, H], [b, l, H], [b, h, l] -> [b, l, H]
+        x, dt = self.content_proj(content).split(self.splits, dim=-1)
+        x, B = self.convolve(self.content_conv, x).split(self.conv_splits, dim=-1)
+        C = self.convolve(self.query_conv, self.query_proj(query))
+        gate = self.gate_proj(query + content)
+        tau = None if self.time_modulation is None or time is None else self.time_modulation(time)
+        return self.scan(x, dt, B, C, gate, tau)
+
+
+class MMM4RecLayer(GradientCheckpointingLayer):
+    """One layer: both branches through the same TiSSD, then the image branch reads the text branch by the Cross-SSD."""
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__()
+        self.ssd = MMM4RecTimeAwareSSD(config)
+        self.cross_ssd = MMM4RecTimeAwareCrossSSD(config)
+        self.fourier_filter = MMM4RecFourierFilter(config) if config.use_time else None
+        self.text_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.image_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.cross_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.text_ffn = MMM4RecMLP(config) if config.use_ffn else nn.Identity()
+        self.image_ffn = MMM4RecMLP(config) if config.use_ffn else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self, text: Tensor, image: Tensor, text_time: Tensor | None, image_time: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        # [b, l, H], [b, l, H], [b, h, l], [b, h, l], [b, 1, l] -> [b, l, H], [b, l, H], [b, h, l], [b, h, l]
+        both_time = None if text_time is None or image_time is None else torch.cat([text_time, image_time])
+        both_mask = None if mask is None else torch.cat([mask, mask])
+        mixed, both_time = self.ssd(torch.cat([text, image]), both_time, both_mask)
+        text_mixed, image_mixed = mixed.chunk(2)
+        text = self.text_ffn(self.text_norm(self.dropout(text_mixed) + text))
+        image = self.image_norm(self.dropout(image_mixed) + image)
+        cross_time = None
+        if self.fourier_filter is not None and both_time is not None:
+            text_time, image_time = both_time.chunk(2)
+            cross_time = self.fourier_filter(image_time, text_time, mask)
+        cross = self.cross_ssd(image, text, cross_time)
+        image = self.image_ffn(self.cross_norm(self.dropout(cross) + image + text))
+        return text, image, text_time, image_time
+
+
+@dataclass
+class MMM4RecModelOutput(ModelOutput):
+    """
+    Output of [`MMM4RecModel`]. Events stand at positions 0..n-1 of l, whatever the padding of the input.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(b, l, H)`): Output of the last layer's image branch.
+        user_embeds (`torch.FloatTensor` of shape `(b, H)`): That output at the last event.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            `num_hidden_layers + 1` tensors of shape `(b, l, H)`: the image branch's input and each layer's output.
+        text_hidden_states (`tuple(torch.FloatTensor)`, *optional*): The same of the text branch.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    user_embeds: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class MMM4RecOutput(ModelOutput):
+    """
+    Output of [`MMM4RecForSequentialRecommendation`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`): Mean cross entropy.
+        logits (`torch.FloatTensor` of shape `(b, num_items + 1)`):
+            Scores; column 0 is the padding item, which holds the lowest float32 unless `score_padding_item`.
+        user_embeds (`torch.FloatTensor` of shape `(b, H)`): User vectors.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): As in [`MMM4RecModelOutput`].
+        text_hidden_states (`tuple(torch.FloatTensor)`, *optional*): As in [`MMM4RecModelOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    user_embeds: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+class MMM4RecPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading, as every transformers model."""
+
+    config_class = MMM4RecConfig
+    base_model_prefix = "model"
+    input_modalities = ("text", "image")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MMM4RecLayer"]
+    # Rates and times lose their meaning in half precision, so they stay float32 when a model is loaded in it.
+    _keep_in_fp32_modules_strict = ["A_log", "dt_bias", "D", "time_norm", "time_modulation", "time_gate"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        config = self.config
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            bound = 1 / module.kernel_size[0] ** 0.5  # torch's default for one channel a group
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LayerNorm | MMM4RecTimeNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MMM4RecRMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, MMM4RecStateSpace):
+            init.ones_(module.D)
+            init.copy_(module.A_log, torch.empty_like(module.A_log).uniform_(1, 16).log())
+            low, high = torch.tensor([config.time_step_min, config.time_step_max]).log().tolist()
+            step = torch.empty_like(module.dt_bias).uniform_(low, high).exp().clamp_min(config.time_step_floor)
+            init.copy_(module.dt_bias, step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        elif isinstance(module, MMM4RecItems):
+            self._init_items(module)
+
+    @staticmethod
+    def _init_items(items: MMM4RecItems) -> None:
+        for learned in (items.text_bias, items.image_bias, items.fusion_factor):
+            if learned is not None:
+                init.zeros_(learned)
+        for features in (items.text_features, items.image_features):
+            # As random as the weights until a catalogue is set; equal rows would make every item tie.
+            if features is not None:
+                drawn = torch.empty_like(features).normal_()
+                drawn[0] = 0
+                init.copy_(features, drawn)
+
+
+class MMM4RecEncoder(nn.Module):
+    """The layers over one canonical batch: events at positions 0..n-1 of l."""
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__()
+        self.config = config
+        self.text_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.image_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.time_norm = MMM4RecTimeNorm(config) if config.use_time else None
+        self.time_dropout = nn.Dropout(config.time_dropout)
+        self.layers = nn.ModuleList([MMM4RecLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self,
+        text_embeds: Tensor,
+        image_embeds: Tensor,
+        timestamps: Tensor | None,
+        mask: Tensor,
+        output_hidden_states: bool = False,
+    ) -> MMM4RecModelOutput:
+        # [b, l, H], [b, l, H], [b, l], [b, l]
+        text = self.text_norm(self.dropout(text_embeds))
+        image = self.image_norm(self.dropout(image_embeds))
+        time_mask = mask.unsqueeze(1).float() if self.config.time_mode == "masked" else None
+        text_time = image_time = None
+        if self.time_norm is not None and timestamps is not None:
+            text_time, image_time = self._time(timestamps, time_mask), self._time(timestamps, time_mask)
+        image_states, text_states = (image,), (text,)
+        for layer in self.layers:
+            text, image, text_time, image_time = layer(text, image, text_time, image_time, time_mask)
+            if output_hidden_states:
+                image_states, text_states = (*image_states, image), (*text_states, text)
+        last_event = (mask.sum(1) - 1).clamp_min(0)
+        return MMM4RecModelOutput(
+            last_hidden_state=image,
+            user_embeds=image[torch.arange(len(image), device=image.device), last_event],
+            hidden_states=image_states if output_hidden_states else None,
+            text_hidden_states=text_states if output_hidden_states else None,
+        )
+
+    def _time(self, timestamps: Tensor, mask: Tensor | None) -> Tensor:
+        # [b, l] -> [b, h, l]; each branch draws a dropout of its own
+        intervals = event_intervals(timestamps).unsqueeze(1)
+        if mask is not None:
+            intervals = mask * intervals
+        return self.time_norm(self.time_dropout(intervals), mask).expand(-1, self.config.num_heads, -1)
+
+
+def canonical_positions(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """
+    Where the last `length` events of each history stand, whatever its padding.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(b, s)`): Non-zero where an event stands.
+        length (`int`): l.
+
+    Returns:
+        `tuple(torch.Tensor)`: Positions in the input, `(b, l)`, and the canonical mask, `(b, l)`: events first.
+    """
+    events = attention_mask != 0
+    total = events.sum(1, keepdim=True)
+    count = total.clamp_max(length)
+    places = torch.arange(length, device=events.device)
+    mask = places < count
+    events_first = (~events).to(torch.uint8).argsort(dim=1, stable=True)
+    wanted = (places + total - count).clamp_max(events.shape[1] - 1)
+    return events_first.gather(1, wanted), mask
+
+
+class MMM4RecModel(MMM4RecPreTrainedModel):
+    """
+    The backbone: item features and times of a history to a user vector, free of any catalogue.
+
+    Args:
+        config ([`MMM4RecConfig`]): Configuration.
+    """
+
+    main_input_name = "text_features"
+    _keys_to_ignore_on_load_unexpected = [r"^items\."]
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__(config)
+        self.text_projection = nn.Linear(config.text_feature_size, config.hidden_size)
+        self.image_projection = nn.Linear(config.image_feature_size, config.hidden_size)
+        self.encoder = MMM4RecEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_projection
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_projection = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        text_features: Tensor | None = None,
+        image_features: Tensor | None = None,
+        timestamps: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MMM4RecModelOutput:
+        r"""
+        Args:
+            text_features (`torch.FloatTensor` of shape `(b, s, text_feature_size)`):
+                Text features of the items of each history, oldest first; of more than l events the last l count.
+            image_features (`torch.FloatTensor` of shape `(b, s, image_feature_size)`): Their image features.
+            timestamps (`torch.LongTensor` of shape `(b, s)`, *optional* without `use_time`):
+                When each event happened, in unix seconds.
+            attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*):
+                1 where an event stands, 0 for padding, on either side; without it every position is an event.
+            output_hidden_states (`bool`, *optional*): Whether to return every layer's output.
+
+        Returns:
+            [`MMM4RecModelOutput`]
+        """
+        if text_features is None or image_features is None:
+            raise ValueError("MMM4RecModel needs both text_features and image_features")
+        if attention_mask is None:
+            attention_mask = torch.ones(text_features.shape[:2], device=text_features.device)
+        timestamps = check_timestamps(timestamps, attention_mask, self.config)
+        index, mask = canonical_positions(attention_mask, self.config.max_sequence_length)
+        embeds = []
+        for features, projection in (
+            (text_features, self.text_projection),
+            (image_features, self.image_projection),
+        ):
+            if features.shape[:2] != attention_mask.shape:
+                raise ValueError(
+                    f"features of shape {tuple(features.shape)} do not fit an attention_mask of shape "
+                    f"{tuple(attention_mask.shape)}"
+                )
+            features = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+            features = features.to(projection.weight.dtype) * mask.unsqueeze(-1)
+            embeds.append(projection(features))
+        if timestamps is not None:
+            timestamps = timestamps.gather(1, index) * mask
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return self.encoder(*embeds, timestamps, mask, output_hidden_states)
+
+
+def check_timestamps(timestamps: Tensor | None, attention_mask: Tensor, config: MMM4RecConfig) -> Tensor | None:
+    """The timestamps as int64, or `None` for a model without time; errors name what is wrong."""
+    if not config.use_time:
+        return None
+    if timestamps is None:
+        raise ValueError("timestamps (unix seconds, int64) are needed: this model was configured with use_time=True")
+    if timestamps.is_floating_point():
+        raise TypeError(
+            f"timestamps must be integers, got {timestamps.dtype}: float32 holds unix seconds to two minutes only"
+        )
+    if timestamps.shape != attention_mask.shape:
+        raise ValueError(
+            f"timestamps of shape {tuple(timestamps.shape)} do not fit histories of shape "
+            f"{tuple(attention_mask.shape)}"
+        )
+    return timestamps.long()
+
+
+class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
+    """
+    The backbone with a catalogue: histories of items to scores of every item.
+
+    Args:
+        config ([`MMM4RecConfig`]): Configuration; with `num_items=None` a catalogue must be set before anything is scored.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: MMM4RecConfig):
+        super().__init__(config)
+        self.model = MMM4RecModel(config)
+        self.items = MMM4RecItems(config)
+        self._item_ids: list[str] | None = None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    @property
+    def item_ids(self) -> list[str] | None:
+        """`list[str]`, *optional*: External ids of rows 1..num_items; `None` where a catalogue was not set by ids."""
+        return self._item_ids
+
+    def set_items(self, catalog: Any) -> None:
+        """
+        Sets or replaces the catalogue. What was learned for an item (bias, fusion weights) stays with its id; new items
+        start at the values of an untrained model and can be recommended at once.
+
+        Args:
+            catalog (`ItemCatalog` or any object with `item_ids`, `text_features` and `image_features`):
+                Features of shape `(num_items, text_feature_size)` and `(num_items, image_feature_size)`.
+
+        Raises:
+            ValueError: As [`check_catalog`].
+        """
+        item_ids, text, image = check_catalog(catalog, self.config)
+        reference = self.model.text_projection.weight
+        self.items.set(text, image, previous_rows(item_ids, self._item_ids))
+        self.items.to(reference.device)
+        self.items.text_features = self.items.text_features.to(reference.dtype)
+        self.items.image_features = self.items.image_features.to(reference.dtype)
+        self.config.num_items = len(item_ids)
+        self._item_ids = item_ids
+
+    def item_embeds(self) -> tuple[Tensor, Tensor]:
+        """Text and image embeddings e of every item, each of shape `(num_items + 1, H)`."""
+        items = self.items
+        if items.num_rows == 0:
+            raise ValueError(
+                "this model holds no items; load it with from_pretrained(..., catalog=catalog) or call "
+                "set_items(catalog) before scoring"
+            )
+        text = self.model.text_projection(items.text_features)
+        image = self.model.image_projection(items.image_features)
+        if items.text_bias is not None and items.image_bias is not None:
+            text, image = text + items.text_bias, image + items.image_bias
+        return text, image
+
+    def fused_item_embeds(self, text: Tensor, image: Tensor) -> Tensor:
+        """[I+1, H], [I+1, H] -> [I+1, H] float32: the score is a user vector's product with these, over the temperature."""
+        text, image = l2_normalize(text), l2_normalize(image)
+        weights = self.items.fusion_weights()
+        return text + image if weights is None else weights[..., :1] * text + weights[..., 1:] * image
+
+    @torch.no_grad()
+    def modality_scores(self, user_embeds: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The two parts of scores.
+
+        Args:
+            user_embeds (`torch.Tensor` of shape `(b, H)`): User vectors.
+            item_rows (`torch.LongTensor` of shape `(b, k)`): Rows of the items.
+
+        Returns:
+            `tuple(torch.Tensor)`: Text and image part, each `(b, k)`; their sum is the score.
+        """
+        parts = []
+        weights = self.items.fusion_weights()
+        for column, embeds in enumerate(self.item_embeds()):
+            part = torch.einsum("bh,bkh->bk", user_embeds.float(), l2_normalize(embeds)[item_rows])
+            if weights is not None:
+                part = part * weights.expand(self.items.num_rows, 2)[item_rows, column]
+            parts.append(part / self.config.score_temperature)
+        return parts[0], parts[1]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        timestamps: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MMM4RecOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, s)`):
+                Rows 1..num_items of the items of each history, oldest first; 0 is padding.
+            timestamps (`torch.LongTensor` of shape `(b, s)`, *optional* without `use_time`):
+                When each event happened, in unix seconds.
+            attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*):
+                1 where an event stands; without it, where `input_ids` is not 0.
+            labels (`torch.LongTensor` of shape `(b,)`, *optional*): Row of the item that came next.
+            output_hidden_states (`bool`, *optional*): Whether to return every layer's output.
+
+        Returns:
+            [`MMM4RecOutput`]
+        """
+        if input_ids is None:
+            raise ValueError("MMM4RecForSequentialRecommendation needs input_ids")
+        if attention_mask is None:
+            attention_mask = input_ids != 0
+        timestamps = check_timestamps(timestamps, attention_mask, self.config)
+        index, mask = canonical_positions(attention_mask, self.config.max_sequence_length)
+        input_ids = input_ids.gather(1, index) * mask
+        if timestamps is not None:
+            timestamps = timestamps.gather(1, index) * mask
+
+        text, image = self.item_embeds()
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        encoded = self.model.encoder(
+            F.embedding(input_ids, text), F.embedding(input_ids, image), timestamps, mask, output_hidden_states
+        )
+        fused = self.fused_item_embeds(text, image)
+        logits = self._logits(encoded.user_embeds, fused)
+        loss = None
+        if labels is not None and self.config.item_loss == "full":
+            loss = full_cross_entropy(logits, labels)
+        elif labels is not None:
+            loss = in_batch_cross_entropy(encoded.user_embeds, fused[labels], self.config.score_temperature)
+        return MMM4RecOutput(
+            loss=loss,
+            logits=logits,
+            user_embeds=encoded.user_embeds,
+            hidden_states=encoded.hidden_states,
+            text_hidden_states=encoded.text_hidden_states,
+        )
+
+    def _logits(self, user_embeds: Tensor, fused: Tensor) -> Tensor:
+        # [b, H], [I+1, H] -> [b, I+1]. In half precision neighbours in the ranking would tie.
+        with torch.autocast(user_embeds.device.type, enabled=False):
+            logits = user_embeds.float() @ fused.float().T / self.config.score_temperature
+        if not self.config.score_padding_item:
+            padding = torch.arange(logits.shape[1], device=logits.device) == 0
+            logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+        return logits
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, catalog: Any = None, **kwargs: Any
+    ) -> Any:
+        r"""
+        Loads a model as every transformers model, with two more rules.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
+            catalog (`ItemCatalog`, *optional*):
+                The catalogue to recommend from, for the start of a fine-tuning: the backbone (and a fusion shared by all
+                items) is kept, what belonged to the checkpoint's own catalogue is dropped, and both are logged.
+
+        Raises:
+            ValueError: If the checkpoint lacks weights that cannot start fresh, or the catalogue does not fit.
+        """
+        output_loading_info = kwargs.pop("output_loading_info", False)
+        if catalog is not None:
+            kwargs["num_items"] = None
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        fresh_by_design = {"items.text_bias", "items.image_bias", "items.fusion_factor"}
+        lacking = sorted(set(info["missing_keys"]) - fresh_by_design)
+        if lacking:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks the weights {', '.join(lacking)}; it is no complete "
+                "checkpoint for this configuration"
+            )
+        if catalog is not None:
+            dropped = sorted(key for key in info["unexpected_keys"] if key.startswith("items."))
+            logger.warning(
+                f"kept the backbone of {pretrained_model_name_or_path}; dropped what belonged to its own catalogue: "
+                f"{', '.join(dropped) or 'nothing'}; started fresh: {', '.join(info['missing_keys']) or 'nothing'}"
+            )
+            model.set_items(catalog)
+        elif pretrained_model_name_or_path is not None:
+            model._item_ids = _load_item_ids(pretrained_model_name_or_path, model.config.num_items, kwargs)
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """
+        Saves the model with its catalogue: as every transformers model, and the item ids beside it.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            is_main_process (`bool`, *optional*, defaults to `True`): Whether this process writes the shared files.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
+            kwargs: Passed on to [`~PreTrainedModel.save_pretrained`].
+        """
+        if is_main_process:
+            os.makedirs(save_directory, exist_ok=True)
+            path = Path(save_directory) / ITEM_IDS_NAME
+            if self._item_ids is not None:
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(self._item_ids, ensure_ascii=False), encoding="utf-8")
+                partial.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
+
+
+def _load_item_ids(name: Any, num_items: int | None, kwargs: dict[str, Any]) -> list[str] | None:
+    """The ids saved beside the weights, or `None` where there are none."""
+    hub_names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+    hub_kwargs = {key: value for key, value in kwargs.items() if key in hub_names}
+    path = cached_file(
+        name,
+        ITEM_IDS_NAME,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub_kwargs,
+    )
+    if path is None:
+        return None
+    item_ids: Sequence[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    if len(item_ids) != num_items:
+        raise ValueError(
+            f"{ITEM_IDS_NAME} of {name} names {len(item_ids)} items, the weights hold {num_items}; save the model again"
+        )
+    return [str(item_id) for item_id in item_ids]
+
+
+__all__ = [
+    "MMM4RecForSequentialRecommendation",
+    "MMM4RecModel",
+    "MMM4RecModelOutput",
+    "MMM4RecOutput",
+    "MMM4RecPreTrainedModel",
+]

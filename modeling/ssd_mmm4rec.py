@@ -1,0 +1,120 @@
+"""State space duality (SSD): one operation in three forms that give the same numbers.
+
+Per head k with group g = k // (h / G), a_t = A_k * dt_t and X~_t = dt_t * X_t:
+
+    y_t = sum_{s<=t} exp(a_{s+1} + ... + a_t) * (C_t . B_s) * X~_s + D_k * X~_t
+
+The skip term multiplies the scaled X~, unlike Mamba-2's own kernels, which take X. Decays are float32 whatever the dtype.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Up to this length the quadratic form's [L, L] weights cost less than the chunked form's bookkeeping.
+_QUADRATIC_MAX_LENGTH = 128
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    implementation: str = "auto",
+    chunk_size: int = 64,
+) -> Tensor:
+    """
+    The state space operation.
+
+    Args:
+        x (`torch.Tensor` of shape `(b, l, h, p)`): Inputs X.
+        dt (`torch.Tensor` of shape `(b, l, h)`): Positive step sizes delta, float32.
+        A (`torch.Tensor` of shape `(h,)`): Negative decay rates, float32.
+        B (`torch.Tensor` of shape `(b, l, g, n)`): Input maps, one a group of heads.
+        C (`torch.Tensor` of shape `(b, l, g, n)`): Output maps.
+        D (`torch.Tensor` of shape `(h,)`): Weights of the skip connection, float32.
+        implementation (`str`, *optional*, defaults to `"auto"`):
+            `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the definition),
+            or `"auto"`: the first for short sequences, the second for long ones.
+        chunk_size (`int`, *optional*, defaults to 64): Positions of a chunk.
+
+    Returns:
+        `torch.Tensor` of shape `(b, l, h, p)`: y, in x's dtype.
+    """
+    if implementation == "auto":
+        implementation = "quadratic" if x.shape[1] <= _QUADRATIC_MAX_LENGTH else "chunked"
+    scaled = x * dt.unsqueeze(-1).to(x.dtype)
+    log_decay = dt * A
+    if implementation == "quadratic":
+        y = _quadratic(scaled, log_decay, B, C)
+    elif implementation == "chunked":
+        y = _chunked(scaled, log_decay, B, C, chunk_size)
+    elif implementation == "recurrent":
+        y = _recurrent(scaled, log_decay, B, C)
+    else:
+        raise ValueError(
+            f"ssd_implementation must be 'auto', 'quadratic', 'chunked' or 'recurrent', got {implementation!r}"
+        )
+    return (y + D.unsqueeze(-1) * scaled).to(x.dtype)
+
+
+def _segment_sum(log_decay: Tensor) -> Tensor:
+    """[..., l] -> [..., l, l]: sum of a_{s+1..t} at [t, s], -inf above the diagonal."""
+    cumulative = log_decay.cumsum(-1)
+    length = log_decay.shape[-1]
+    future = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).triu(1)
+    # Filled before the exponential: exp of a large positive number times zero would be NaN.
+    return (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).masked_fill(future, float("-inf"))
+
+
+def _quadratic(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    heads_per_group = scaled.shape[2] // B.shape[2]
+    decay = _segment_sum(log_decay.transpose(1, 2)).exp()  # [b, h, l, l]
+    scores = torch.einsum("blgn,bsgn->bgls", C, B)  # [b, g, l, l]
+    weights = decay * scores.repeat_interleave(heads_per_group, dim=1)
+    return torch.einsum("bhls,bshp->blhp", weights.to(scaled.dtype), scaled)
+
+
+def _chunked(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tensor:
+    b, length, h, p = scaled.shape
+    g, n = B.shape[2:]
+    chunk_size = min(chunk_size, length)
+    # Positions added at the end hold zeros: no input and no decay.
+    pad = -length % chunk_size
+    scaled, B, C = (F.pad(t, (0, 0, 0, 0, 0, pad)).unflatten(1, (-1, chunk_size)) for t in (scaled, B, C))
+    log_decay = F.pad(log_decay, (0, 0, 0, pad)).unflatten(1, (-1, chunk_size)).permute(0, 3, 1, 2)  # [b, h, c, q]
+    B, C = (t.repeat_interleave(h // g, dim=3) for t in (B, C))  # [b, c, q, h, n]
+    dtype = scaled.dtype
+
+    # Inside the chunks: the quadratic form.
+    decay = _segment_sum(log_decay).exp()  # [b, h, c, q, q]
+    weights = torch.einsum("bcqhn,bcshn->bhcqs", C, B) * decay
+    y_inside = torch.einsum("bhcqs,bcshp->bcqhp", weights.to(dtype), scaled)
+
+    # Between them: what each chunk leaves behind, carried on to the chunks after it.
+    cumulative = log_decay.cumsum(-1)  # [b, h, c, q]
+    to_end = (cumulative[..., -1:] - cumulative).exp().permute(0, 2, 3, 1).unsqueeze(-1)  # [b, c, q, h, 1]
+    states = torch.einsum("bcqhn,bcqhp->bchpn", (B * to_end).float(), scaled.float())
+    # carried[c, z] decays what chunk z left until chunk c begins; a chunk gives itself nothing.
+    carried = _segment_sum(F.pad(cumulative[..., -1], (1, 0)))[..., :-1, 1:].exp()  # [b, h, c, c]
+    states = torch.einsum("bhcz,bzhpn->bchpn", carried, states)
+    from_start = cumulative.exp().permute(0, 2, 3, 1).unsqueeze(-1)  # [b, c, q, h, 1]
+    y_between = torch.einsum("bcqhn,bchpn->bcqhp", C.float() * from_start, states)
+    return (y_inside + y_between).flatten(1, 2)[:, :length]
+
+
+def _recurrent(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    h, g = scaled.shape[2], B.shape[2]
+    B, C = (t.repeat_interleave(h // g, dim=2).float() for t in (B, C))  # [b, l, h, n]
+    decay = log_decay.exp()
+    state = scaled.new_zeros(scaled.shape[0], h, scaled.shape[3], B.shape[3], dtype=torch.float32)
+    outputs = []
+    for t in range(scaled.shape[1]):
+        state = decay[:, t, :, None, None] * state + scaled[:, t, :, :, None].float() * B[:, t, :, None, :]
+        outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
+    return torch.stack(outputs, dim=1)
+
+
+__all__ = ["ssd"]

@@ -1,0 +1,56 @@
+"""MMM4Rec (arXiv 2506.02916): multi-modal sequential recommendation as Hugging Face models.
+
+Importing this package registers the models with transformers' Auto classes and pipelines. What reads data loads on first
+use, so that serving a model imports neither datasets nor polars.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .modeling import (
+    MMM4RecConfig,
+    MMM4RecForSequentialRecommendation,
+    MMM4RecModel,
+    MMM4RecProcessor,
+    SequentialRecommendationPipeline,
+)
+from .registration import register
+
+if TYPE_CHECKING:
+    from .data import MMM4RecDataCollator, load_interactions, prepare_sequences
+    from .items import ItemCatalog, ItemEncoder
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "ItemCatalog": ".items",
+    "ItemEncoder": ".items",
+    "MMM4RecDataCollator": ".data",
+    "load_interactions": ".data",
+    "prepare_sequences": ".data",
+}
+
+__all__ = [
+    "ItemCatalog",
+    "ItemEncoder",
+    "MMM4RecConfig",
+    "MMM4RecDataCollator",
+    "MMM4RecForSequentialRecommendation",
+    "MMM4RecModel",
+    "MMM4RecProcessor",
+    "SequentialRecommendationPipeline",
+    "load_interactions",
+    "prepare_sequences",
+]
+
+register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(globals() | _LAZY)

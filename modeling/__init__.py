@@ -1,4 +1,4 @@
-"""What travels to a Hub repository: configuration, models, processor and their helpers."""
+"""What travels to a Hub repository: configuration, models, processor, pipeline and their helpers."""
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .modeling_mmm4rec import (
@@ -8,6 +8,8 @@ from .modeling_mmm4rec import (
     MMM4RecOutput,
     MMM4RecPreTrainedModel,
 )
+from .pipeline_mmm4rec import SequentialRecommendationPipeline
+from .processing_mmm4rec import MMM4RecProcessor
 
 __all__ = [
     "MMM4RecConfig",
@@ -16,4 +18,6 @@ __all__ = [
     "MMM4RecModelOutput",
     "MMM4RecOutput",
     "MMM4RecPreTrainedModel",
+    "MMM4RecProcessor",
+    "SequentialRecommendationPipeline",
 ]

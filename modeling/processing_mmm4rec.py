@@ -1,0 +1,325 @@
+"""Processor of MMM4Rec: item texts and pictures for the item encoder, histories of external ids for the model."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.utils import PROCESSOR_NAME, cached_file, logging
+
+from .ids_mmm4rec import canonical_id
+from .timestamps_mmm4rec import to_unix_seconds
+
+logger = logging.get_logger(__name__)
+
+ITEMS_NAME = "items.jsonl"
+_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class MMM4RecProcessorKwargs(ProcessingKwargs, total=False):
+    # Padded to the longest text of a batch by default, as the tokenizer's own truncation allows.
+    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+
+
+class MMM4RecProcessor(ProcessorMixin):
+    r"""
+    Texts and pictures go to the tokenizer and the image processor of the item encoder; histories become what
+    [`MMM4RecForSequentialRecommendation`] reads.
+
+    Args:
+        image_processor (`BaseImageProcessor`, *optional*): Image processor of the item encoder.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Tokenizer of the item encoder.
+        max_sequence_length (`int`, *optional*, defaults to 20): Events of a history that are kept, the last ones.
+        padding_side (`"right"` or `"left"`, *optional*, defaults to `"right"`): Side on which histories are padded.
+    """
+
+    valid_processor_kwargs = MMM4RecProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        max_sequence_length: int = 20,
+        padding_side: str = "right",
+    ):
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
+        if max_sequence_length < 1:
+            raise ValueError(f"max_sequence_length must be at least 1, got {max_sequence_length}")
+        self.chat_template = None
+        # A shop without pictures, or features that were made elsewhere: either may be absent, which the mixin refuses.
+        for name, part in (("image_processor", image_processor), ("tokenizer", tokenizer)):
+            if part is not None:
+                self.check_argument_for_proper_class(name, part)
+            setattr(self, name, part)
+        self.max_sequence_length = max_sequence_length
+        self.padding_side = padding_side
+        self._item_ids: list[str] = []
+        self._titles: list[str | None] = []
+        self._rows: dict[str, int] = {}
+
+    @property
+    def item_ids(self) -> list[str]:
+        """`list[str]`: External ids of the model's rows 1..num_items."""
+        return self._item_ids
+
+    def title(self, row: int) -> str | None:
+        """Title of the item in a row of the model, `None` where the catalogue names none."""
+        return self._titles[row - 1]
+
+    def set_items(self, catalog: Any) -> None:
+        """
+        Sets the items that histories may hold, in the order of the model's rows.
+
+        Args:
+            catalog (`ItemCatalog` or any object with `item_ids` and `titles`):
+                External ids and a title, or `None`, for each.
+        """
+        self._set_items(catalog.item_ids, catalog.titles)
+
+    def _set_items(self, item_ids: Iterable[Any], titles: Iterable[str | None]) -> None:
+        ids = [canonical_id(item_id) for item_id in item_ids]
+        rows = {item_id: row for row, item_id in enumerate(ids, start=1)}
+        if len(rows) != len(ids):
+            twice = next(item_id for row, item_id in enumerate(ids, start=1) if rows[item_id] != row)
+            raise ValueError(f"item id {twice!r} stands more than once; each item needs an id of its own")
+        self._item_ids, self._titles, self._rows = ids, list(titles), rows
+
+    def rows(self, items: Iterable[Any], unknown_items: str = "skip") -> tuple[list[int], list[int]]:
+        """
+        Rows of external ids.
+
+        Args:
+            items (`Iterable` of `str` or `int`): External ids.
+            unknown_items (`"skip"` or `"error"`, *optional*, defaults to `"skip"`):
+                What to do with an id that the catalogue does not hold; what is skipped is warned of once.
+
+        Returns:
+            `tuple[list[int], list[int]]`: The rows, and the positions in `items` at which they stand.
+        """
+        if unknown_items not in ("skip", "error"):
+            raise ValueError(f"unknown_items must be 'skip' or 'error', got {unknown_items!r}")
+        if not self._rows:
+            raise ValueError(
+                "this processor knows no items; call set_items(catalog) or load one that was saved with items"
+            )
+        rows, positions = [], []
+        for position, item in enumerate(items):
+            row = self._rows.get(canonical_id(item))
+            if row is not None:
+                rows.append(row)
+                positions.append(position)
+            elif unknown_items == "error":
+                raise ValueError(
+                    f"item {item!r} is not in the catalogue of {len(self._item_ids)} items; add it with "
+                    "catalog.add_items, or pass unknown_items='skip'"
+                )
+            else:
+                logger.warning_once(f"items that the catalogue does not hold are skipped, {item!r} the first of them")
+        return rows, positions
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        histories: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[MMM4RecProcessorKwargs],
+    ) -> BatchFeature:
+        r"""
+        Args:
+            images (a picture or a list of them, *optional*): Pictures of items.
+            text (`str` or `list[str]`, *optional*): Texts of items.
+            histories (`list[dict]`, *optional*):
+                Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_seconds`] reads; left out for a model
+                without time). Events are put in time order, those of one time stay in the order given.
+            kwargs:
+                For histories: `return_tensors`, `time_unit` (`"s"`, `"ms"`, `"us"`, `"ns"`; told by magnitude by default),
+                `unknown_items` (see [`~MMM4RecProcessor.rows`]), `empty_histories` (`"error"`, or `"default"`: such a user
+                gets the ranking of someone without events) and `padding` (`True`: to the longest of the batch;
+                `"max_length"`). For texts and pictures: what their tokenizer and image processor take.
+
+        Returns:
+            [`BatchFeature`]: The encoder's inputs; or `input_ids`, `attention_mask` and `timestamps`, each `(b, s)` with
+            s at most `max_sequence_length`.
+        """
+        if histories is None:
+            for name, value, part in (("images", images, self.image_processor), ("text", text, self.tokenizer)):
+                if value is not None and part is None:
+                    raise ValueError(
+                        f"{name} were given, but this processor has no {'image_processor' if name == 'images' else 'tokenizer'}"
+                    )
+            return super().__call__(images=images, text=text, **kwargs)
+        if images is not None or text is not None:
+            raise ValueError("give either histories or texts and pictures of items, not both in one call")
+        return self._process_histories(histories, **kwargs)
+
+    def _process_histories(
+        self,
+        histories: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        return_tensors: str | None = None,
+        time_unit: str | None = None,
+        unknown_items: str = "skip",
+        empty_histories: str = "error",
+        padding: bool | str = True,
+    ) -> BatchFeature:
+        if empty_histories not in ("error", "default"):
+            raise ValueError(f"empty_histories must be 'error' or 'default', got {empty_histories!r}")
+        histories = [histories] if isinstance(histories, Mapping) else list(histories)
+        if not histories:
+            raise ValueError("histories is empty; give at least one")
+        times = self._times(histories, time_unit)
+        sequences = []
+        for number, history in enumerate(histories):
+            rows, positions = self.rows(history["items"], unknown_items)
+            if not rows and empty_histories == "error":
+                raise ValueError(
+                    f"history {number} holds no known item; leave the user out, or pass empty_histories='default' to "
+                    "rank as for someone without events"
+                )
+            kept = np.array(rows, dtype=np.int64)
+            kept_times = None if times is None else times[number][positions]
+            if kept_times is not None:
+                order = np.argsort(kept_times, kind="stable")
+                kept, kept_times = kept[order], kept_times[order]
+            last = slice(-self.max_sequence_length, None)
+            sequences.append((kept[last], None if kept_times is None else kept_times[last]))
+        return BatchFeature(self._pad(sequences, padding), tensor_type=return_tensors)
+
+    @staticmethod
+    def _times(histories: Sequence[Mapping[str, Any]], time_unit: str | None) -> list[np.ndarray] | None:
+        """Unix seconds of each history; one unit is told for all of them together."""
+        for number, history in enumerate(histories):
+            if "items" not in history:
+                raise ValueError(f'history {number} has no "items", only {sorted(history)}')
+            stamps = history.get("timestamps")
+            if (stamps is None) != (histories[0].get("timestamps") is None):
+                raise ValueError(
+                    f"history {number} and history 0 differ in having timestamps; give them for all or none"
+                )
+            if stamps is not None and len(stamps) != len(history["items"]):
+                raise ValueError(
+                    f"history {number} has {len(history['items'])} items and {len(stamps)} timestamps; give one each"
+                )
+        if histories[0].get("timestamps") is None:
+            return None
+        seconds = to_unix_seconds([stamp for history in histories for stamp in history["timestamps"]], time_unit)
+        ends = np.cumsum([len(history["timestamps"]) for history in histories])
+        return np.split(seconds, ends[:-1])
+
+    def _pad(
+        self, sequences: list[tuple[np.ndarray, np.ndarray | None]], padding: bool | str
+    ) -> dict[str, np.ndarray]:
+        longest = (
+            max(1, *(len(rows) for rows, _ in sequences)) if padding != "max_length" else self.max_sequence_length
+        )
+        names = ["input_ids", "attention_mask"] + (["timestamps"] if sequences[0][1] is not None else [])
+        padded = {name: np.zeros((len(sequences), longest), dtype=np.int64) for name in names}
+        for number, (rows, times) in enumerate(sequences):
+            start = 0 if self.padding_side == "right" else longest - len(rows)
+            place = (number, slice(start, start + len(rows)))
+            padded["input_ids"][place] = rows
+            padded["attention_mask"][place] = 1
+            if times is not None:
+                padded["timestamps"][place] = times
+        return padded
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """`list[str]`: Names of what texts and pictures become."""
+        parts = [part for part in (self.tokenizer, self.image_processor) if part is not None]
+        return list(dict.fromkeys(name for part in parts for name in part.model_input_names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`dict`: What `processor_config.json` holds; parts that are absent are named."""
+        output = super().to_dict()
+        absent = [name for name in self.get_attributes() if getattr(self, name) is None]
+        for name in absent:
+            output.pop(name, None)
+        return output | {"absent_parts": absent} if absent else output
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """
+        Saves the tokenizer, the image processor, the options, the items and the code of the processor.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
+            kwargs: Passed on to [`~ProcessorMixin.save_pretrained`].
+
+        Returns:
+            `list[str]`: The files of the processor itself.
+        """
+        os.makedirs(save_directory, exist_ok=True)
+        if self._item_ids:
+            path = Path(save_directory) / ITEMS_NAME
+            partial = path.with_suffix(".partial")
+            with partial.open("w", encoding="utf-8") as file:
+                for item_id, title in zip(self._item_ids, self._titles, strict=True):
+                    file.write(json.dumps({"item_id": item_id, "title": title}, ensure_ascii=False) + "\n")
+            partial.replace(path)
+        present = [getattr(self, name) for name in self.get_attributes() if getattr(self, name) is not None]
+        if len(present) == len(self.get_attributes()):
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        custom_object_save(self, save_directory, config=[self])
+        for part in present:
+            part.save_pretrained(save_directory)
+        self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return [str(Path(save_directory) / PROCESSOR_NAME)]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """
+        Loads a processor with its items.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
+            args, kwargs: Passed on to [`~ProcessorMixin.from_pretrained`].
+        """
+        hub_kwargs = {name: value for name, value in kwargs.items() if name in _HUB_KWARGS}
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        path = cached_file(
+            pretrained_model_name_or_path,
+            ITEMS_NAME,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **hub_kwargs,
+        )
+        if path is not None:
+            with Path(path).open(encoding="utf-8") as file:
+                records = [json.loads(line) for line in file]
+            processor._set_items((r["item_id"] for r in records), (r["title"] for r in records))
+        return processor
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, name: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list:
+        absent = (processor_dict or {}).get("absent_parts", [])
+        if not absent:
+            return super()._get_arguments_from_pretrained(name, processor_dict, **kwargs)
+        parts = []
+        for attribute in cls.get_attributes():
+            if attribute in absent:
+                parts.append(None)
+            elif attribute == "tokenizer":
+                parts.append(cls._load_tokenizer_from_pretrained(attribute, name, **kwargs))
+            else:
+                # Imported here: the image classes need Pillow, which a shop without pictures may lack.
+                from transformers import AutoImageProcessor
+
+                parts.append(AutoImageProcessor.from_pretrained(name, **kwargs))
+        return parts
+
+
+MMM4RecProcessor.register_for_auto_class()
+
+__all__ = ["MMM4RecProcessor"]

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Published name -> ours; `{j}` is a layer. The published code owns the shared TiSSD twice, once a branch; we own it once.
+# Published name -> ours. The published code owns the shared TiSSD twice, once a branch; we own it once.
 _TOP = {
     "text_adapter.0": "model.text_projection",
     "vision_adapter.0": "model.image_projection",
@@ -71,8 +71,8 @@ def from_published(weights: Mapping[str, T]) -> dict[str, T]:
         weights (`Mapping[str, T]`): The published `"model"` dictionary; the values are passed on as they are.
 
     Returns:
-        `dict[str, T]`: The same values under our names. The decoder's copy of the shared TiSSD is left out, and so is the
-        static fusion's unused scalar.
+        `dict[str, T]`: The same values under our names, without the decoder's copy of the shared TiSSD and the static
+        fusion's unused scalar.
 
     Raises:
         ValueError: Naming every key that no published model has.

@@ -1,7 +1,7 @@
 """MMM4Rec (arXiv 2506.02916): multi-modal sequential recommendation as Hugging Face models.
 
-Importing this package registers the models with transformers' Auto classes and pipelines. What reads data loads on first
-use, so that serving a model imports neither datasets nor polars.
+Importing this package registers the models with transformers' Auto classes and pipelines. What reads data loads on
+first use, so that serving a model imports neither datasets nor polars.
 """
 
 import importlib

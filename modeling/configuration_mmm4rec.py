@@ -13,14 +13,14 @@ from transformers import PreTrainedConfig
 TASK = "sequential-recommendation"
 
 # The classes that a saved folder offers to a process in which this package is absent (`trust_remote_code=True`).
-# `AutoModel` is the backbone, whichever model was saved; the recommender goes by the name of the model that was trained.
+# `AutoModel` is the backbone, whichever model was saved; the model with its catalogue is the one "for pretraining".
 _AUTO_MAP = {
     "AutoConfig": "configuration_mmm4rec.MMM4RecConfig",
     "AutoModel": "modeling_mmm4rec.MMM4RecModel",
     "AutoModelForPreTraining": "modeling_mmm4rec.MMM4RecForSequentialRecommendation",
     "AutoProcessor": "processing_mmm4rec.MMM4RecProcessor",
 }
-_CUSTOM_PIPELINE = {
+_CUSTOM_PIPELINE: dict[str, Any] = {
     "impl": "pipeline_mmm4rec.SequentialRecommendationPipeline",
     "pt": ["AutoModelForPreTraining"],
     "type": "multimodal",
@@ -30,8 +30,8 @@ _CUSTOM_PIPELINE = {
 @strict
 class MMM4RecConfig(PreTrainedConfig):
     r"""
-    Configuration of [`MMM4RecModel`] and [`MMM4RecForSequentialRecommendation`]. The defaults are those of the published
-    recipe for fine-tuning, except the padding and scoring of new models (`time_mode`, `score_padding_item`).
+    Configuration of [`MMM4RecModel`] and [`MMM4RecForSequentialRecommendation`]. The defaults are those of the
+    published recipe for fine-tuning, except the padding and scoring of new models (`time_mode`, `score_padding_item`).
 
     Args:
         hidden_size (`int`, *optional*, defaults to 256):
@@ -41,8 +41,7 @@ class MMM4RecConfig(PreTrainedConfig):
         num_hidden_layers (`int`, *optional*, defaults to 1):
             Number of layers; published: 1 when fine-tuned, 2 when pretrained.
         max_sequence_length (`int`, *optional*, defaults to 20):
-            Events L of a history that are read, the last ones. The time path owns L x L weights, so a checkpoint has one
-            L.
+            Events L of a history that are read, the last ones. The time path owns L x L weights, so that L is fixed.
         text_feature_size (`int`, *optional*, defaults to 768):
             Width of the items' text features.
         image_feature_size (`int`, *optional*, defaults to 768):
@@ -63,7 +62,7 @@ class MMM4RecConfig(PreTrainedConfig):
         use_time (`bool`, *optional*, defaults to `True`):
             Whether the times of events are read.
         time_mode (`"masked"` or `"published"`, *optional*, defaults to `"masked"`):
-            `"masked"`: padding takes no part in the time path, so that neither its side nor its amount changes a score.
+            `"masked"`: padding takes no part in the time path; neither its side nor its amount changes a score.
             `"published"`: padded positions hold timestamp 0, as in the published code.
         point_to_point_gate (`bool`, *optional*, defaults to `False`):
             Whether the time gate holds one value a position instead of one a history.
@@ -185,7 +184,7 @@ class MMM4RecConfig(PreTrainedConfig):
             raise ValueError(f"num_items must be None or at least 1, got {self.num_items}")
         if not 0 < self.time_step_min <= self.time_step_max:
             raise ValueError(
-                f"time_step_min ({self.time_step_min}) must be positive and at most time_step_max ({self.time_step_max})"
+                f"time_step_min ({self.time_step_min}) must be in (0, time_step_max ({self.time_step_max})]"
             )
 
     @property

@@ -11,7 +11,7 @@ from .ids_mmm4rec import canonical_id
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient, which would be 1 / eps."""
+    """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient: it would be 1 / eps."""
     x = x.float()
     norm = x.square().sum(-1, keepdim=True).clamp_min(eps**2).sqrt()
     return torch.where(norm > eps, x / norm, torch.zeros_like(x))
@@ -24,6 +24,9 @@ class MMM4RecItems(nn.Module):
     Args:
         config ([`MMM4RecConfig`]): With `num_items=None` there are no rows yet.
     """
+
+    text_features: Tensor | None
+    image_features: Tensor | None
 
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
@@ -58,7 +61,7 @@ class MMM4RecItems(nn.Module):
         return None if self.fusion_factor is None else self.fusion_factor.float().softmax(-1)
 
     @torch.no_grad()
-    def set(self, text: Tensor, image: Tensor, old_rows: Tensor | None) -> None:
+    def set(self, text: Tensor, image: Tensor, old_rows: Tensor | None, like: Tensor) -> None:
         """
         Replaces the catalogue.
 
@@ -67,25 +70,19 @@ class MMM4RecItems(nn.Module):
             image (`torch.Tensor` of shape `(num_items, image_feature_size)`): Image features.
             old_rows (`torch.Tensor` of shape `(num_items,)`, *optional*):
                 The row that each item had before, 0 for a new one: what was learned for an item stays with it.
+            like (`torch.Tensor`): A weight of the model, whose device and dtype the rows take.
         """
-        reference = self.text_features
-        learned = {"text_bias": self.text_bias, "image_bias": self.image_bias}
-        if self.config.fusion == "dynamic_instance":
-            learned["fusion_factor"] = self.fusion_factor
+        before = {name: value for name, value in self.named_parameters() if len(value) == self.num_rows}
         self._allocate(len(text))
+        self.to(device=like.device, dtype=like.dtype)
         for name, features in (("text_features", text), ("image_features", image)):
-            buffer = getattr(self, name)
-            buffer[1:] = features
-            setattr(self, name, buffer.to(reference) if reference is not None else buffer)
-        for name, before in learned.items():
-            after = getattr(self, name)
-            if before is None or after is None:
-                continue
-            after.data = after.data.to(before)
-            after[0] = before[0]
+            self.get_buffer(name)[1:] = features
+        for name, old in before.items():
+            new = self.get_parameter(name)
+            new[0] = old[0]
             if old_rows is not None:
-                known = old_rows > 0
-                after[1:][known] = before[old_rows[known]]
+                known = (old_rows > 0).to(old.device)
+                new[1:][known] = old[old_rows.to(old.device)[known]]
 
 
 def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tensor, Tensor]:
@@ -121,8 +118,8 @@ def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tenso
         if tuple(tensor.shape) != (len(item_ids), size):
             raise ValueError(
                 f"the catalogue's {name} features have shape {tuple(tensor.shape)}, the model needs "
-                f"({len(item_ids)}, {size}): one row an item, {name}_feature_size wide; encode it with the encoder that "
-                "the model was trained with"
+                f"({len(item_ids)}, {size}): one row an item, {name}_feature_size wide; encode it with the encoder "
+                "that the model was trained with"
             )
         finite = tensor.isfinite().all(dim=1)
         if not finite.all():

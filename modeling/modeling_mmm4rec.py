@@ -68,7 +68,7 @@ class MMM4RecMLP(nn.Module):
 
 
 class MMM4RecStateSpace(nn.Module):
-    """What the self and the cross state space layer share: step sizes, the SSD operation, gated norm, projection out."""
+    """What the self and the cross state space layer share: step sizes, SSD, gated norm and the projection out."""
 
     def __init__(self, config: MMM4RecConfig, activation: Any):
         super().__init__()
@@ -153,7 +153,7 @@ class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
 
 
 class MMM4RecLayer(GradientCheckpointingLayer):
-    """One layer: both branches through the same TiSSD, then the image branch reads the text branch by the Cross-SSD."""
+    """Both branches pass the same TiSSD, then the image branch reads the text branch through the Cross-SSD."""
 
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
@@ -199,10 +199,10 @@ class MMM4RecModelOutput(ModelOutput):
         text_hidden_states (`tuple(torch.FloatTensor)`, *optional*): The same of the text branch.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    user_embeds: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: Tensor | None = None
+    user_embeds: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    text_hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -219,19 +219,20 @@ class MMM4RecOutput(ModelOutput):
         text_hidden_states (`tuple(torch.FloatTensor)`, *optional*): As in [`MMM4RecModelOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    user_embeds: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    user_embeds: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    text_hidden_states: tuple[Tensor, ...] | None = None
 
 
 class MMM4RecPreTrainedModel(PreTrainedModel):
     """Initialisation and loading, as every transformers model."""
 
     config_class = MMM4RecConfig
+    config: MMM4RecConfig
     base_model_prefix = "model"
-    input_modalities = ("text", "image")
+    input_modalities = ["text", "image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["MMM4RecLayer"]
     # Rates and times lose their meaning in half precision, so they stay float32 when a model is loaded in it.
@@ -244,9 +245,9 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=config.initializer_range)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
-            bound = 1 / module.kernel_size[0] ** 0.5  # torch's default for one channel a group
-            init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            bound = 1 / module.kernel_size[0] ** 0.5  # torch's default for depthwise convolutions
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
         elif isinstance(module, nn.LayerNorm | MMM4RecTimeNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -301,8 +302,16 @@ class MMM4RecEncoder(nn.Module):
         time_mask = mask.unsqueeze(1).float() if self.config.time_mode == "masked" else None
         text_time = image_time = None
         if self.time_norm is not None and timestamps is not None:
-            text_time, image_time = self._time(timestamps, time_mask), self._time(timestamps, time_mask)
-        image_states, text_states = (image,), (text,)
+            intervals = event_intervals(timestamps).unsqueeze(1)  # [b, 1, l]
+            if time_mask is not None:
+                intervals = time_mask * intervals
+            # Each branch draws a dropout of its own; the heads start from the same signal.
+            text_time, image_time = (
+                self.time_norm(self.time_dropout(intervals), time_mask).expand(-1, self.config.num_heads, -1)
+                for _ in range(2)
+            )
+        image_states: tuple[Tensor, ...] = (image,)
+        text_states: tuple[Tensor, ...] = (text,)
         for layer in self.layers:
             text, image, text_time, image_time = layer(text, image, text_time, image_time, time_mask)
             if output_hidden_states:
@@ -314,13 +323,6 @@ class MMM4RecEncoder(nn.Module):
             hidden_states=image_states if output_hidden_states else None,
             text_hidden_states=text_states if output_hidden_states else None,
         )
-
-    def _time(self, timestamps: Tensor, mask: Tensor | None) -> Tensor:
-        # [b, l] -> [b, h, l]; each branch draws a dropout of its own
-        intervals = event_intervals(timestamps).unsqueeze(1)
-        if mask is not None:
-            intervals = mask * intervals
-        return self.time_norm(self.time_dropout(intervals), mask).expand(-1, self.config.num_heads, -1)
 
 
 def canonical_positions(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -365,7 +367,7 @@ class MMM4RecModel(MMM4RecPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.text_projection
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Linear) -> None:
         self.text_projection = value
 
     @can_return_tuple
@@ -441,7 +443,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
     The backbone with a catalogue: histories of items to scores of every item.
 
     Args:
-        config ([`MMM4RecConfig`]): Configuration; with `num_items=None` a catalogue must be set before anything is scored.
+        config ([`MMM4RecConfig`]): Configuration; with `num_items=None` set a catalogue before anything is scored.
     """
 
     main_input_name = "input_ids"
@@ -456,7 +458,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Linear) -> None:
         self.model.set_input_embeddings(value)
 
     @property
@@ -466,8 +468,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
 
     def set_items(self, catalog: Any) -> None:
         """
-        Sets or replaces the catalogue. What was learned for an item (bias, fusion weights) stays with its id; new items
-        start at the values of an untrained model and can be recommended at once.
+        Sets or replaces the catalogue. What was learned for an item (bias, fusion weights) stays with its id; new
+        items start at the values of an untrained model and can be recommended at once.
 
         Args:
             catalog (`ItemCatalog` or any object with `item_ids`, `text_features` and `image_features`):
@@ -477,11 +479,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             ValueError: As [`check_catalog`].
         """
         item_ids, text, image = check_catalog(catalog, self.config)
-        reference = self.model.text_projection.weight
-        self.items.set(text, image, previous_rows(item_ids, self._item_ids))
-        self.items.to(reference.device)
-        self.items.text_features = self.items.text_features.to(reference.dtype)
-        self.items.image_features = self.items.image_features.to(reference.dtype)
+        old_rows = previous_rows(item_ids, self._item_ids)
+        self.items.set(text, image, old_rows, like=self.model.text_projection.weight)
         self.config.num_items = len(item_ids)
         self._item_ids = item_ids
 
@@ -500,7 +499,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         return text, image
 
     def fused_item_embeds(self, text: Tensor, image: Tensor) -> Tensor:
-        """[I+1, H], [I+1, H] -> [I+1, H] float32: the score is a user vector's product with these, over the temperature."""
+        """[I+1, H], [I+1, H] -> [I+1, H] float32: scores are user vectors times these, over the temperature."""
         text, image = l2_normalize(text), l2_normalize(image)
         weights = self.items.fusion_weights()
         return text + image if weights is None else weights[..., :1] * text + weights[..., 1:] * image
@@ -600,8 +599,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
             catalog (`ItemCatalog`, *optional*):
-                The catalogue to recommend from, for the start of a fine-tuning: the backbone (and a fusion shared by all
-                items) is kept, what belonged to the checkpoint's own catalogue is dropped, and both are logged.
+                The catalogue to recommend from, for the start of a fine-tuning: the backbone (and a fusion shared by
+                all items) is kept, what belonged to the checkpoint's own catalogue is dropped, and both are logged.
 
         Raises:
             ValueError: If the checkpoint lacks weights that cannot start fresh, or the catalogue does not fit.
@@ -609,7 +608,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
             kwargs["num_items"] = None
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
         fresh_by_design = {"items.text_bias", "items.image_bias", "items.fusion_factor"}
         lacking = sorted(set(info["missing_keys"]) - fresh_by_design)
         if lacking:
@@ -668,7 +668,7 @@ def _load_item_ids(name: Any, num_items: int | None, kwargs: dict[str, Any]) -> 
     item_ids: Sequence[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     if len(item_ids) != num_items:
         raise ValueError(
-            f"{ITEM_IDS_NAME} of {name} names {len(item_ids)} items, the weights hold {num_items}; save the model again"
+            f"{ITEM_IDS_NAME} of {name} names {len(item_ids)} items, the weights hold {num_items}; save it again"
         )
     return [str(item_id) for item_id in item_ids]
 

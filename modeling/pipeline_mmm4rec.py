@@ -20,17 +20,20 @@ class SequentialRecommendationPipeline(Pipeline):
 
     >>> recommend = pipeline("sequential-recommendation", model="org/mmm4rec-movies")
     >>> recommend({"items": ["50", "172"], "timestamps": [891035000, 891035500]}, top_k=5)
-    [{"item_id": "181", "score": 4.1, "text_score": 2.4, "image_score": 1.7, "title": "Return of the Jedi (1983)"}, ...]
+    [{"item_id": "181", "score": 4.1, "text_score": 2.4, "image_score": 1.7, "title": "Return of the Jedi"}, ...]
     ```
 
-    The model is a [`MMM4RecForSequentialRecommendation`] and the processor a [`MMM4RecProcessor`] that hold the same items
-    in the same order.
+    The model is a [`MMM4RecForSequentialRecommendation`] and the processor a [`MMM4RecProcessor`] that hold the same
+    items in the same order.
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
+    model: Any
+    processor: Any
+
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -39,8 +42,9 @@ class SequentialRecommendationPipeline(Pipeline):
         model_ids = self.model.item_ids
         if model_ids is not None and model_ids != self.processor.item_ids:
             raise ValueError(
-                f"the model and the processor hold different items ({len(model_ids)} and {len(self.processor.item_ids)}, "
-                "or in another order); call set_items(catalog) of both with the same catalogue"
+                f"the model and the processor hold different items ({len(model_ids)} and "
+                f"{len(self.processor.item_ids)}, or in another order); call set_items(catalog) of both with the same "
+                "catalogue"
             )
 
     def _sanitize_parameters(
@@ -74,7 +78,7 @@ class SequentialRecommendationPipeline(Pipeline):
             top_k (`int`, *optional*, defaults to 10): Items to return; fewer where fewer are left.
             exclude_history (`bool`, *optional*, defaults to `True`): Whether items of the history are left out.
             candidates (`list` of ids, *optional*): The only items that may be returned.
-            unknown_items (`"skip"` or `"error"`, *optional*, defaults to `"skip"`): Ids that the catalogue does not hold.
+            unknown_items (`"skip"` or `"error"`, *optional*, defaults to `"skip"`): Ids not in the catalogue.
             empty_histories (`"error"` or `"default"`, *optional*, defaults to `"error"`): Users without events.
             time_unit (`str`, *optional*): Unit of integer timestamps; told by their magnitude by default.
 

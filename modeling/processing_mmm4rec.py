@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
@@ -22,8 +23,7 @@ _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revi
 
 
 class MMM4RecProcessorKwargs(ProcessingKwargs, total=False):
-    # Padded to the longest text of a batch by default, as the tokenizer's own truncation allows.
-    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+    _defaults = {"text_kwargs": {"truncation": True}}  # type: ignore[misc]
 
 
 class MMM4RecProcessor(ProcessorMixin):
@@ -36,6 +36,9 @@ class MMM4RecProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Tokenizer of the item encoder.
         max_sequence_length (`int`, *optional*, defaults to 20): Events of a history that are kept, the last ones.
         padding_side (`"right"` or `"left"`, *optional*, defaults to `"right"`): Side on which histories are padded.
+        text_padding (`bool` or `str`, *optional*, defaults to `True`):
+            Padding of texts: to the longest of a batch; SigLIP's text encoder, which reads the last position, needs
+            `"max_length"`.
     """
 
     valid_processor_kwargs = MMM4RecProcessorKwargs
@@ -46,6 +49,7 @@ class MMM4RecProcessor(ProcessorMixin):
         tokenizer: Any = None,
         max_sequence_length: int = 20,
         padding_side: str = "right",
+        text_padding: bool | str = True,
     ):
         if padding_side not in ("left", "right"):
             raise ValueError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
@@ -59,6 +63,7 @@ class MMM4RecProcessor(ProcessorMixin):
             setattr(self, name, part)
         self.max_sequence_length = max_sequence_length
         self.padding_side = padding_side
+        self.text_padding = text_padding
         self._item_ids: list[str] = []
         self._titles: list[str | None] = []
         self._rows: dict[str, int] = {}
@@ -135,24 +140,26 @@ class MMM4RecProcessor(ProcessorMixin):
             images (a picture or a list of them, *optional*): Pictures of items.
             text (`str` or `list[str]`, *optional*): Texts of items.
             histories (`list[dict]`, *optional*):
-                Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_seconds`] reads; left out for a model
-                without time). Events are put in time order, those of one time stay in the order given.
+                Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_seconds`] reads; left out for a
+                model without time). Events are put in time order, those of one time stay in the order given.
             kwargs:
-                For histories: `return_tensors`, `time_unit` (`"s"`, `"ms"`, `"us"`, `"ns"`; told by magnitude by default),
-                `unknown_items` (see [`~MMM4RecProcessor.rows`]), `empty_histories` (`"error"`, or `"default"`: such a user
-                gets the ranking of someone without events) and `padding` (`True`: to the longest of the batch;
-                `"max_length"`). For texts and pictures: what their tokenizer and image processor take.
+                For histories: `return_tensors`, `time_unit` (`"s"`, `"ms"`, `"us"`, `"ns"`; told by magnitude by
+                default), `unknown_items` (see [`~MMM4RecProcessor.rows`]), `empty_histories` (`"error"`, or
+                `"default"`: such a user gets the ranking of someone without events) and `padding` (`True`: to the
+                longest of the batch; `"max_length"`). For texts and pictures: what their tokenizer and image processor
+                take.
 
         Returns:
-            [`BatchFeature`]: The encoder's inputs; or `input_ids`, `attention_mask` and `timestamps`, each `(b, s)` with
-            s at most `max_sequence_length`.
+            [`BatchFeature`]: The encoder's inputs; or `input_ids`, `attention_mask` and `timestamps`, each `(b, s)`
+            with s at most `max_sequence_length`.
         """
         if histories is None:
-            for name, value, part in (("images", images, self.image_processor), ("text", text, self.tokenizer)):
-                if value is not None and part is None:
-                    raise ValueError(
-                        f"{name} were given, but this processor has no {'image_processor' if name == 'images' else 'tokenizer'}"
-                    )
+            if images is not None and self.image_processor is None:
+                raise ValueError("images were given, but this processor has no image_processor")
+            if text is not None and self.tokenizer is None:
+                raise ValueError("text was given, but this processor has no tokenizer")
+            if text is not None and "padding" not in kwargs.get("text_kwargs", {}):
+                kwargs.setdefault("padding", self.text_padding)
             return super().__call__(images=images, text=text, **kwargs)
         if images is not None or text is not None:
             raise ValueError("give either histories or texts and pictures of items, not both in one call")
@@ -267,7 +274,7 @@ class MMM4RecProcessor(ProcessorMixin):
         present = [getattr(self, name) for name in self.get_attributes() if getattr(self, name) is not None]
         if len(present) == len(self.get_attributes()):
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        custom_object_save(self, save_directory, config=[self])
+        custom_object_save(self, save_directory, config=[self])  # type: ignore[arg-type]
         for part in present:
             part.save_pretrained(save_directory)
         self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
@@ -306,16 +313,13 @@ class MMM4RecProcessor(ProcessorMixin):
         absent = (processor_dict or {}).get("absent_parts", [])
         if not absent:
             return super()._get_arguments_from_pretrained(name, processor_dict, **kwargs)
-        parts = []
+        parts: list[Any] = []
         for attribute in cls.get_attributes():
             if attribute in absent:
                 parts.append(None)
             elif attribute == "tokenizer":
                 parts.append(cls._load_tokenizer_from_pretrained(attribute, name, **kwargs))
             else:
-                # Imported here: the image classes need Pillow, which a shop without pictures may lack.
-                from transformers import AutoImageProcessor
-
                 parts.append(AutoImageProcessor.from_pretrained(name, **kwargs))
         return parts
 

@@ -4,7 +4,7 @@ Per head k with group g = k // (h / G), a_t = A_k * dt_t and X~_t = dt_t * X_t:
 
     y_t = sum_{s<=t} exp(a_{s+1} + ... + a_t) * (C_t . B_s) * X~_s + D_k * X~_t
 
-The skip term multiplies the scaled X~, unlike Mamba-2's own kernels, which take X. Decays are float32 whatever the dtype.
+The skip term multiplies the scaled X~, unlike Mamba-2's own kernels, which take X. Decays are always float32.
 """
 
 import torch
@@ -36,8 +36,8 @@ def ssd(
         C (`torch.Tensor` of shape `(b, l, g, n)`): Output maps.
         D (`torch.Tensor` of shape `(h,)`): Weights of the skip connection, float32.
         implementation (`str`, *optional*, defaults to `"auto"`):
-            `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the definition),
-            or `"auto"`: the first for short sequences, the second for long ones.
+            `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the
+            definition), or `"auto"`: the first for short sequences, the second for long ones.
         chunk_size (`int`, *optional*, defaults to 64): Positions of a chunk.
 
     Returns:

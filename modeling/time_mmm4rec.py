@@ -1,6 +1,7 @@
 """The time path: intervals between events, how they modulate the state space layers, and the Fourier filter.
 
-Everything here is computed in float32, also in half precision and under autocast: intervals span nine orders of magnitude.
+Everything here is computed in float32, also in half precision and under autocast: intervals span nine orders of
+magnitude.
 Signals have the shape [b, h, l]; an optional mask [b, 1, l] (1 where an event stands) keeps padding out of them.
 """
 
@@ -150,7 +151,7 @@ class MMM4RecFourierFilter(nn.Module):
 
     @staticmethod
     def _basis(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Orthonormal cosines and sines [l, l // 2 + 1]: at these lengths a product with them is faster than an FFT."""
+        """Orthonormal cosines and sines, each [l, l // 2 + 1]: histories are short, and nothing turns complex."""
         positions = torch.arange(length, device=device)
         # Reduced as integers first, so that the angles keep full precision.
         turns = torch.outer(positions, positions[: length // 2 + 1]) % length

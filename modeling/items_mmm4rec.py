@@ -56,6 +56,12 @@ class MMM4RecItems(nn.Module):
         """`int`: Items and the padding item; 0 before a catalogue is set."""
         return 0 if self.text_features is None else len(self.text_features)
 
+    @property
+    def learned_by_row(self) -> set[str]:
+        """`set[str]`: Names of the parameters that hold one row an item, where there are any."""
+        names = {"text_bias", "image_bias"}
+        return names | {"fusion_factor"} if self.config.fusion == "dynamic_instance" else names
+
     def fusion_weights(self) -> Tensor | None:
         """Weights of the text and the image score, `(2,)` or `(num_items + 1, 2)`, or `None` where both are 1."""
         return None if self.fusion_factor is None else self.fusion_factor.float().softmax(-1)
@@ -72,7 +78,7 @@ class MMM4RecItems(nn.Module):
                 The row that each item had before, 0 for a new one: what was learned for an item stays with it.
             like (`torch.Tensor`): A weight of the model, whose device and dtype the rows take.
         """
-        before = {name: value for name, value in self.named_parameters() if len(value) == self.num_rows}
+        before = {name: value for name, value in self.named_parameters() if name in self.learned_by_row}
         self._allocate(len(text))
         self.to(device=like.device, dtype=like.dtype)
         for name, features in (("text_features", text), ("image_features", image)):

@@ -480,6 +480,9 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         """
         item_ids, text, image = check_catalog(catalog, self.config)
         old_rows = previous_rows(item_ids, self._item_ids)
+        learned = self.items.learned_by_row & dict(self.items.named_parameters()).keys()
+        if old_rows is None and learned:
+            logger.warning(f"dropped {', '.join(sorted(learned))}: this model does not know its items by id")
         self.items.set(text, image, old_rows, like=self.model.text_projection.weight)
         self.config.num_items = len(item_ids)
         self._item_ids = item_ids

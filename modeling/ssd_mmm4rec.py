@@ -62,11 +62,11 @@ def ssd(
 
 def _segment_sum(log_decay: Tensor) -> Tensor:
     """[..., l] -> [..., l, l]: sum of a_{s+1..t} at [t, s], -inf above the diagonal."""
-    cumulative = log_decay.cumsum(-1)
     length = log_decay.shape[-1]
-    future = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).triu(1)
-    # Filled before the exponential: exp of a large positive number times zero would be NaN.
-    return (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).masked_fill(future, float("-inf"))
+    later = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril(-1)
+    # Summed from s + 1 on: the difference of two running sums would lose the digits that they share.
+    steps = log_decay.unsqueeze(-1).expand(*log_decay.shape, length).masked_fill(~later, 0)
+    return steps.cumsum(-2).masked_fill(later.T, float("-inf"))
 
 
 def _quadratic(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""What every test shares: one thread a worker, and the folder of real data where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The suite runs in as many processes as there are cores; kernels of several threads each would fight over them.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data that is never committed: `MMM4REC_TEST_DATA`, or `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("MMM4REC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MMM4REC_TEST_DATA to a folder that holds it")
+    return folder

@@ -212,18 +212,16 @@ class MMM4RecConfig(PreTrainedConfig):
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
             kwargs: Passed on to [`~PreTrainedConfig.save_pretrained`].
         """
-        code = sorted(Path(__file__).parent.glob("*_mmm4rec.py"))
-        names = {path.stem for path in code}
-        # Code loaded from a folder holds only the files that were needed so far: what is absent is not promised.
-        self.auto_map = {auto: name for auto, name in _AUTO_MAP.items() if name.split(".")[0] in names}
-        if _CUSTOM_PIPELINE["impl"].split(".")[0] in names:
-            self.custom_pipelines = {TASK: _CUSTOM_PIPELINE}
         os.makedirs(save_directory, exist_ok=True)
-        for path in code:
+        for path in Path(__file__).parent.glob("*_mmm4rec.py"):
             shutil.copyfile(path, Path(save_directory) / path.name)
+        # Code that was loaded from a folder holds only the files that were needed so far: what is absent is not promised.
+        present = {path.stem for path in Path(save_directory).glob("*_mmm4rec.py")}
+        self.auto_map = {auto: name for auto, name in _AUTO_MAP.items() if name.split(".")[0] in present}
+        self.custom_pipelines = {TASK: _CUSTOM_PIPELINE} if "pipeline_mmm4rec" in present else {}
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        if not self.is_loaded_remotely() and "custom_pipelines" in self.__dict__:
-            del self.custom_pipelines
+        if not self.is_loaded_remotely():
+            self.custom_pipelines = {}
 
 
 __all__ = ["MMM4RecConfig"]

@@ -4,6 +4,7 @@ Letters in shape comments: b batch, l `max_sequence_length`, H `hidden_size`, E 
 g groups, n `state_size`.
 """
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -419,6 +420,20 @@ class MMM4RecModel(MMM4RecPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         return self.encoder(*embeds, timestamps, mask, output_hidden_states)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        Saves the backbone, whose configuration names no catalogue, also where it is part of a model that holds one.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            kwargs: Passed on to [`~PreTrainedModel.save_pretrained`].
+        """
+        num_items, self.config.num_items = self.config.num_items, None
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.num_items = num_items
+
 
 def check_timestamps(timestamps: Tensor | None, attention_mask: Tensor, config: MMM4RecConfig) -> Tensor | None:
     """The timestamps as int64, or `None` for a model without time; errors name what is wrong."""
@@ -454,6 +469,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         self.items = MMM4RecItems(config)
         self._item_ids: list[str] | None = None
         self.post_init()
+        # The backbone's silence about items must not be inherited: here they are weights like the others.
+        self._keys_to_ignore_on_load_unexpected = None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
@@ -610,7 +627,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         """
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
-            kwargs["num_items"] = None
+            kwargs["config"] = cls._config_without_items(pretrained_model_name_or_path, kwargs)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
         fresh_by_design = {"items.text_bias", "items.image_bias", "items.fusion_factor"}
@@ -630,6 +647,17 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         elif pretrained_model_name_or_path is not None:
             model._item_ids = _load_item_ids(pretrained_model_name_or_path, model.config.num_items, kwargs)
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _config_without_items(cls, name: Any, kwargs: dict[str, Any]) -> MMM4RecConfig:
+        """The checkpoint's configuration with the options in `kwargs`, which it takes out, and no catalogue."""
+        config = kwargs.pop("config", None)
+        if config is None:
+            options = {key: kwargs.pop(key) for key in list(kwargs) if key in MMM4RecConfig.__annotations__}
+            config = cls.config_class.from_pretrained(name, **_hub_kwargs(kwargs), **options)
+        config = copy.deepcopy(config)
+        config.num_items = None
+        return config
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
@@ -655,16 +683,20 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
 
 
+def _hub_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained`, those that say where and how files are found."""
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+    return {key: value for key, value in kwargs.items() if key in names}
+
+
 def _load_item_ids(name: Any, num_items: int | None, kwargs: dict[str, Any]) -> list[str] | None:
     """The ids saved beside the weights, or `None` where there are none."""
-    hub_names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-    hub_kwargs = {key: value for key, value in kwargs.items() if key in hub_names}
     path = cached_file(
         name,
         ITEM_IDS_NAME,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
-        **hub_kwargs,
+        **_hub_kwargs(kwargs),
     )
     if path is None:
         return None

@@ -1,0 +1,98 @@
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from mmm4rec_hf import __version__, cli
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], None]], None]:
+    """Makes `work` the one sub-command there is."""
+
+    def install(run: Callable[[argparse.Namespace], None]) -> None:
+        def add_parser(subparsers: argparse._SubParsersAction) -> None:
+            subparsers.add_parser("work").add_argument("--steps", type=int, default=3)
+
+        monkeypatch.setattr(cli, "COMMANDS", {"work": SimpleNamespace(add_parser=add_parser, run=run)})
+
+    return install
+
+
+def _raising(error: BaseException) -> Callable[[argparse.Namespace], None]:
+    def run(args: argparse.Namespace) -> None:
+        raise error
+
+    return run
+
+
+def test_a_finished_command_exits_with_0_and_gets_its_own_arguments(command):
+    seen = []
+    command(lambda args: seen.append(args.steps))
+    assert cli.main(["work", "--steps", "7"]) == 0
+    assert seen == [7]
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, RuntimeError])
+def test_a_failure_exits_with_1_and_one_line_on_stderr(command, capsys, kind):
+    command(_raising(kind("top_k is -1;\n  give at least 1")))
+    assert cli.main(["work"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "mmm4rec: error: top_k is -1; give at least 1\n")
+
+
+def test_an_error_without_words_is_named_by_its_kind(command, capsys):
+    command(_raising(RuntimeError()))
+    assert cli.main(["work"]) == 1
+    assert capsys.readouterr().err == "mmm4rec: error: RuntimeError\n"
+
+
+@pytest.mark.parametrize("argv", [["--debug", "work"], ["work", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(command, argv):
+    command(_raising(ValueError("broken")))
+    with pytest.raises(ValueError, match="broken"):
+        cli.main(argv)
+
+
+def test_an_error_nobody_foresaw_is_not_hidden(command):
+    command(_raising(AttributeError("a fault of ours")))
+    with pytest.raises(AttributeError):
+        cli.main(["work"])
+
+
+def test_an_interrupt_exits_with_130(command, capsys):
+    command(_raising(KeyboardInterrupt()))
+    assert cli.main(["work"]) == 130
+    assert capsys.readouterr().err == "mmm4rec: interrupted\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["work", "--no-such-option"], ["work", "--steps", "many"]])
+def test_wrong_usage_exits_with_2(command, capsys, argv):
+    command(lambda args: None)
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(argv)
+    assert exit_info.value.code == 2
+    assert "usage: mmm4rec" in capsys.readouterr().err
+
+
+def test_each_command_has_help_and_the_version_is_the_package_s(capsys):
+    for argv in (["--help"], *([name, "--help"] for name in cli.COMMANDS)):
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main(argv)
+        assert exit_info.value.code == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"mmm4rec {__version__}\n"
+
+
+def test_the_module_runs_as_the_command_does():
+    finished = subprocess.run(
+        [sys.executable, "-m", "mmm4rec_hf.cli", "no-such-command"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert "no-such-command" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,63 @@
+"""Options are checked, typos refused, and everything survives a round trip."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from mmm4rec_hf import MMM4RecConfig
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    config = MMM4RecConfig()
+    published = {
+        "hidden_size": 256, "intermediate_size": 256, "state_size": 64, "n_groups": 8, "head_dim": 64, "expand": 2,
+        "inner_size": 512, "num_heads": 8, "conv_kernel": 4, "max_sequence_length": 20, "text_feature_size": 768,
+        "image_feature_size": 768, "hidden_dropout": 0.4, "embedding_dropout": 0.4, "time_dropout": 0.4,
+        "score_temperature": 0.8, "num_hidden_layers": 1, "norm_eps": 1e-12,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in published} == published
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_dim": 60}, r"head_dim \(60\).*512"),
+        ({"n_groups": 3}, r"n_groups \(3\).*= 8"),
+        ({"hidden_dropout": 1.5}, "hidden_dropout.*1.5"),
+        ({"score_temperature": 0.0}, "score_temperature.*0.0"),
+        ({"max_sequence_length": 0}, "max_sequence_length.*0"),
+        ({"num_items": 0}, "num_items.*0"),
+        ({"time_step_min": 0.5}, r"time_step_min \(0.5\).*0.1"),
+        ({"hidden_dropout_prob": 0.1}, "did you mean `hidden_dropout`"),
+        ({"max_seq_length": 50}, "did you mean `max_sequence_length`"),
+        ({"temprature": 1.0, "score_temprature": 1.0}, "did you mean `score_temperature`"),
+        ({"time_mode": "masqued"}, "masqued"),
+        ({"fusion": "sum"}, "sum"),
+        ({"hidden_size": "256"}, "hidden_size"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        MMM4RecConfig(**options)
+    assert isinstance(caught.value, ValueError | TypeError) or "Validation" in type(caught.value).__name__
+
+
+def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
+    config = MMM4RecConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, max_sequence_length=11, text_feature_size=5,
+        image_feature_size=7, expand=4, state_size=8, n_groups=2, head_dim=16, conv_kernel=3,
+        cross_ssd_activation="hardswish", use_time=False, time_mode="published", point_to_point_gate=True, use_ffn=False,
+        fusion="dynamic_instance", use_item_bias=True, score_temperature=0.5, score_padding_item=True,
+        item_loss="in_batch", num_items=9, hidden_dropout=0.1, embedding_dropout=0.2, time_dropout=0.3,
+        ssd_implementation="chunked", chunk_size=16, norm_eps=1e-6, initializer_range=0.1, time_step_min=0.01,
+        time_step_max=0.2, time_step_floor=1e-3,
+    )  # fmt: skip
+    names = list(MMM4RecConfig.__annotations__)
+    defaults = MMM4RecConfig()
+    assert all(getattr(config, name) != getattr(defaults, name) for name in names if name not in ("model_type",))
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert {name: getattr(loaded, name) for name in names} == {name: getattr(config, name) for name in names}

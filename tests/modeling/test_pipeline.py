@@ -1,0 +1,119 @@
+"""Recommendations: never the padding item, never a masked one, fewer when there are fewer, scores that add up."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import pipeline
+
+from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+
+Model = Callable[..., MMM4RecForSequentialRecommendation]
+Catalog = Callable[..., SimpleNamespace]
+T = 1_300_000_000
+IDS = ["0", "1", "2", "3", "4", "5"]
+
+
+@pytest.fixture
+def make(lively_model: Model, tiny_catalog: Catalog) -> Callable[..., Any]:
+    def build(ids: list[str] = IDS, **changes: Any) -> Any:
+        model, processor = lively_model(**changes), MMM4RecProcessor(max_sequence_length=8)
+        model.set_items(tiny_catalog(ids))
+        processor.set_items(tiny_catalog(ids))
+        return pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
+
+    return build
+
+
+def history(*items: Any) -> dict[str, list]:
+    return {"items": list(items), "timestamps": [T + 60 * n for n in range(len(items))]}
+
+
+def test_the_ranking_is_that_of_the_logits_without_history_and_padding(make: Callable[..., Any]) -> None:
+    recommend = make()
+    got = recommend(history("0", "3"), top_k=10)
+    inputs = recommend.processor(histories=[history("0", "3")], return_tensors="pt")
+    with torch.no_grad():
+        logits = recommend.model(**inputs).logits[0]
+    expected = sorted((row for row in (2, 3, 5, 6)), key=lambda row: -logits[row].item())
+    assert [entry["item_id"] for entry in got] == [IDS[row - 1] for row in expected]
+    for entry, row in zip(got, expected, strict=True):
+        assert entry["score"] == pytest.approx(logits[row].item(), abs=1e-5)
+        assert entry["text_score"] + entry["image_score"] == entry["score"]
+        assert entry["title"] == f"Title {entry['item_id']}"
+
+
+def test_published_scoring_never_returns_the_padding_item_either(make: Callable[..., Any]) -> None:
+    recommend = make(score_padding_item=True, time_mode="published")
+    assert {entry["item_id"] for entry in recommend(history("0"), top_k=10)} == set(IDS) - {"0"}
+
+
+def test_fewer_are_returned_when_there_are_fewer(make: Callable[..., Any]) -> None:
+    recommend = make(ids=["0", "1", "2"])
+    assert recommend(history("0", "1", "2"), top_k=10) == []
+    assert len(recommend(history("0", "1", "2"), top_k=10, exclude_history=False)) == 3
+    assert [entry["item_id"] for entry in recommend(history("1", "2"), top_k=10)] == ["0"]
+
+
+def test_the_whole_history_is_left_out_not_only_what_the_model_reads(make: Callable[..., Any]) -> None:
+    ids = [str(n) for n in range(12)]
+    recommend = make(ids=ids)
+    got = recommend(history(*ids[:11]), top_k=12)
+    assert [entry["item_id"] for entry in got] == ["11"]
+
+
+def test_candidates_are_the_only_items_returned(make: Callable[..., Any]) -> None:
+    recommend = make()
+    got = recommend(history("0"), candidates=["2", "0", 5, "unheard of"], top_k=10)
+    assert {entry["item_id"] for entry in got} == {"2", "5"}
+    with pytest.raises(ValueError, match="unheard of"):
+        recommend(history("0"), candidates=["unheard of"], unknown_items="error")
+
+
+def test_a_list_gives_one_answer_a_history_whatever_the_batch(make: Callable[..., Any]) -> None:
+    recommend = make()
+    histories = [history("0"), history("1", "2", "3"), history("4", 5)]
+    together = recommend(histories, top_k=3, exclude_history=False)
+    for number, single in enumerate(histories):
+        for size in (1, 2):
+            other = recommend(histories, top_k=3, exclude_history=False, batch_size=size)[number]
+            assert [e["item_id"] for e in other] == [e["item_id"] for e in together[number]]
+        alone = recommend(single, top_k=3, exclude_history=False)
+        assert [e["item_id"] for e in alone] == [e["item_id"] for e in together[number]]
+        assert [e["score"] for e in alone] == pytest.approx([e["score"] for e in together[number]], abs=1e-5)
+    assert recommend([], top_k=3) == []
+    assert len(recommend(iter(histories))) == 3
+
+
+def test_recommending_switches_dropout_off_and_back(make: Callable[..., Any]) -> None:
+    recommend = make()
+    recommend.model.train()
+    assert recommend(history("0")) == recommend(history("0"))
+    assert recommend.model.training
+
+
+def test_users_without_events_and_bad_numbers(make: Callable[..., Any]) -> None:
+    recommend = make()
+    with pytest.raises(ValueError, match="no known item"):
+        recommend(history("99"))
+    assert len(recommend(history(), empty_histories="default", top_k=2)) == 2
+    with pytest.raises(ValueError, match="top_k.*0"):
+        recommend(history("0"), top_k=0)
+
+
+def test_a_model_and_a_processor_of_different_items_are_refused(lively_model: Model, tiny_catalog: Catalog) -> None:
+    model, processor = lively_model(), MMM4RecProcessor()
+    model.set_items(tiny_catalog(["a", "b"]))
+    processor.set_items(tiny_catalog(["b", "a"]))
+    with pytest.raises(ValueError, match="different items"):
+        pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
+
+
+def test_options_given_at_the_start_hold_for_every_call(lively_model: Model, tiny_catalog: Catalog) -> None:
+    model, processor = lively_model(), MMM4RecProcessor()
+    for part in (model, processor):
+        part.set_items(tiny_catalog(IDS))
+    recommend = pipeline("sequential-recommendation", model=model, processor=processor, device="cpu", top_k=2)
+    assert len(recommend(history("0"))) == 2 and len(recommend(history("0"), top_k=3)) == 3

@@ -1,0 +1,171 @@
+"""The processor: histories of external ids to tensors, item texts and pictures to the encoder's inputs."""
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoProcessor, CLIPImageProcessor, PreTrainedTokenizerFast
+
+from mmm4rec_hf import MMM4RecProcessor
+
+Catalog = Callable[..., SimpleNamespace]
+T = 1_300_000_000
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "toy": 2, "story": 3, "heat": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=6)
+
+
+@pytest.fixture
+def image_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+
+
+@pytest.fixture
+def processor(tiny_catalog: Catalog) -> MMM4RecProcessor:
+    processor = MMM4RecProcessor(max_sequence_length=4)
+    processor.set_items(tiny_catalog(["007", "50", "172", "0"]))
+    return processor
+
+
+def test_histories_become_padded_tensors(processor: MMM4RecProcessor) -> None:
+    batch = processor(
+        histories=[{"items": ["50", 172], "timestamps": [T, T + 30]}, {"items": ["007"], "timestamps": [T]}],
+        return_tensors="pt",
+    )
+    assert batch["input_ids"].tolist() == [[2, 3], [1, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    assert batch["timestamps"].tolist() == [[T, T + 30], [T, 0]]
+
+
+def test_left_padding_and_a_fixed_width(tiny_catalog: Catalog) -> None:
+    processor = MMM4RecProcessor(max_sequence_length=3, padding_side="left")
+    processor.set_items(tiny_catalog(["a", "b"]))
+    batch = processor(histories={"items": ["b", "a"], "timestamps": [T, T + 1]}, padding="max_length")
+    assert batch["input_ids"].tolist() == [[0, 2, 1]] and batch["timestamps"].tolist() == [[0, T, T + 1]]
+
+
+def test_events_are_put_in_time_order_and_the_last_ones_count(processor: MMM4RecProcessor) -> None:
+    unsorted = {"items": ["50", "172", "0", "007", "50"], "timestamps": [T + 30, T + 10, T + 10, T + 40, T]}
+    batch = processor(histories=[unsorted])
+    # In time order 50, 172, 0 (of one time: as given), 50, 007; the last four remain.
+    assert batch["input_ids"].tolist() == [[3, 4, 2, 1]]
+    assert batch["timestamps"].tolist() == [[T + 10, T + 10, T + 30, T + 40]]
+
+
+def test_every_form_of_time_gives_the_same_batch(processor: MMM4RecProcessor) -> None:
+    moment = datetime(2013, 12, 22, tzinfo=timezone.utc)
+    for value in (1387670400, "2013-12-22T00:00:00Z", moment, np.int64(1387670400)):
+        assert processor(histories=[{"items": ["50"], "timestamps": [value]}])["timestamps"].tolist() == [[1387670400]]
+    with pytest.warns(UserWarning, match="ms"):
+        batch = processor(histories=[{"items": ["50"], "timestamps": [1387670400000]}])
+    assert batch["timestamps"].tolist() == [[1387670400]]
+    batch = processor(histories=[{"items": ["50"], "timestamps": [1387670400000]}], time_unit="ms")
+    assert batch["timestamps"].tolist() == [[1387670400]]
+
+
+def test_ids_are_kept_to_the_letter(tiny_catalog: Catalog) -> None:
+    processor = MMM4RecProcessor()
+    ids = ["9007199254740993", "9007199254740992", "0001388703", "1388703", "1.0", "0"]
+    processor.set_items(tiny_catalog(ids))
+    assert processor.rows([9007199254740993, 9007199254740992, "0001388703", 1388703, "1.0", 0])[0] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
+    with pytest.raises(TypeError, match="1.0"):
+        processor.rows([1.0])
+
+
+def test_unknown_items_are_skipped_or_an_error(processor: MMM4RecProcessor) -> None:
+    history = {"items": ["50", "99", "172"], "timestamps": [T, T + 1, T + 2]}
+    batch = processor(histories=[history])
+    assert batch["input_ids"].tolist() == [[2, 3]] and batch["timestamps"].tolist() == [[T, T + 2]]
+    with pytest.raises(ValueError, match="'99' is not in the catalogue of 4 items"):
+        processor(histories=[history], unknown_items="error")
+
+
+def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecProcessor) -> None:
+    histories = [{"items": ["50"], "timestamps": [T]}, {"items": ["99"], "timestamps": [T]}]
+    with pytest.raises(ValueError, match="history 1 holds no known item"):
+        processor(histories=histories)
+    batch = processor(histories=histories, empty_histories="default")
+    assert batch["attention_mask"].tolist() == [[1], [0]] and batch["input_ids"].tolist() == [[2], [0]]
+    assert processor(histories={"items": [], "timestamps": []}, empty_histories="default")["input_ids"].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("histories", "options", "message"),
+    [
+        ([], {}, "histories is empty"),
+        ([{"timestamps": [T]}], {}, 'no "items"'),
+        ([{"items": ["50"], "timestamps": [T, T]}], {}, "1 items and 2 timestamps"),
+        ([{"items": ["50"], "timestamps": [T]}, {"items": ["50"]}], {}, "history 1 and history 0"),
+        ([{"items": ["50"], "timestamps": ["soon"]}], {}, "soon"),
+        ([{"items": ["50"], "timestamps": [T]}], {"unknown_items": "drop"}, "'drop'"),
+        ([{"items": ["50"], "timestamps": [T]}], {"empty_histories": "skip"}, "'skip'"),
+    ],
+    ids=str,
+)
+def test_broken_histories_are_refused_by_name(
+    processor: MMM4RecProcessor, histories: Any, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        processor(histories=histories, **options)
+
+
+def test_texts_and_pictures_go_to_their_own_processors(tokenizer: Any, image_processor: Any) -> None:
+    processor = MMM4RecProcessor(image_processor, tokenizer)
+    batch = processor(text=["toy story", "heat"], images=[Image.new("RGB", (9, 12), "red")] * 2, return_tensors="pt")
+    assert batch["input_ids"].tolist() == [[2, 3], [4, 0]]
+    assert batch["pixel_values"].shape == (2, 3, 8, 8)
+    fixed = MMM4RecProcessor(image_processor, tokenizer, text_padding="max_length")
+    assert fixed(text=["heat"])["input_ids"] == [[4, 0, 0, 0, 0, 0]]
+    with pytest.raises(ValueError, match="not both"):
+        processor(text=["toy"], histories=[{"items": ["a"]}])
+
+
+@pytest.mark.parametrize(
+    "parts", [(), ("tokenizer",), ("image_processor",), ("tokenizer", "image_processor")], ids=str
+)
+def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
+    tokenizer: Any, image_processor: Any, tiny_catalog: Catalog, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    available = {"tokenizer": tokenizer, "image_processor": image_processor}
+    processor = MMM4RecProcessor(
+        **{name: available[name] for name in parts},
+        max_sequence_length=7,
+        padding_side="left",
+        text_padding="max_length",
+    )
+    catalog = tiny_catalog(["007", "7", 'é"\n'])
+    catalog.titles = ["Heat", None, 'A "quoted" title']
+    processor.set_items(catalog)
+    processor.save_pretrained(tmp_path)
+    for loaded in (MMM4RecProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(loaded) is MMM4RecProcessor
+        assert loaded.item_ids == ["007", "7", 'é"\n']
+        assert [loaded.title(row) for row in (1, 2, 3)] == catalog.titles
+        assert (loaded.max_sequence_length, loaded.padding_side, loaded.text_padding) == (7, "left", "max_length")
+        assert (loaded.tokenizer is None) == ("tokenizer" not in parts)
+        assert (loaded.image_processor is None) == ("image_processor" not in parts)
+        if "tokenizer" in parts:
+            assert loaded(text=["toy"])["input_ids"] == [[2, 0, 0, 0, 0, 0]]
+        else:
+            with pytest.raises(ValueError, match="no tokenizer"):
+                loaded(text=["toy"])
+    assert not list(tmp_path.glob("*.partial"))

@@ -1,0 +1,109 @@
+"""Which column of a log is the user, the item, the time and the rating."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# Compared in lower case, with letters and digits only: `userId`, `user_id` and RecBole's `user_id:token` are one name.
+ALIASES = {
+    "user_id": ("userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "memberid"),
+    "item_id": (
+        *("itemid", "item", "iid", "asin", "parentasin", "movieid", "productid", "product", "articleid", "sku"),
+        *("trackid", "songid", "bookid"),
+    ),
+    "timestamp": (
+        "timestamp",
+        "time",
+        "ts",
+        "unixreviewtime",
+        "datetime",
+        "date",
+        "unixtime",
+        "eventtime",
+        "reviewtime",
+    ),
+    "rating": ("rating", "overall", "score", "stars"),
+}
+ARGUMENTS = {
+    "user_id": "user_column",
+    "item_id": "item_column",
+    "timestamp": "timestamp_column",
+    "rating": "rating_column",
+    "order": "order_column",
+}
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """The names, in a log, of the columns this package needs; what is None has not been told or is not there.
+
+    Args:
+        user_id (`str`, *optional*): The column of user ids.
+        item_id (`str`, *optional*): The column of item ids.
+        timestamp (`str`, *optional*): The column of times.
+        rating (`str`, *optional*): The column of ratings.
+        order (`str`, *optional*): A column of integers that orders events of the same time. By default the rows'
+            order.
+    """
+
+    user_id: str | None = None
+    item_id: str | None = None
+    timestamp: str | None = None
+    rating: str | None = None
+    order: str | None = None
+
+    def resolve(self, names: Sequence[str], where: str) -> dict[str, str]:
+        """The column for each of our names, told or found by alias, among the columns `names` of the log `where`.
+
+        Raises:
+            ValueError: If a told column is not there, a needed one is not found, or two come into question.
+        """
+        told = {"user_id": self.user_id, "item_id": self.item_id, "timestamp": self.timestamp, "rating": self.rating}
+        found = {}
+        for ours, name in told.items():
+            if name is None:
+                name = _find(ours, names, where)
+            elif name not in names:
+                raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
+            if name is not None:
+                found[ours] = name
+        if self.order is not None:
+            if self.order not in names:
+                raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
+            found["order"] = self.order
+        _check_distinct(found, where)
+        return found
+
+
+def _find(ours: str, names: Sequence[str], where: str) -> str | None:
+    candidates = [name for name in names if _key(name) in ALIASES[ours]]
+    if len(candidates) > 1:
+        raise ValueError(
+            f"{' and '.join(map(repr, candidates))} of {where} may each be the {ours} column; say which with "
+            f"{ARGUMENTS[ours]}={candidates[0]!r}"
+        )
+    if not candidates and ours != "rating":
+        raise ValueError(
+            f"no {ours} column found in {where}; it has {_listing(names)}. Give {ARGUMENTS[ours]}=; if the first line "
+            "is data and no header, give the format or a data frame with named columns"
+        )
+    return candidates[0] if candidates else None
+
+
+def _check_distinct(found: Mapping[str, str], where: str) -> None:
+    taken: dict[str, str] = {}
+    for ours, name in found.items():
+        if name in taken:
+            raise ValueError(
+                f"column {name!r} of {where} is given for both {taken[name]} and {ours}; they must be two columns"
+            )
+        taken[name] = ours
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:20]))
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "no columns"

@@ -1,0 +1,200 @@
+"""The three datasets that train, choose and test a model, in memory and on disk."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmm4rec_hf.data.events import HistoryRows, UserEvents
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
+logger = logging.getLogger(__name__)
+
+EVENTS_FILE, USERS_FILE, ITEMS_FILE, ABOUT_FILE = "events.arrow", "users.arrow", "items.arrow", "sequences.json"
+
+
+class SequenceDatasets(datasets.DatasetDict):
+    """The splits of a log: `train`, `validation` and `test`, whose rows point into one table of events.
+
+    A row, once read, is `{"input_ids": int64 array, "timestamps": int64 array, "labels": int}`: a user's events up to
+    a point, as 1-based item indices, and the item that followed. What is stored is where the history starts and ends,
+    so that the splits take memory by the number of rows, and the events by the number of events.
+
+    Args:
+        splits (`Mapping[str, datasets.Dataset]`): Columns `input_ids`, a struct of `start` and `end`, and `labels`.
+        events (`UserEvents`): What the rows point into.
+        item_ids (`list[str]`): The items in the order of the indices: index `i` is `item_ids[i - 1]`, 0 is the
+            padding.
+        statistics (`dict[str, int]`): What was read, kept and dropped, by reason.
+        max_sequence_length (`int`, *optional*): How many of the last events of a history a row shows; by default all.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, datasets.Dataset],
+        events: UserEvents,
+        item_ids: list[str],
+        statistics: dict[str, int],
+        max_sequence_length: int | None = None,
+    ) -> None:
+        transform = HistoryRows(events, max_sequence_length)
+        super().__init__({name: split.with_transform(transform) for name, split in splits.items()})
+        self.user_events = events
+        self.item_ids = item_ids
+        self.statistics = statistics
+        self.max_sequence_length = max_sequence_length
+
+    @property
+    def events(self) -> datasets.Dataset:
+        """All events, user by user in time order: `item` (int32, 1-based) and `timestamp` (int64 unix seconds)."""
+        return self.user_events.table
+
+    @property
+    def user_ids(self) -> list[str]:
+        """The users, in the order in which their events are stored."""
+        return self.user_events.users.data.column("user_id").to_pylist()
+
+    def user_ids_of(self, split: str | datasets.Dataset) -> list[str]:
+        """The user of each row of a split, or of a selection of its rows."""
+        rows = self[split] if isinstance(split, str) else split
+        pointers = rows.with_format("arrow")[:]["input_ids"]
+        users = self.user_events.users_of(pc.struct_field(pointers, "start").to_numpy())
+        return self.user_events.users.data.column("user_id").take(pa.array(users)).to_pylist()
+
+    def align(self, item_ids: Sequence[str | int]) -> "SequenceDatasets":
+        """The same datasets with the item indices of another order, such as a catalogue's or a model's.
+
+        Args:
+            item_ids (`Sequence[str]`): Every item that has events here, in any order, and any others.
+
+        Raises:
+            ValueError: Naming items with events that `item_ids` lacks, or an id that stands there twice.
+        """
+        wanted = checked_item_ids(item_ids)
+        if wanted == self.item_ids:
+            return self
+        place = {item: index for index, item in enumerate(wanted, start=1)}
+        # [I + 1]; 0 also stands for items that are not wanted, and stays if they have no events.
+        indices = np.array([0, *(place.get(item, 0) for item in self.item_ids)], dtype=np.int64)
+        events = self.user_events.with_items(indices)
+        missing = sorted({self.item_ids[i - 1] for i in self._items_with_events() if indices[i] == 0})
+        if missing:
+            shown = ", ".join(map(repr, missing[:5]))
+            raise ValueError(
+                f"{len(missing)} items with events are not among the {len(wanted)} item ids given: {shown}"
+                f"{', ...' if len(missing) > 5 else ''}; add them, or give the ids to prepare_sequences(item_ids=)"
+            )
+        splits = {name: _with_labels(split, indices) for name, split in self.items()}
+        return SequenceDatasets(splits, events, wanted, self.statistics, self.max_sequence_length)
+
+    def _items_with_events(self) -> list[int]:
+        return pc.unique(self.events.data.column("item")).to_pylist()
+
+    def save_to_disk(self, dataset_dict_path: str | os.PathLike) -> None:
+        """Write everything to a folder, which appears whole or not at all; `load_from_disk` reads it back.
+
+        Args:
+            dataset_dict_path (`str` or `os.PathLike`): The folder. Datasets that lie there already are replaced.
+        """
+        with new_folder(Path(dataset_dict_path)) as folder:
+            self.write_splits(folder)
+            with (
+                pa.OSFile(str(folder / EVENTS_FILE), "wb") as file,
+                pa.ipc.new_stream(file, self.events.data.schema) as to,
+            ):
+                to.write_table(self.events.data.table)
+            logger.info("saved %d events of %d users", len(self.user_events), len(self.user_events.users))
+
+    def write_splits(self, folder: Path) -> None:
+        """Write all but the events to a folder."""
+        for name, split in self.items():
+            split.with_format(None).save_to_disk(str(folder / name))
+        (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(self)}), encoding="utf-8")
+        _write_table(folder / USERS_FILE, self.user_events.users.data.table)
+        _write_table(folder / ITEMS_FILE, pa.table({"item_id": pa.array(self.item_ids, pa.string())}))
+        about = {"statistics": self.statistics, "max_sequence_length": self.max_sequence_length}
+        (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+
+    @staticmethod
+    def load_from_disk(dataset_dict_path: str | os.PathLike) -> "SequenceDatasets":
+        """Read what `save_to_disk` wrote; the events and the rows stay on disk, memory-mapped.
+
+        Raises:
+            FileNotFoundError: If the folder is not there.
+            ValueError: If it holds other datasets.
+        """
+        folder = Path(dataset_dict_path)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        if not (folder / ABOUT_FILE).is_file():
+            raise ValueError(
+                f"{folder} holds no sequence datasets: {ABOUT_FILE} is missing; prepare_sequences makes them"
+            )
+        about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+        names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        events, users, items = (
+            datasets.Dataset.from_file(str(folder / name)) for name in (EVENTS_FILE, USERS_FILE, ITEMS_FILE)
+        )
+        return SequenceDatasets(
+            {name: datasets.Dataset.load_from_disk(str(folder / name)) for name in names},
+            UserEvents(events, users),
+            items.data.column("item_id").to_pylist(),
+            about["statistics"],
+            about["max_sequence_length"],
+        )
+
+
+def checked_item_ids(item_ids: Sequence[str | int]) -> list[str]:
+    """Item ids as strings, each of which may stand there once.
+
+    Raises:
+        ValueError: Naming an id that stands there twice, or if there is none.
+    """
+    ids = [canonical_id(item) for item in item_ids]
+    if not ids:
+        raise ValueError("item_ids is empty")
+    seen: set[str] = set()
+    for item in ids:
+        if item in seen:
+            raise ValueError(f"item id {item!r} stands twice among the item ids; 7 and '7' are the same id")
+        seen.add(item)
+    return ids
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill under another name, which takes the place of `target` when all went well."""
+    if target.exists() and not (target / ABOUT_FILE).is_file() and (target.is_file() or any(target.iterdir())):
+        raise ValueError(f"{target} exists and holds something else; name a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    try:
+        yield folder
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Dataset:
+    table = split.with_format("arrow")[:]
+    labels = pa.array(indices[table.column("labels").to_numpy()])
+    table = table.set_column(table.schema.get_field_index("labels"), "labels", labels)
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)

@@ -1,0 +1,178 @@
+"""Filter and split a log, then store its events once and the rows that point into them."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import narwhals as nw
+import pyarrow as pa
+
+from mmm4rec_hf.data import engines, filters, splits
+from mmm4rec_hf.data.events import EventWriter, UserEvents
+from mmm4rec_hf.data.interactions import Interactions
+from mmm4rec_hf.data.sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, new_folder
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
+
+__all__ = ["SequenceDatasets", "prepare_sequences"]
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_sequences(
+    data: Interactions,
+    *,
+    k_core: int = 5,
+    split: str = "leave_one_out",
+    valid_from: Any = None,
+    test_from: Any = None,
+    catalog: Any = None,
+    item_ids: Sequence[str | int] | None = None,
+    max_sequence_length: int | None = None,
+    output_dir: str | os.PathLike | None = None,
+) -> SequenceDatasets:
+    """Sequences to train and test on, from a log of interactions.
+
+    Rows that agree in user, item, time and rating are dropped but for the first. A user's events are sorted by time,
+    and those of the same time by the log's order. All that is dropped is counted in `statistics` and logged.
+
+    - `"leave_one_out"`, as published: of a user's events e1 ... en, en is the test target, e(n-1) the validation
+      target, e2 ... e(n-2) are training targets, each with all events before it as history. The k-core is taken of the
+      whole log.
+    - `"temporal"`: every event from `test_from` on is a test target, every one from `valid_from` on a validation
+      target, the rest train. The k-core is taken of the events before `valid_from` alone, so that nothing after the
+      cut decides what is trained on; later events count if their item has events before the cut, or is in the
+      catalogue.
+
+    Args:
+        data (`Interactions`): What `load_interactions` returns.
+        k_core (`int`, *optional*, defaults to 5): The least number of events of every user and item; 1 keeps all.
+        split (`str`, *optional*, defaults to `"leave_one_out"`): `"leave_one_out"` or `"temporal"`.
+        valid_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where validation begins.
+        test_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where testing begins.
+        catalog (`ItemCatalog`, *optional*): Its items, in its order, are the indices; events of others are dropped.
+        item_ids (`Sequence[str]`, *optional*): The same as a list of ids. By default the items that are left, sorted
+            as strings.
+        max_sequence_length (`int`, *optional*): How many of the last events of a history a row shows; by default all.
+        output_dir (`str` or `os.PathLike`, *optional*): Where to save the datasets; they are then memory-mapped.
+
+    Returns:
+        `SequenceDatasets`: The splits `train`, `validation` and `test`.
+
+    Raises:
+        TypeError: If `data` is no `Interactions`.
+        ValueError: If an argument is out of place, or nothing is left of the log.
+    """
+    if not isinstance(data, Interactions):
+        raise TypeError(f"data must be what load_interactions returns, got {type(data).__name__}; call it first")
+    if catalog is not None and item_ids is not None:
+        raise ValueError("give either catalog or item_ids: a catalogue has its own item ids")
+    if catalog is not None:
+        item_ids = catalog.item_ids
+    known_items = None if item_ids is None else checked_item_ids(item_ids)
+    cuts = _cuts(split, valid_from, test_from)
+
+    statistics = dict(data.statistics)
+    log = _filtered(data.frame, k_core, cuts, known_items, statistics)
+    if known_items is None:
+        known_items = sorted(log.select("item_id").unique().collect("polars")["item_id"].to_list())
+    log = splits.in_time_order(log)
+    log = splits.leave_one_out(log) if cuts is None else splits.temporal(log, *cuts)
+    log = log.sort("user_id", "position").select("user_id", "item_id", "timestamp", "role")
+    if output_dir is None:
+        return _stored(log, None, known_items, statistics, max_sequence_length)
+    with new_folder(Path(output_dir)) as folder:
+        _stored(log, folder, known_items, statistics, max_sequence_length).write_splits(folder)
+    return SequenceDatasets.load_from_disk(output_dir)
+
+
+def _cuts(split: str, valid_from: Any, test_from: Any) -> tuple[int, int] | None:
+    """The two cut times of a temporal split in unix seconds; None for leave-one-out."""
+    if split == "leave_one_out":
+        if valid_from is not None or test_from is not None:
+            raise ValueError('valid_from and test_from belong to split="temporal"; leave-one-out has no cut times')
+        return None
+    if split != "temporal":
+        raise ValueError(f"split must be 'leave_one_out' or 'temporal', got {split!r}")
+    if valid_from is None or test_from is None:
+        raise ValueError('split="temporal" needs valid_from= and test_from=, such as "2016-01-01"')
+    first, second = (int(to_unix_seconds([cut])[0]) for cut in (valid_from, test_from))
+    if first >= second:
+        raise ValueError(f"valid_from must be before test_from, got {valid_from!r} and {test_from!r}")
+    return first, second
+
+
+def _filtered(
+    log: nw.LazyFrame,
+    k: int,
+    cuts: tuple[int, int] | None,
+    known_items: list[str] | None,
+    statistics: dict[str, int],
+) -> nw.LazyFrame:
+    """What is left of a log before it is split; what is not is counted in `statistics`."""
+    log = engines.keep(filters.drop_duplicates(log))
+    left = engines.count(log)
+    statistics["duplicated_rows"] = statistics["rows_read"] - statistics["rows_without_user"]
+    statistics["duplicated_rows"] -= statistics["rows_without_item"] + left
+    if known_items is not None:
+        log = engines.keep(filters.keep_items(log, known_items))
+        statistics["rows_outside_catalog"] = left - (left := engines.count(log))
+        if left == 0:
+            raise ValueError(
+                f"none of the log's items is among the {len(known_items)} item ids given, such as {known_items[0]!r}; "
+                "ids are compared to the letter"
+            )
+    if cuts is None:
+        log = engines.keep(filters.k_core(log, k))
+        statistics["rows_below_k_core"] = left - (left := engines.count(log))
+    else:
+        log = _core_before(log, k, cuts[0], known_items is None, statistics)
+        left = engines.count(log)
+    if left == 0:
+        raise ValueError(f"nothing is left of the log: no users and items with {k} events each; lower k_core")
+    for reason in ("duplicated_rows", "rows_outside_catalog", "rows_below_k_core", "rows_of_items_unseen_before_cut"):
+        if statistics.get(reason):
+            logger.warning("dropped %d of %d rows: %s", statistics[reason], statistics["rows_read"], reason)
+    return log
+
+
+def _core_before(log: nw.LazyFrame, k: int, cut: int, drop_unseen: bool, statistics: dict[str, int]) -> nw.LazyFrame:
+    """The k-core of the events before the cut, and those after it of its items, or of the catalogue's."""
+    early, late = log.filter(nw.col("timestamp") < cut), log.filter(nw.col("timestamp") >= cut)
+    core = engines.keep(filters.k_core(early, k))
+    statistics["rows_below_k_core"] = engines.count(early) - engines.count(core)
+    if engines.count(core) == 0:
+        raise ValueError(f"no users and items with {k} events each before valid_from; lower k_core or cut later")
+    if drop_unseen:
+        seen = late.join(core.select("item_id").unique(), on="item_id", how="semi")
+        statistics["rows_of_items_unseen_before_cut"] = engines.count(late) - engines.count(seen)
+        late = seen
+    return engines.keep(nw.concat([core, late.select(core.collect_schema().names())]))
+
+
+def _stored(
+    log: nw.LazyFrame,
+    folder: Path | None,
+    item_ids: list[str],
+    statistics: dict[str, int],
+    max_sequence_length: int | None,
+) -> SequenceDatasets:
+    """The datasets of a log with roles; the events go to a folder, or to memory."""
+    memory = pa.BufferOutputStream()
+    with contextlib.ExitStack() as stack:
+        sink = memory if folder is None else stack.enter_context(pa.OSFile(str(folder / EVENTS_FILE), "wb"))
+        writer = EventWriter(sink, item_ids)
+        writer.write_all(engines.stream(log))
+    if folder is None:
+        table = datasets.Dataset.from_buffer(memory.getvalue())
+    else:
+        table = datasets.Dataset.from_file(str(folder / EVENTS_FILE))
+    users = writer.users()
+    rows = {name: datasets.Dataset(datasets.table.InMemoryTable(writer.rows(name, users))) for name in splits.ROLES}
+    statistics |= {"events": len(table), "users": len(users), "items": len(item_ids)}
+    statistics |= {f"{name}_rows": len(split) for name, split in rows.items()}
+    events = UserEvents(table, datasets.Dataset(datasets.table.InMemoryTable(users)))
+    return SequenceDatasets(rows, events, item_ids, statistics, max_sequence_length)

@@ -1,0 +1,157 @@
+"""A log's column of times as int64 unix seconds, by expressions that every engine runs.
+
+The rules are those of `to_unix_seconds`, which reads one batch of values in Python; this reads whole logs. What a
+clock finer than a second tells about the order inside a second is kept in a column of its own.
+"""
+
+import narwhals as nw
+
+from mmm4rec_hf.data import engines
+from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
+
+# At most 19 digits, and then no 9 before them: all of these fit int64.
+WHOLE_NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.]0*)? *$"
+ISO_8601 = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2})?([.,][0-9]{1,12})?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$"
+)
+NANOSECONDS = 10**9
+
+
+def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    """The frame with its column `timestamp` as int64 unix seconds and, for a finer clock, a column `subsecond`.
+
+    Args:
+        frame (`nw.LazyFrame`): Has the columns `timestamp`, of any type `to_unix_seconds` reads, and `order`.
+        time_unit (`str`, *optional*): The unit of numbers; by default told by their magnitude, with a warning.
+
+    Returns:
+        `nw.LazyFrame`: `timestamp` is rounded down; `subsecond` is what that took off, in nanoseconds.
+
+    Raises:
+        ValueError: For missing or unreadable times, with the first one's value and row; for two units in one column.
+        TypeError: For a column of another type.
+    """
+    if time_unit is not None and time_unit not in TICKS_PER_SECOND:
+        raise ValueError(f"time_unit must be one of {', '.join(map(repr, TICKS_PER_SECOND))}, got {time_unit!r}")
+    dtype = frame.collect_schema()["timestamp"]
+    if dtype == nw.String:
+        return _from_strings(frame, time_unit)
+    _refuse(frame, nw.col("timestamp").is_null(), "is missing; drop such rows or give them a time")
+    if dtype.is_integer():
+        return _from_numbers(frame.with_columns(nw.col("timestamp").cast(nw.Int64)), time_unit)
+    if dtype.is_float():
+        return _from_floats(frame, time_unit)
+    if isinstance(dtype, nw.Datetime) and dtype.time_unit == "ns":
+        return _from_numbers(frame.with_columns(nw.col("timestamp").dt.timestamp("ns")), "ns")
+    if isinstance(dtype, nw.Datetime | nw.Date):
+        return _from_numbers(engines.with_epoch_microseconds(frame, "timestamp"), "us")
+    raise TypeError(f"the timestamp column is of type {dtype}; expected numbers, ISO 8601 strings or datetimes")
+
+
+def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
+    """`number // divisor` for int64 of any size: Spark's own goes through floats and is off by one at times."""
+    return ((number - number % divisor) / divisor).round().cast(nw.Int64)
+
+
+def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    number = nw.col("timestamp")
+    if time_unit is None:
+        positive, negative = nw.when(number > 0).then(number), nw.when(number < 0).then(number)
+        extremes = engines.one_row(
+            frame.select(a=positive.min(), b=positive.max(), c=negative.min(), d=negative.max())
+        ).values()
+        known = sorted((int(value) for value in extremes if value is not None), key=abs)
+        time_unit = unit_by_magnitude(known[0], known[-1]) if known else "s"
+    ticks = TICKS_PER_SECOND[time_unit]
+    if ticks == 1:
+        return frame
+    return frame.with_columns(
+        timestamp=floor_divide(number, ticks), subsecond=(number % ticks) * (NANOSECONDS // ticks)
+    )
+
+
+def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    number = nw.col("timestamp").cast(nw.Float64)
+    _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
+    _refuse(
+        frame, number.abs() >= 2.0**53, "is a float that may have lost digits (2**53 and above); read it as an integer"
+    )
+    _refuse(frame, number != number.round(), "is no whole number; round it, or give a finer unit")
+    return _from_numbers(frame.with_columns(number.cast(nw.Int64)), time_unit)
+
+
+def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    text = nw.col("timestamp")
+    is_number, is_iso = text.str.contains(WHOLE_NUMBER), text.str.contains(ISO_8601)
+    _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
+    _refuse(frame, ~(is_number | is_iso), "is neither a whole number nor an ISO 8601 time")
+    number = _integer(nw.when(is_number).then(text.str.replace_all(r"[.]0*| ", "")).otherwise(nw.lit("0")))
+    has_dates = engines.one_row(frame.select(n=is_iso.cast(nw.Int64).max()))["n"]
+    if not has_dates:
+        return _from_numbers(frame.with_columns(timestamp=number), time_unit)
+
+    date_text = nw.when(is_iso).then(text).otherwise(nw.lit("1970-01-01"))
+    _refuse(frame, ~_is_real_date(date_text), "is no date or time of day that exists")
+    numbers = _from_numbers(frame.with_columns(timestamp=number, text=date_text), time_unit)
+    if "subsecond" not in numbers.collect_schema().names():
+        numbers = numbers.with_columns(subsecond=nw.lit(0, nw.Int64))
+    date_text = nw.col("text")
+    return numbers.with_columns(
+        timestamp=nw.col("timestamp") + _iso_seconds(date_text),
+        subsecond=nw.col("subsecond") + _iso_nanoseconds(date_text),
+    ).drop("text")
+
+
+def _integer(text: nw.Expr) -> nw.Expr:
+    return text.cast(nw.Int64)
+
+
+def _clock_field(text: nw.Expr, start: int) -> nw.Expr:
+    """Two digits of the time of day, or 0 where the string ends before them, or has an offset there."""
+    digits = text.str.slice(start, 2)
+    is_field = digits.str.contains("^[0-9]{2}$") & text.str.slice(start - 1, 1).str.contains("^[:Tt ]$")
+    return _integer(nw.when(is_field).then(digits).otherwise(nw.lit("0")))
+
+
+def _offset_seconds(text: nw.Expr) -> nw.Expr:
+    # The date and the time of day go, and the colon of the offset: "Z", "+01", "+0130" or nothing is left.
+    offset = text.str.replace_all(r"^.{10}([Tt ][0-9:]*([.,][0-9]*)? ?)?", "").str.replace_all(":", "")
+    sign = nw.when(offset.str.slice(0, 1) == "-").then(nw.lit(-1)).otherwise(nw.lit(1))
+    hours = nw.when(offset.str.contains("^[+-]")).then(offset.str.slice(1, 2)).otherwise(nw.lit("0"))
+    minutes = nw.when(offset.str.contains("^[+-][0-9]{4}")).then(offset.str.slice(3, 2)).otherwise(nw.lit("0"))
+    return sign * (_integer(hours) * 3600 + _integer(minutes) * 60)
+
+
+def _is_real_date(text: nw.Expr) -> nw.Expr:
+    year, month, day = (_integer(text.str.slice(start, length)) for start, length in ((0, 4), (5, 2), (8, 2)))
+    leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
+    # Months of 31 and 30 days take turns, and start again in August.
+    days = nw.when(month == 2).then(28 + leap.cast(nw.Int64)).otherwise(30 + (month + (month >= 8).cast(nw.Int64)) % 2)
+    clock = (_clock_field(text, 11) < 24) & (_clock_field(text, 14) < 60) & (_clock_field(text, 17) < 60)
+    in_month = (month >= 1) & (month <= 12) & (day >= 1) & (day <= days)
+    return (year >= 1) & in_month & clock & (_offset_seconds(text).abs() < 86_400)
+
+
+def _iso_seconds(text: nw.Expr) -> nw.Expr:
+    year, month, day = (_integer(text.str.slice(start, length)) for start, length in ((0, 4), (5, 2), (8, 2)))
+    # Years that start in March put the leap day last, so that days before a month follow one formula.
+    year = year - (month <= 2).cast(nw.Int64)
+    month = (month + 9) % 12
+    leap_days = floor_divide(year, 4) - floor_divide(year, 100) + floor_divide(year, 400)
+    days = year * 365 + leap_days + floor_divide(month * 153 + 2, 5) + day - 1 - 719_468
+    clock = _clock_field(text, 11) * 3600 + _clock_field(text, 14) * 60 + _clock_field(text, 17)
+    return days * 86_400 + clock - _offset_seconds(text)
+
+
+def _iso_nanoseconds(text: nw.Expr) -> nw.Expr:
+    fraction = text.str.replace_all("^[^.,]*[.,]?", "").str.replace_all("[^0-9].*$", "")
+    return _integer(nw.concat_str([fraction, nw.lit("000000000")]).str.slice(0, 9))
+
+
+def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str) -> None:
+    """Raise for the first row that an expression finds wrong."""
+    first = frame.filter(wrong).select("order", "timestamp").sort("order").head(1).collect("polars")
+    if len(first):
+        order, value = first.row(0)
+        raise ValueError(f"timestamp {value!r} in row {order} {reason}")

@@ -1,0 +1,332 @@
+"""The items of a shop: ids, texts, pictures, and the features that the models read."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
+from .encoder import ItemEncoder
+from .encoding import encode_catalog
+from .features import MODALITIES, check_features, check_mask
+from .images import load_picture
+from .sources import read_items
+from .storage import fetch_catalog, load_catalog, push_catalog, save_catalog
+
+logger = logging.getLogger(__name__)
+
+
+class ItemCatalog:
+    """Items in a fixed order, with features once they are encoded. Row i of every array is `item_ids[i]`.
+
+    Args:
+        item_ids (`Iterable[str | int]`): External ids, each once.
+        records (`Sequence[Mapping[str, Any]]`, *optional*):
+            The fields of each item: `title` and other texts, and `image`, a reference as [`load_picture`] takes it.
+        root (`str` or `os.PathLike`, *optional*): The folder that relative picture paths start from.
+        text_features (`np.ndarray` of shape `(num_items, text_feature_size)`, *optional*): Float32.
+        image_features (`np.ndarray` of shape `(num_items, image_feature_size)`, *optional*): Float32.
+        text_mask (`np.ndarray` of shape `(num_items,)`, *optional*): False where an item has no text.
+        image_mask (`np.ndarray` of shape `(num_items,)`, *optional*): False where an item has no usable picture.
+        feature_info (`dict[str, dict]`, *optional*): What the features were made with, by modality.
+
+    Raises:
+        ValueError: For an id given twice, lengths that do not agree, or features that are not finite.
+    """
+
+    def __init__(
+        self,
+        item_ids: Iterable[str | int],
+        records: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        text_features: Any = None,
+        image_features: Any = None,
+        text_mask: Any = None,
+        image_mask: Any = None,
+        feature_info: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.item_ids = [canonical_id(item_id) for item_id in item_ids]
+        self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        if len(self._rows) != len(self.item_ids):
+            twice = next(item_id for row, item_id in enumerate(self.item_ids) if self._rows[item_id] != row)
+            raise ValueError(f"item id {twice!r} stands more than once in the catalogue; each item needs its own")
+        self.records: list[dict[str, Any]] = (
+            [dict(r) for r in records] if records is not None else [{} for _ in self.item_ids]
+        )
+        if len(self.records) != len(self.item_ids):
+            raise ValueError(f"{len(self.item_ids)} item ids and {len(self.records)} records were given")
+        self.root = None if root is None else Path(root)
+        self.text_features = None if text_features is None else check_features(text_features, self.item_ids, "text")
+        self.image_features = (
+            None if image_features is None else check_features(image_features, self.item_ids, "image")
+        )
+        self.text_mask = check_mask(text_mask, self.text_features, "text")
+        self.image_mask = check_mask(image_mask, self.image_features, "image")
+        self.feature_info: dict[str, dict[str, Any]] = {key: dict(info) for key, info in (feature_info or {}).items()}
+        self._encoder: ItemEncoder | None = None
+
+    @classmethod
+    def from_items(
+        cls,
+        source: Any,
+        *,
+        format: str = "auto",
+        id_column: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> "ItemCatalog":
+        """Reads a catalogue.
+
+        Args:
+            source (path, data frame, `datasets.Dataset` or `Iterable[Mapping]`):
+                A file of JSON lines, CSV, TSV or Parquet, a folder that holds one named `items`, a data frame, a
+                data set, or dictionaries. Fields `text_features` and `image_features` are taken as such.
+            format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files.
+            id_column (`str`, *optional*): The field of the item id; by default found by its usual names.
+            root (`str` or `os.PathLike`, *optional*): Where relative picture paths start, by default the file's own.
+
+        Returns:
+            `ItemCatalog`: Without features, unless the source has them.
+
+        Raises:
+            ValueError: If nothing can be read, or the id's field is unclear.
+        """
+        item_ids, records = read_items(source, format, id_column)
+        if root is None and isinstance(source, str | os.PathLike):
+            root = Path(source) if Path(source).is_dir() else Path(source).parent
+        text_features, image_features = (_take_features(records, modality) for modality in MODALITIES)
+        return cls(item_ids, records, root=root, text_features=text_features, image_features=image_features)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str | int) and canonical_id(item_id) in self._rows
+
+    def __getitem__(self, item_id: str | int) -> dict[str, Any]:
+        """The record of an item."""
+        return self.records[self._row(item_id)]
+
+    def __repr__(self) -> str:
+        sizes = [
+            f"{modality} features of size {features.shape[1]}"
+            for modality, features in (("text", self.text_features), ("image", self.image_features))
+            if features is not None
+        ]
+        return f"ItemCatalog({len(self):,} items, {', '.join(sizes) or 'no features'})"
+
+    @property
+    def titles(self) -> list[str | None]:
+        """`list[str]`: The title of each item, `None` where it has none."""
+        return [record.get("title") for record in self.records]
+
+    def picture(self, item_id: str | int) -> Image.Image | None:
+        """Opens an item's picture, `None` where it has none; see [`load_picture`] for what is raised."""
+        reference = self[item_id].get("image")
+        return load_picture(reference, root=self.root) if reference else None
+
+    def select(self, item_ids: Iterable[str | int]) -> "ItemCatalog":
+        """The catalogue of some items, in the order given.
+
+        Raises:
+            ValueError: If an item is not in the catalogue.
+        """
+        wanted = [canonical_id(item_id) for item_id in item_ids]
+        unknown = [item_id for item_id in wanted if item_id not in self._rows]
+        if unknown:
+            raise ValueError(f"{len(unknown)} items are not in the catalogue, first {unknown[0]!r}")
+        rows = [self._rows[item_id] for item_id in wanted]
+        arrays = {name: None if array is None else array[rows] for name, array in self._arrays().items()}
+        selected = ItemCatalog(
+            wanted, [self.records[row] for row in rows], root=self.root, feature_info=self.feature_info, **arrays
+        )
+        selected._encoder = self._encoder
+        return selected
+
+    def encode(
+        self,
+        encoder: ItemEncoder,
+        output_dir: str | os.PathLike[str] | None = None,
+        *,
+        batch_size: int = 16,
+        shard_size: int = 1024,
+        overwrite: bool = False,
+    ) -> "ItemCatalog":
+        """Computes the features of all items.
+
+        Under `accelerate launch` the processes share the work, and each returns the whole catalogue.
+
+        Args:
+            encoder (`ItemEncoder`): What turns texts and pictures into features.
+            output_dir (`str` or `os.PathLike`, *optional*):
+                A folder to keep finished shards in. A run that finds shards of these items there goes on behind them.
+            batch_size (`int`, *optional*, defaults to 16): Items a batch.
+            shard_size (`int`, *optional*, defaults to 1024): Items a file, the most that a kill loses.
+            overwrite (`bool`, *optional*, defaults to `False`): Whether another encoder's features there may go.
+
+        Returns:
+            `ItemCatalog`: The same items with features; [`~ItemCatalog.add_items`] will use the same encoder.
+
+        Raises:
+            ValueError: If `output_dir` holds another encoder's features, or a feature is not finite.
+        """
+        if len(self) == 0:
+            raise ValueError("the catalogue is empty: there is nothing to encode")
+        arrays = encode_catalog(
+            self, encoder, output_dir, batch_size=batch_size, shard_size=shard_size, overwrite=overwrite
+        )
+        info = {**self.feature_info, **encoder.info}
+        encoded = ItemCatalog(
+            self.item_ids, self.records, root=self.root, feature_info=info, **{**self._arrays(), **arrays}
+        )
+        encoded._encoder = encoder
+        return encoded
+
+    def add_items(self, items: Any, *, encoder: ItemEncoder | None = None, root: Any = None) -> None:
+        """Appends items. In a catalogue with features the new ones are encoded alike.
+
+        Args:
+            items (`Any`): As for [`~ItemCatalog.from_items`]. Features may come with the items.
+            encoder (`ItemEncoder`, *optional*): By default the one that [`~ItemCatalog.encode`] was called with.
+            root (`str` or `os.PathLike`, *optional*): Where their relative picture paths start, if not at `self.root`.
+
+        Raises:
+            ValueError: If an item is there already, or features are needed and the encoder is missing or another one.
+        """
+        added = ItemCatalog.from_items(items, root=root)
+        known = [item_id for item_id in added.item_ids if item_id in self._rows]
+        if known:
+            raise ValueError(
+                f"{len(known)} items are in the catalogue already, first {known[0]!r}; remove them before"
+            )
+        if added.root is not None and added.root != self.root:
+            _make_paths_absolute(added)
+        elif added.root is None:
+            added.root = self.root
+        if any(array is not None and getattr(added, name) is None for name, array in self._arrays().items()):
+            added = added.encode(self._encoder_for_more(encoder))
+        arrays = {
+            name: None if array is None else np.concatenate([array, getattr(added, name)])
+            for name, array in self._arrays().items()
+        }
+        self._become(self.item_ids + added.item_ids, self.records + added.records, arrays)
+
+    def remove_items(self, item_ids: Iterable[str | int]) -> None:
+        """Removes items; the others keep their order.
+
+        Raises:
+            ValueError: If an item is not in the catalogue.
+        """
+        leaving = {self._row(item_id) for item_id in item_ids}
+        kept = [row for row in range(len(self)) if row not in leaving]
+        arrays = {name: None if array is None else array[kept] for name, array in self._arrays().items()}
+        self._become([self.item_ids[row] for row in kept], [self.records[row] for row in kept], arrays)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *, save_images: bool = False) -> None:
+        """Writes `items.jsonl`, `features.safetensors` and `catalog.json`.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made where it is missing.
+            save_images (`bool`, *optional*, defaults to `False`):
+                Whether pictures are copied below it. Otherwise their paths and addresses are kept as they are, and
+                pictures held in memory are left out, with a warning.
+        """
+        save_catalog(self, Path(save_directory), save_images)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> "ItemCatalog":
+        """Loads a saved catalogue.
+
+        Args:
+            name (`str` or `os.PathLike`): A folder, or the name of a data set on the Hub.
+            root (`str` or `os.PathLike`, *optional*): Where relative picture paths start, by default that folder.
+            revision (`str`, *optional*): Of the data set.
+            token (`str` or `bool`, *optional*): For a private data set.
+
+        Raises:
+            ValueError: If there is no catalogue, or its parts do not fit each other.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = fetch_catalog(os.fspath(name), revision, token)
+        return cls(**load_catalog(folder), root=root or folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, save_images: bool = False
+    ) -> str:
+        """Uploads the catalogue as a data set.
+
+        Args:
+            repo_id (`str`): `organization/name`.
+            private (`bool`, *optional*): Whether a new repository is private.
+            token (`str` or `bool`, *optional*): By default the one that `hf auth login` stored.
+            save_images (`bool`, *optional*, defaults to `False`): As for [`~ItemCatalog.save_pretrained`].
+
+        Returns:
+            `str`: The address of the commit.
+        """
+        return push_catalog(self, repo_id, private, token, save_images)
+
+    def _arrays(self) -> dict[str, np.ndarray | None]:
+        return {
+            "text_features": self.text_features,
+            "image_features": self.image_features,
+            "text_mask": self.text_mask,
+            "image_mask": self.image_mask,
+        }
+
+    def _row(self, item_id: str | int) -> int:
+        key = canonical_id(item_id)
+        if key not in self._rows:
+            raise ValueError(f"item {key!r} is not in the catalogue of {len(self):,} items")
+        return self._rows[key]
+
+    def _become(
+        self, item_ids: list[str], records: list[dict[str, Any]], arrays: dict[str, np.ndarray | None]
+    ) -> None:
+        changed = ItemCatalog(item_ids, records, root=self.root, feature_info=self.feature_info, **arrays)
+        changed._encoder = self._encoder
+        vars(self).update(vars(changed))
+
+    def _encoder_for_more(self, encoder: ItemEncoder | None) -> ItemEncoder:
+        encoder = encoder or self._encoder
+        if encoder is None:
+            raise ValueError("the catalogue has features, so new items need them too: give add_items(..., encoder=)")
+        for modality, info in encoder.info.items():
+            if modality in self.feature_info and info != self.feature_info[modality]:
+                raise ValueError(
+                    f"the {modality} features were made with {self.feature_info[modality]}, the encoder given is "
+                    f"{info}; features of two encoders cannot be compared"
+                )
+        return encoder
+
+
+def _take_features(records: list[dict[str, Any]], modality: str) -> np.ndarray | None:
+    """Moves a feature field out of the records."""
+    name = f"{modality}_features"
+    vectors = [record.pop(name, None) for record in records]
+    present = [vector is not None for vector in vectors]
+    if not any(present):
+        return None
+    if not all(present):
+        raise ValueError(f"{present.count(False)} of {len(present)} items have no {name}; give them to all or to none")
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _make_paths_absolute(catalog: ItemCatalog) -> None:
+    for record in catalog.records:
+        reference = record.get("image")
+        if isinstance(reference, str) and not reference.startswith(("http://", "https://")):
+            record["image"] = str(Path(catalog.root or "", reference).resolve())

@@ -1,0 +1,162 @@
+"""Pictures behind http(s) addresses: bounded in time and size, retried, cached, and never from a private network."""
+
+import hashlib
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.constants import HF_HOME
+
+from .images import PictureError
+
+USER_AGENT = "mmm4rec-hf"
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+CHUNK_BYTES = 1 << 16
+
+
+class _Refused(OSError):
+    """A connection that this module will not make."""
+
+
+class PictureDownloader:
+    """Fetches pictures; the same address is fetched once.
+
+    Every connection, a redirect's too, is made to an address that was looked up and checked just before, so a name
+    cannot lead into the network that this process runs in. The environment's proxies are not used, for the same reason.
+
+    Args:
+        cache_dir (`str` or `os.PathLike`, *optional*):
+            Where pictures are kept, by default `mmm4rec_hf/pictures` below the Hugging Face cache.
+        timeout (`float`, *optional*, defaults to 10.0): Seconds for a connection; thrice for a picture.
+        max_bytes (`int`, *optional*, defaults to 20 MiB): A larger file is refused.
+        retries (`int`, *optional*, defaults to 3): Further attempts after a failure that may pass.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 10.0,
+        max_bytes: int = 20 << 20,
+        retries: int = 3,
+    ) -> None:
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_HOME, "mmm4rec_hf", "pictures")
+        self.timeout = timeout
+        self.max_bytes = max_bytes
+        self.retries = retries
+        self._opener = _opener()
+
+    def __call__(self, url: str) -> bytes:
+        """Returns the file behind an address.
+
+        Raises:
+            PictureError: With the reason, the address left out: reasons are counted.
+        """
+        name = hashlib.sha256(url.encode()).hexdigest()
+        cached = self.cache_dir / name[:2] / name
+        if cached.is_file():
+            return cached.read_bytes()
+        content = self._fetch(url)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = cached.with_name(f"{name}.{os.getpid()}.{time.monotonic_ns()}.partial")
+        partial.write_bytes(content)
+        partial.replace(cached)
+        return content
+
+    def _fetch(self, url: str) -> bytes:
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(0.5 * 2**attempt)
+            try:
+                return self._read(url)
+            except urllib.error.HTTPError as error:
+                reason = f"download: status {error.code}"
+                if error.code not in RETRIED_STATUSES:
+                    break
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                cause = error.reason if isinstance(error, urllib.error.URLError) else error
+                if isinstance(cause, PictureError):
+                    raise cause from error
+                reason = f"download: {type(cause).__name__}"
+                if isinstance(cause, _Refused):
+                    reason = f"download: {cause}"
+                if isinstance(cause, _Refused | ValueError | ssl.SSLCertVerificationError):
+                    break
+        raise PictureError(reason)
+
+    def _read(self, url: str) -> bytes:
+        deadline = time.monotonic() + 3 * self.timeout
+        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "image/*"})
+        content = bytearray()
+        with self._opener.open(request, timeout=self.timeout) as response:
+            while block := response.read(CHUNK_BYTES):
+                content += block
+                if len(content) > self.max_bytes:
+                    raise PictureError(f"download: more than {self.max_bytes:,} bytes")
+                if time.monotonic() > deadline:
+                    raise PictureError("download: too slow")
+        return bytes(content)
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return ip.is_global and not ip.is_multicast
+
+
+def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
+    """Connects to a public address of a host."""
+    addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if not all(map(_is_public, addresses)):
+        raise _Refused("an address in a private network")
+    failure: OSError = OSError("no address")
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), timeout)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+class _PublicHTTPConnection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock = _connect(self.host, self.port, self.timeout)
+
+
+class _PublicHTTPSConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        plain = _connect(self.host, self.port, self.timeout)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+
+
+class _PublicHTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_PublicHTTPConnection, req)
+
+
+class _PublicHTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_PublicHTTPSConnection, req)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Only http and https: the default opener would also follow a redirect to ftp, and obey proxies."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _PublicHTTPHandler(),
+        _PublicHTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener

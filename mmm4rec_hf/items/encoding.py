@@ -1,0 +1,192 @@
+"""A catalogue through an encoder in shards: resumable after a kill, shared between processes."""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from accelerate import PartialState
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from tqdm.auto import tqdm
+
+from .encoder import ItemEncoder, log_problems
+from .features import check_finite, replace_file
+from .images import is_url
+
+if TYPE_CHECKING:
+    from .catalog import ItemCatalog
+
+logger = logging.getLogger(__name__)
+
+INFO_NAME = "encoder.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of consecutive items: rows `start` to `stop`, and a digest of what is encoded for them."""
+
+    start: int
+    stop: int
+    digest: str
+
+    def path(self, folder: Path, modality: str) -> Path:
+        """Where its features lie."""
+        return folder / f"{modality}-{self.start:09d}.safetensors"
+
+    def is_done(self, folder: Path, modality: str) -> bool:
+        """Whether its features are there, of these very items."""
+        path = self.path(folder, modality)
+        if not path.is_file():
+            return False
+        with safe_open(path, framework="numpy") as file:
+            return bool(file.metadata()["digest"] == self.digest)
+
+
+def encode_catalog(
+    catalog: "ItemCatalog",
+    encoder: ItemEncoder,
+    output_dir: str | os.PathLike[str] | None,
+    *,
+    batch_size: int,
+    shard_size: int,
+    overwrite: bool,
+) -> dict[str, np.ndarray]:
+    """Features and masks of a catalogue, as [`ItemCatalog.encode`] describes.
+
+    Returns:
+        `dict[str, np.ndarray]`: `text_features` and `text_mask`, `image_features` and `image_mask`, those of the
+        modalities that the encoder has.
+    """
+    state = PartialState()
+    if output_dir is None and state.num_processes > 1:
+        raise ValueError("several processes share their work through files: give encode(..., output_dir=)")
+    arrays: dict[str, np.ndarray] = {}
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None and state.is_main_process:
+        _claim(folder, encoder.info, overwrite)
+    state.wait_for_everyone()
+    for modality in encoder.info:
+        inputs = _inputs(catalog, encoder, modality)
+        if folder is None:
+            parts = [_encode(catalog, encoder, modality, inputs, Shard(0, len(inputs), ""), batch_size)]
+        else:
+            shards = list(_shards(catalog, modality, inputs, shard_size))
+            _encode_shards(catalog, encoder, modality, inputs, shards, folder, batch_size)
+            state.wait_for_everyone()
+            parts = [load_file(shard.path(folder, modality)) for shard in shards]
+        for name in ("features", "mask"):
+            arrays[f"{modality}_{name}"] = np.concatenate([part[name] for part in parts])
+    return arrays
+
+
+def _claim(folder: Path, info: dict[str, Any], overwrite: bool) -> None:
+    """Marks a folder as this encoder's, so that features of two encoders never meet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / INFO_NAME
+    text = json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False)
+    if path.is_file() and (before := path.read_text(encoding="utf-8")) != text:
+        if not overwrite:
+            raise ValueError(
+                f"{folder} holds features of another encoder ({_difference(json.loads(before), info)}); give another "
+                "output_dir, or overwrite=True to encode everything again"
+            )
+        for shard in folder.glob("*.safetensors"):
+            shard.unlink()
+    with replace_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    changes = [
+        f"{modality} {key} {before.get(modality, {}).get(key)!r} before, {now.get(modality, {}).get(key)!r} now"
+        for modality in sorted({*before, *now})
+        for key in sorted({*before.get(modality, {}), *now.get(modality, {})})
+        if before.get(modality, {}).get(key) != now.get(modality, {}).get(key)
+    ]
+    return "; ".join(changes)
+
+
+def _inputs(catalog: "ItemCatalog", encoder: ItemEncoder, modality: str) -> list[Any]:
+    if modality == "text":
+        return [encoder.text_of(record) for record in catalog.records]
+    return [record.get("image") or None for record in catalog.records]
+
+
+def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_size: int) -> Iterator[Shard]:
+    for start in range(0, len(inputs), shard_size):
+        stop = min(start + shard_size, len(inputs))
+        digest = hashlib.sha256()
+        for item_id, value in zip(catalog.item_ids[start:stop], inputs[start:stop], strict=True):
+            stamp = value if modality == "text" else _picture_stamp(value, catalog.root)
+            digest.update(repr((item_id, stamp)).encode("utf-8", "surrogatepass"))
+        yield Shard(start, stop, digest.hexdigest())
+
+
+def _picture_stamp(reference: Any, root: Path | None) -> Any:
+    """What changes when a picture does: a file's size and time, the bytes' digest, the address itself."""
+    if isinstance(reference, dict):
+        reference = reference.get("bytes") or reference.get("path")
+    if reference is None or is_url(reference):
+        return reference
+    if isinstance(reference, str | os.PathLike):
+        path = Path(root or "", reference)
+        if not path.is_file():
+            return (str(reference), None)
+        status = path.stat()
+        return (str(reference), status.st_size, status.st_mtime_ns)
+    content = reference if isinstance(reference, bytes | bytearray) else reference.tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _encode_shards(
+    catalog: "ItemCatalog",
+    encoder: ItemEncoder,
+    modality: str,
+    inputs: Sequence[Any],
+    shards: Sequence[Shard],
+    folder: Path,
+    batch_size: int,
+) -> None:
+    """Encodes the shards that are not there yet, this process's share of them."""
+    state = PartialState()
+    missing = [shard for shard in shards if not shard.is_done(folder, modality)]
+    # Every process must have looked before one of them writes, or their lists would differ.
+    state.wait_for_everyone()
+    done = len(inputs) - sum(shard.stop - shard.start for shard in missing)
+    if done:
+        logger.info("%s: %d of %d items are encoded already", folder, done, len(inputs))
+    problems: Counter[str] = Counter()
+    hidden = None if state.is_main_process else True
+    with tqdm(total=len(inputs), initial=done, desc=f"Encoding {modality}", unit="item", disable=hidden) as bar:
+        for number, shard in enumerate(missing):
+            if number % state.num_processes == state.process_index:
+                arrays = _encode(catalog, encoder, modality, inputs, shard, batch_size, problems)
+                with replace_file(shard.path(folder, modality)) as partial:
+                    save_file(arrays, partial, metadata={"digest": shard.digest})
+            bar.update(shard.stop - shard.start)
+    log_problems(problems, len(inputs), encoder.missing)
+
+
+def _encode(
+    catalog: "ItemCatalog",
+    encoder: ItemEncoder,
+    modality: str,
+    inputs: Sequence[Any],
+    shard: Shard,
+    batch_size: int,
+    problems: Counter[str] | None = None,
+) -> dict[str, np.ndarray]:
+    values = inputs[shard.start : shard.stop]
+    if modality == "text":
+        features, mask = encoder.encode_texts(values, batch_size)
+    else:
+        features, mask = encoder.encode_images(values, batch_size, root=catalog.root, problems=problems)
+    check_finite(features, catalog.item_ids[shard.start : shard.stop], modality)
+    return {"features": features, "mask": mask}

@@ -1,0 +1,63 @@
+"""Feature matrices: their checks, and files that are whole or not there."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MODALITIES = ("text", "image")
+
+
+def check_features(features: Any, item_ids: Sequence[str], modality: str) -> np.ndarray:
+    """A catalogue's features as float32, one finite row an item.
+
+    Raises:
+        ValueError: For another number of rows, or a value that is not finite, naming the item.
+    """
+    matrix = np.asarray(features, dtype=np.float32)
+    if matrix.ndim != 2 or len(matrix) != len(item_ids):
+        raise ValueError(
+            f"{modality}_features must be [{len(item_ids)}, size], one row an item id, got {list(matrix.shape)}"
+        )
+    check_finite(matrix, item_ids, modality)
+    return matrix
+
+
+def check_finite(features: np.ndarray, item_ids: Sequence[str], modality: str) -> None:
+    """Refuses NaN and infinities, naming the first item that has one."""
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"{modality} features of {bad.size} items hold NaN or infinity, first of item {item_ids[bad[0]]!r}; "
+            "encode them again or leave the items out"
+        )
+
+
+def check_mask(mask: Any, features: np.ndarray | None, modality: str) -> np.ndarray | None:
+    """The mask of a modality, by default of True only; there is none without features."""
+    if features is None:
+        if mask is not None:
+            raise ValueError(f"{modality}_mask was given without {modality}_features")
+        return None
+    if mask is None:
+        return np.ones(len(features), dtype=bool)
+    mask = np.asarray(mask)
+    if mask.shape != (len(features),) or mask.dtype != bool:
+        raise ValueError(
+            f"{modality}_mask must be bool of shape [{len(features)}], got {mask.dtype} {list(mask.shape)}"
+        )
+    return mask
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to, which becomes `path` once everything went well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

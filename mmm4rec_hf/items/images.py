@@ -1,0 +1,94 @@
+"""Pictures from whatever a catalogue holds: paths, bytes, `datasets` image cells, Pillow images, addresses."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Below Pillow's own warning level: a catalogue's picture beyond it is a mistake or an attack.
+MAX_PIXELS = 80_000_000
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; the message is the reason, fit for counting."""
+
+
+class Fetcher(Protocol):
+    """Brings the bytes behind an address, or raises [`PictureError`]."""
+
+    def __call__(self, url: str) -> bytes: ...
+
+
+def is_url(reference: Any) -> bool:
+    """Whether a picture reference is an address to download."""
+    return isinstance(reference, str) and reference.lower().startswith(("http://", "https://"))
+
+
+def load_picture(
+    reference: Any, *, root: str | os.PathLike[str] | None = None, fetch: Fetcher | None = None
+) -> Image.Image:
+    """Opens a picture as upright RGB: first frame, EXIF rotation applied, transparency on white.
+
+    Args:
+        reference (`str`, `os.PathLike`, `bytes`, `PIL.Image.Image` or `dict`):
+            A path (relative ones below `root`), an http(s) address, the file's bytes, a picture, or a `datasets` image
+            cell `{"bytes": ..., "path": ...}`.
+        root (`str` or `os.PathLike`, *optional*): The folder of relative paths.
+        fetch (`Fetcher`, *optional*): How to download. Without it an address is an error: nothing is fetched unasked.
+
+    Returns:
+        `PIL.Image.Image`: In mode RGB.
+
+    Raises:
+        PictureError: With the reason: no such file, cannot be decoded, too many pixels, a placeholder of one pixel.
+    """
+    if isinstance(reference, Image.Image):
+        return _upright_rgb(reference)
+    if isinstance(reference, dict):
+        reference = reference.get("bytes") or reference.get("path")
+    if is_url(reference):
+        if fetch is None:
+            raise PictureError("an address, and download=True was not given")
+        reference = fetch(reference)
+    if isinstance(reference, bytes | bytearray):
+        return _decode(io.BytesIO(reference))
+    if isinstance(reference, str | os.PathLike):
+        path = Path(root or "", reference)
+        if not path.is_file():
+            raise PictureError("no such file")
+        return _decode(path)
+    raise PictureError(f"not a picture reference: {type(reference).__name__}")
+
+
+def white_picture() -> Image.Image:
+    """The picture that stands for a missing one, as in the published features."""
+    return Image.new("RGB", (224, 224), "white")
+
+
+def _decode(source: io.BytesIO | Path) -> Image.Image:
+    try:
+        with Image.open(source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise PictureError(f"more than {MAX_PIXELS:,} pixels")
+            if image.width == 1 and image.height == 1:
+                raise PictureError("a placeholder of one pixel")
+            return _upright_rgb(image)
+    except PictureError:
+        raise
+    except Exception as error:  # decoders raise errors of any class on broken bytes
+        raise PictureError(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit grey at 255, to a white picture.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")

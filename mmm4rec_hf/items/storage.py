@@ -1,0 +1,174 @@
+"""A catalogue as a folder, and as a data set on the Hub."""
+
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
+from .features import replace_file
+from .images import is_url
+
+if TYPE_CHECKING:
+    from .catalog import ItemCatalog
+
+logger = logging.getLogger(__name__)
+
+ITEMS_NAME = "items.jsonl"
+FEATURES_NAME = "features.safetensors"
+INFO_NAME = "catalog.json"
+IMAGES_NAME = "images"
+ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
+
+
+def save_catalog(catalog: "ItemCatalog", folder: Path, save_images: bool) -> None:
+    """See [`ItemCatalog.save_pretrained`]. `catalog.json` comes last: a folder without it is not a catalogue."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
+    with replace_file(folder / ITEMS_NAME) as partial, partial.open("w", encoding="utf-8") as stream:
+        for line in _lines(catalog, folder, save_images):
+            stream.write(line + "\n")
+    with replace_file(folder / FEATURES_NAME) as partial:
+        save_file(arrays, partial)
+    info = {"num_items": len(catalog), "features": catalog.feature_info}
+    with replace_file(folder / INFO_NAME) as partial:
+        partial.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_catalog(folder: Path) -> dict[str, Any]:
+    """What [`ItemCatalog`] is made of, from its folder.
+
+    Raises:
+        ValueError: If the folder is not a saved catalogue, or was only written in part.
+    """
+    for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a saved catalogue: it has no {name}")
+    info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+    records = []
+    with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
+        for line in stream:
+            records.append(json.loads(line))
+    if len(records) != info["num_items"]:
+        raise ValueError(f"{folder} is damaged: {ITEMS_NAME} has {len(records)} items of {info['num_items']}")
+    item_ids = [canonical_id(record.pop("item_id")) for record in records]
+    arrays = load_file(folder / FEATURES_NAME)
+    return {"item_ids": item_ids, "records": records, "feature_info": info["features"], **arrays}
+
+
+def fetch_catalog(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
+    """Downloads a catalogue's data set, or finds it in the cache.
+
+    Raises:
+        ValueError: If there is no such folder and no such data set, or it cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
+    except HFValidationError as error:
+        raise ValueError(f"{repo_id!r} is neither a folder nor a data set's name on the Hub") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{repo_id!r} is no folder, and no data set to be had from the Hub: {reason}") from error
+
+
+def push_catalog(
+    catalog: "ItemCatalog", repo_id: str, private: bool | None, token: str | bool | None, save_images: bool
+) -> str:
+    """See [`ItemCatalog.push_to_hub`]."""
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        save_catalog(catalog, Path(folder), save_images)
+        Path(folder, "README.md").write_text(_card(catalog), encoding="utf-8")
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message=f"Upload {len(catalog):,} items"
+        )
+    return str(commit.commit_url)
+
+
+def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool) -> Iterator[str]:
+    left_out = 0
+    for item_id, record in zip(catalog.item_ids, catalog.records, strict=True):
+        entry = {"item_id": item_id, **record}
+        reference = entry.get("image")
+        if save_images and reference and not is_url(reference):
+            entry["image"] = _copy_picture(reference, catalog.root, folder, item_id)
+        elif isinstance(reference, dict | bytes | bytearray | Image.Image):
+            entry["image"] = None
+            left_out += 1
+        elif isinstance(reference, os.PathLike):
+            entry["image"] = os.fspath(reference)
+        if entry.get("image") is None:
+            entry.pop("image", None)
+        yield json.dumps(entry, ensure_ascii=False, default=_plain)
+    if left_out:
+        logger.warning(
+            "%d pictures are held in memory and were left out; give save_images=True to write them", left_out
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Dates, arrays and numbers of other libraries, as JSON knows them."""
+    return value.tolist() if type(value).__module__ == "numpy" else str(value)
+
+
+def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str) -> str | None:
+    """Copies a picture as it is, whatever its format, to a path that the id alone decides."""
+    if isinstance(reference, dict):
+        reference = reference.get("bytes") or reference.get("path")
+    # Ids may hold any character: other than letters and digits are written as their code.
+    stem = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in item_id)[:200]
+    images = folder / IMAGES_NAME
+    images.mkdir(exist_ok=True)
+    if isinstance(reference, str | os.PathLike):
+        source = Path(root or "", reference)
+        if not source.is_file():
+            return None
+        target = images / f"{stem}{source.suffix.lower()}"
+        if source.resolve() != target.resolve():
+            with replace_file(target) as partial:
+                shutil.copyfile(source, partial)
+        return f"{IMAGES_NAME}/{target.name}"
+    if isinstance(reference, Image.Image):
+        buffer = io.BytesIO()
+        reference.save(buffer, "PNG")
+        reference = buffer.getvalue()
+    with replace_file(images / stem) as partial:
+        partial.write_bytes(reference)
+    return f"{IMAGES_NAME}/{stem}"
+
+
+def _card(catalog: "ItemCatalog") -> str:
+    lines = [
+        "---",
+        "tags:",
+        "- mmm4rec",
+        "- recommendation",
+        "---",
+        "",
+        f"# A catalogue of {len(catalog):,} items",
+        "",
+    ]
+    for modality, info in catalog.feature_info.items():
+        lines.append(f"- {modality} features: {', '.join(f'{key} {value}' for key, value in info.items())}")
+    lines += [
+        "",
+        "```python",
+        "from mmm4rec_hf import ItemCatalog",
+        "",
+        "catalog = ItemCatalog.from_pretrained(...)",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

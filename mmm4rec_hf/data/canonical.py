@@ -4,10 +4,10 @@ import logging
 
 import narwhals as nw
 
-from mmm4rec_hf.data import engines
-from mmm4rec_hf.data.columns import ARGUMENTS
-from mmm4rec_hf.data.readers.files import RawLog
-from mmm4rec_hf.data.times import with_unix_seconds
+from . import engines
+from .columns import ARGUMENTS
+from .readers.files import RawLog
+from .times import with_unix_seconds
 
 logger = logging.getLogger(__name__)
 

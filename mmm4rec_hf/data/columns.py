@@ -24,6 +24,11 @@ ALIASES = {
     ),
     "rating": ("rating", "overall", "score", "stars"),
 }
+# Layouts that are known by all these names together, where a single name would be in question.
+LAYOUTS = (
+    {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"},
+    {"user_id": "user_id", "item_id": "parent_asin", "timestamp": "timestamp", "rating": "rating"},
+)
 ARGUMENTS = {
     "user_id": "user_column",
     "item_id": "item_column",
@@ -59,10 +64,11 @@ class LogColumns:
             ValueError: If a told column is not there, a needed one is not found, or two come into question.
         """
         told = {"user_id": self.user_id, "item_id": self.item_id, "timestamp": self.timestamp, "rating": self.rating}
+        layout: Mapping[str, str] = next((known for known in LAYOUTS if set(known.values()) <= set(names)), {})
         found = {}
         for ours, name in told.items():
             if name is None:
-                name = _find(ours, names, where)
+                name = layout.get(ours) or _find(ours, names, where)
             elif name not in names:
                 raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
             if name is not None:

@@ -18,22 +18,12 @@ import pyarrow.dataset as pads
 ENGINES = (nw.Implementation.POLARS, nw.Implementation.DUCKDB, nw.Implementation.PYSPARK)
 
 
-def adopt(frame: Any) -> nw.LazyFrame:
-    """A lazy frame of the engine that will do the work: DuckDB and Spark keep theirs, the rest goes to polars.
-
-    Args:
-        frame (`Any`): A native frame or table of any library that narwhals knows.
+def adopted(frame: nw.LazyFrame) -> nw.LazyFrame:
+    """The frame itself, if its engine is one that can do the work.
 
     Raises:
-        TypeError: If narwhals does not know it, or it is lazy and neither polars, DuckDB nor PySpark.
-        ValueError: If a column holds values of several types.
+        TypeError: If it is neither polars, DuckDB nor PySpark.
     """
-    frame = nw.from_native(frame)
-    if isinstance(frame, nw.DataFrame):
-        try:
-            return nw.from_native(frame.to_polars().lazy())
-        except (pa.ArrowException, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"a column of the frame holds values that are not of one type: {error}") from error
     if frame.implementation not in ENGINES:
         raise TypeError(
             f"lazy frames must be of polars, DuckDB or PySpark, got {frame.implementation}; collect it, or write it "

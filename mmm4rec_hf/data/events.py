@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmm4rec_hf.data.splits import ROLES
+from .splits import ROLES
 
 EVENT_SCHEMA = pa.schema({"item": pa.int32(), "timestamp": pa.int64()})
 USER_SCHEMA = pa.schema({"user_id": pa.string(), "events": pa.int64()})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import narwhals as nw
 
-from mmm4rec_hf.data import engines
+from . import engines
 
 logger = logging.getLogger(__name__)
 

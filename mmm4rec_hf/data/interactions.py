@@ -3,18 +3,28 @@
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import datasets
 import narwhals as nw
 
-from mmm4rec_hf.data import engines
-from mmm4rec_hf.data.canonical import canonical_log
-from mmm4rec_hf.data.columns import LogColumns
-from mmm4rec_hf.data.readers.delimited import read_delimited
-from mmm4rec_hf.data.readers.files import RawLog, existing_paths
-from mmm4rec_hf.data.readers.recbole import read_recbole
+from .canonical import canonical_log
+from .columns import LogColumns
+from .published import is_published, read_published
+from .readers.amazon import read_amazon_2018, read_amazon_2023
+from .readers.delimited import read_delimited
+from .readers.files import KINDS, RawLog, existing_paths, kind_of, log_files
+from .readers.frames import read_frame
+from .readers.json_lines import read_json_lines
+from .readers.movielens import ratings_file, read_movielens
+from .readers.parquet import read_parquet
+from .readers.recbole import read_recbole
 
 logger = logging.getLogger(__name__)
+
+FOLDER_FORMATS = ("movielens", "recbole", "published", "dataset")
+FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "amazon-2018", "amazon-2023", *FOLDER_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -27,10 +37,15 @@ class Interactions:
             nanoseconds, if the log's clock is finer than a second).
         statistics (`dict[str, int]`): `rows_read`, and what was dropped by reason: `rows_without_user`,
             `rows_without_item`, `bad_lines`.
+        deduplicated (`bool`, *optional*, defaults to `False`): Whether rows that agree in all they hold are events of
+            their own, as in the published format.
+        item_ids (`list[str]`, *optional*): The items in the log's own order, as in the published format.
     """
 
     frame: nw.LazyFrame
     statistics: dict[str, int]
+    deduplicated: bool = False
+    item_ids: list[str] | None = None
 
 
 def load_interactions(
@@ -53,7 +68,10 @@ def load_interactions(
         source (`str`, `os.PathLike`, `list` of these, data frame or `datasets.Dataset`): A file, a folder, several
             files of one kind, or a frame of any library narwhals knows. Frames of DuckDB and PySpark stay on their
             engine.
-        format (`str`, *optional*, defaults to `"auto"`): `"csv"`, `"tsv"`, `"recbole"`; `"auto"` goes by the names.
+        format (`str`, *optional*, defaults to `"auto"`): `"csv"`, `"tsv"`, `"jsonl"`, `"parquet"`, `"amazon-2018"`,
+            `"amazon-2023"`, `"movielens"`, `"recbole"`, `"published"` or `"dataset"`
+            (what `datasets` saved to disk). `"auto"` goes by the names of the files; only
+            the headerless CSV of Amazon 2018 has to be named.
         user_column (`str`, *optional*): The column of user ids.
         item_column (`str`, *optional*): The column of item ids.
         timestamp_column (`str`, *optional*): The column of times: numbers, ISO 8601 strings or datetimes.
@@ -71,17 +89,69 @@ def load_interactions(
         TypeError: For sources and columns of an unknown type.
     """
     columns = LogColumns(user_column, item_column, timestamp_column, rating_column, order_column)
-    if isinstance(source, str | os.PathLike | list | tuple):
-        raw = _read_files(source, format, columns)
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if _names_files(source):
+        raw = _read_files(existing_paths(source), format, columns)
+    elif format == "auto":
+        raw = read_frame(source, columns)
     else:
-        raw = RawLog(engines.adopt(source), columns, f"the {type(source).__name__}")
+        raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
+    if format == "amazon-2023" and time_unit is None:
+        time_unit = "ms"
     frame, statistics = canonical_log(raw, time_unit)
     logger.info("%s: read %d rows", raw.where, statistics["rows_read"])
-    return Interactions(frame, statistics)
+    return Interactions(frame, statistics, raw.deduplicated, raw.item_ids)
 
 
-def _read_files(source: Any, format: str, columns: LogColumns) -> RawLog:
-    paths = existing_paths(source)
-    if format == "recbole" or (format == "auto" and paths[0].suffix == ".inter"):
-        return read_recbole(paths[0], columns)
-    return read_delimited(paths, columns)
+def _names_files(source: Any) -> bool:
+    if isinstance(source, list | tuple):
+        return all(isinstance(path, str | os.PathLike) for path in source)
+    return isinstance(source, str | os.PathLike)
+
+
+def _read_files(paths: list[Path], format: str, columns: LogColumns) -> RawLog:
+    if format == "auto" and len(paths) == 1:
+        format = _format_of(paths[0])
+    if format in FOLDER_FORMATS:
+        if len(paths) > 1:
+            raise ValueError(f"format={format!r} takes one folder or file, got {len(paths)}")
+        return _read_folder(paths[0], format, columns)
+    files = log_files(paths, any_kind=format != "auto")
+    if format == "amazon-2018":
+        return read_amazon_2018(files, columns)
+    if format == "amazon-2023":
+        return read_amazon_2023(files, columns)
+    kind = KINDS[kind_of(files[0])] if format == "auto" else format
+    if kind == "jsonl":
+        return read_json_lines(files, columns)
+    if kind == "parquet":
+        return read_parquet(files, columns)
+    return read_delimited(files, columns, separator="\t" if kind == "tsv" else None)
+
+
+def _read_folder(path: Path, format: str, columns: LogColumns) -> RawLog:
+    if format == "recbole":
+        return read_recbole(path, columns)
+    if format == "movielens":
+        return read_movielens(path, columns)
+    if format == "published":
+        return read_published(path)
+    return read_frame(datasets.load_from_disk(str(path)), columns)
+
+
+def _format_of(path: Path) -> str:
+    """The format of what has a layout of its own, told by file names; `"auto"` for plain files and folders of them."""
+    if path.suffix == ".inter" or (path.is_dir() and any(path.glob("*.inter"))):
+        return "recbole"
+    if path.name in ("u.data", "ratings.dat"):
+        return "movielens"
+    if path.is_dir():
+        if is_published(path):
+            return "published"
+        ratings = ratings_file(path)
+        if ratings is not None and (ratings.suffix != ".csv" or (path / "movies.csv").is_file()):
+            return "movielens"
+        if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            return "dataset"
+    return "auto"

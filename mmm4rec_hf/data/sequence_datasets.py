@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmm4rec_hf.data.events import HistoryRows, UserEvents
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
+from .events import HistoryRows, UserEvents
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +64,16 @@ class SequenceDatasets(datasets.DatasetDict):
         """The users, in the order in which their events are stored."""
         return self.user_events.users.data.column("user_id").to_pylist()
 
-    def user_ids_of(self, split: str | datasets.Dataset) -> list[str]:
-        """The user of each row of a split, or of a selection of its rows."""
+    def pointers_of(self, split: str | datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `events` the history of each row starts and where it ends; the target stands at the end."""
         rows = self[split] if isinstance(split, str) else split
         pointers = rows.with_format("arrow")[:]["input_ids"]
-        users = self.user_events.users_of(pc.struct_field(pointers, "start").to_numpy())
+        return pc.struct_field(pointers, "start").to_numpy(), pc.struct_field(pointers, "end").to_numpy()
+
+    def user_ids_of(self, split: str | datasets.Dataset) -> list[str]:
+        """The user of each row of a split, or of a selection of its rows."""
+        starts, _ = self.pointers_of(split)
+        users = self.user_events.users_of(starts)
         return self.user_events.users.data.column("user_id").take(pa.array(users)).to_pylist()
 
     def align(self, item_ids: Sequence[str | int]) -> "SequenceDatasets":

@@ -11,11 +11,12 @@ import datasets
 import narwhals as nw
 import pyarrow as pa
 
-from mmm4rec_hf.data import engines, filters, splits
-from mmm4rec_hf.data.events import EventWriter, UserEvents
-from mmm4rec_hf.data.interactions import Interactions
-from mmm4rec_hf.data.sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, new_folder
 from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
+
+from . import engines, filters, splits
+from .events import EventWriter, UserEvents
+from .interactions import Interactions
+from .sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, new_folder
 
 __all__ = ["SequenceDatasets", "prepare_sequences"]
 
@@ -72,11 +73,13 @@ def prepare_sequences(
         raise ValueError("give either catalog or item_ids: a catalogue has its own item ids")
     if catalog is not None:
         item_ids = catalog.item_ids
+    elif item_ids is None:
+        item_ids = data.item_ids
     known_items = None if item_ids is None else checked_item_ids(item_ids)
     cuts = _cuts(split, valid_from, test_from)
 
     statistics = dict(data.statistics)
-    log = _filtered(data.frame, k_core, cuts, known_items, statistics)
+    log = _filtered(data, k_core, cuts, known_items, statistics)
     if known_items is None:
         known_items = sorted(log.select("item_id").unique().collect("polars")["item_id"].to_list())
     log = splits.in_time_order(log)
@@ -106,14 +109,14 @@ def _cuts(split: str, valid_from: Any, test_from: Any) -> tuple[int, int] | None
 
 
 def _filtered(
-    log: nw.LazyFrame,
+    data: Interactions,
     k: int,
     cuts: tuple[int, int] | None,
     known_items: list[str] | None,
     statistics: dict[str, int],
 ) -> nw.LazyFrame:
     """What is left of a log before it is split; what is not is counted in `statistics`."""
-    log = engines.keep(filters.drop_duplicates(log))
+    log = data.frame if data.deduplicated else engines.keep(filters.drop_duplicates(data.frame))
     left = engines.count(log)
     statistics["duplicated_rows"] = statistics["rows_read"] - statistics["rows_without_user"]
     statistics["duplicated_rows"] -= statistics["rows_without_item"] + left

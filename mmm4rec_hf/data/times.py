@@ -6,8 +6,9 @@ clock finer than a second tells about the order inside a second is kept in a col
 
 import narwhals as nw
 
-from mmm4rec_hf.data import engines
 from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
+
+from . import engines
 
 # At most 19 digits, and then no 9 before them: all of these fit int64.
 WHOLE_NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.]0*)? *$"

@@ -6,8 +6,8 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
-from mmm4rec_hf.data.columns import LogColumns
-from mmm4rec_hf.data.readers.files import DECOMPRESSION_ERRORS, RawLog, describe, open_bytes
+from ..columns import LogColumns
+from .files import DECOMPRESSION_ERRORS, RawLog, describe, open_bytes
 
 logger = logging.getLogger(__name__)
 

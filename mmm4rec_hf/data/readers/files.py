@@ -11,8 +11,18 @@ from typing import IO
 
 import narwhals as nw
 
-from mmm4rec_hf.data.columns import LogColumns
+from ..columns import LogColumns
 
+KINDS = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # What a file that was cut short, or is not what its name says, raises while it is read.
 DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError)
@@ -27,12 +37,16 @@ class RawLog:
         columns (`LogColumns`): Which of its columns are meant, as far as the caller or the format tells.
         where (`str`): What to call the log in messages.
         statistics (`dict[str, int]`): What the reader dropped, by reason.
+        deduplicated (`bool`): Whether rows that agree in all they hold are events of their own.
+        item_ids (`list[str]`, *optional*): The items in an order of the log's own.
     """
 
     frame: nw.LazyFrame
     columns: LogColumns
     where: str
     statistics: dict[str, int] = field(default_factory=dict)
+    deduplicated: bool = False
+    item_ids: list[str] | None = None
 
 
 def kind_of(path: Path) -> str:
@@ -64,6 +78,37 @@ def existing_paths(source: str | os.PathLike | Iterable[str | os.PathLike]) -> l
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
     return paths
+
+
+def log_files(paths: list[Path], any_kind: bool) -> list[Path]:
+    """The files of a log, in order: those named, and of a folder its `interactions` file or else all that it holds.
+
+    Args:
+        paths (`list[Path]`): Files and folders.
+        any_kind (`bool`): Whether files may have other suffixes than the known ones, their format being told.
+
+    Raises:
+        ValueError: If there is none, or they are of no known kind, or of several.
+    """
+    files = [file for path in paths for file in (_files_in(path) if path.is_dir() else [path])]
+    if not files:
+        raise ValueError(f"{describe(paths)} holds no file of a known kind ({', '.join(KINDS)})")
+    if any_kind:
+        return files
+    unknown = [file for file in files if kind_of(file) not in KINDS]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is of no known kind ({', '.join(KINDS)}); name its format=")
+    kinds = sorted({KINDS[kind_of(file)] for file in files})
+    if len(kinds) > 1:
+        raise ValueError(f"{describe(paths)} holds files of {' and '.join(kinds)}; name the files of the log")
+    return files
+
+
+def _files_in(folder: Path) -> list[Path]:
+    known = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in KINDS]
+    # Hidden files and those with a leading underscore are other programs' notes, such as Spark's.
+    known = [file for file in known if not file.name.startswith((".", "_"))]
+    return [file for file in known if file.name.split(".")[0] == "interactions"] or known
 
 
 def describe(paths: list[Path]) -> str:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mmm4rec_hf.data.columns import LogColumns
-from mmm4rec_hf.data.readers.delimited import read_delimited
-from mmm4rec_hf.data.readers.files import RawLog
+from ..columns import LogColumns
+from .delimited import read_delimited
+from .files import RawLog
 
 
 def interaction_file(path: Path) -> Path:

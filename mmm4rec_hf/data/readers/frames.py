@@ -1,0 +1,80 @@
+"""Logs that are in memory already, or on an engine: data frames, `datasets.Dataset`, lists of dictionaries."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import datasets
+import narwhals as nw
+import polars as pl
+import pyarrow as pa
+
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
+
+from .. import engines
+from ..columns import LogColumns
+from .files import RawLog
+from .json_lines import read_records
+
+
+def read_frame(source: Any, columns: LogColumns) -> RawLog:
+    """A log from a frame; lazy ones of DuckDB and PySpark stay on their engine, what is in memory goes to polars.
+
+    Args:
+        source (`datasets.Dataset`, data frame or `Iterable[Mapping]`): The log.
+        columns (`LogColumns`): What is known of its columns.
+
+    Raises:
+        TypeError: For objects that are none of these.
+        ValueError: For unknown or ambiguous columns, and columns of mixed types.
+    """
+    where = f"the {type(source).__name__}"
+    if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise TypeError(f"a log is one dataset, got splits {list(source)}; give one of them, or concatenate them")
+    if isinstance(source, datasets.Dataset):
+        found = columns.resolve(source.column_names, where)
+        # Only what is needed: other columns may hold pictures, which would be decoded.
+        source = source.select_columns(list(found.values())).with_format("arrow")[:]
+    frame = nw.from_native(source, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        return RawLog(engines.adopted(frame), columns, where)
+    if not isinstance(frame, nw.DataFrame):
+        if isinstance(source, Iterable):
+            return read_records(_dictionaries(source), columns, where)
+        raise TypeError(
+            "a log must be a path, a data frame, a datasets.Dataset or a list of dictionaries, got "
+            f"{type(source).__name__}"
+        )
+    found = columns.resolve(frame.columns, where)
+    values = pl.DataFrame({ours: _values(frame[theirs], ours, where) for ours, theirs in found.items()})
+    return RawLog(nw.from_native(values.lazy()), LogColumns(**{ours: ours for ours in found}), where)
+
+
+def _dictionaries(source: Iterable[Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for row, record in enumerate(source):
+        if not isinstance(record, Mapping):
+            raise TypeError(f"row {row} of the log is {type(record).__name__}; expected a dictionary")
+        yield f"row {row}", record
+
+
+def _values(column: nw.Series, ours: str, where: str) -> pl.Series:
+    """A column in polars; columns of Python objects value by value, so that large integers stay exact."""
+    if column.dtype == nw.Object:
+        if ours == "timestamp":
+            return pl.Series(to_unix_seconds(column.to_list()))
+        if ours in ("user_id", "item_id"):
+            return pl.Series([_id(value, row, ours, where) for row, value in enumerate(column)], dtype=pl.String)
+    try:
+        return column.to_polars()
+    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:
+        raise ValueError(f"the {ours} column of {where} holds values that are not of one type: {error}") from error
+
+
+def _id(value: Any, row: int, ours: str, where: str) -> str | None:
+    # Missing values of data frames are None, NaN or NA: the last two are no equals of themselves.
+    if value is None or value == "" or not isinstance(value == value, bool) or value != value:
+        return None
+    try:
+        return canonical_id(value)
+    except TypeError as error:
+        raise TypeError(f"{ours} in row {row} of {where}: {error}") from None

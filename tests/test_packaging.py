@@ -1,0 +1,190 @@
+"""What is installed, what it imports, and what the files of the repository may say."""
+
+import ast
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELING = sorted((ROOT / "modeling").glob("*.py"))
+# Where each folder of the repository is installed.
+PLACES = {"mmm4rec_hf/": "mmm4rec_hf/", "modeling/": "mmm4rec_hf/modeling/", "conversion/": "mmm4rec_hf/conversion/"}
+
+# Prints where the packages come from, and what the two folders are as top-level packages.
+WHERE = """
+import importlib.util, mmm4rec_hf, mmm4rec_hf.modeling, mmm4rec_hf.conversion
+for module in (mmm4rec_hf, mmm4rec_hf.modeling, mmm4rec_hf.conversion):
+    print(module.__file__)
+print([importlib.util.find_spec(name) for name in ("modeling", "conversion")])
+"""
+
+
+def _tracked_files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout, so there is no list of tracked files")
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def _run(code: str, cwd: Path, **environment: str) -> str:
+    """Runs code in a fresh interpreter that sees nothing of the checkout but what is installed."""
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={"PATH": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the tracked files, built beside the checkout so that nothing is left in it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in _tracked_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist"), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    (built,) = (source / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel alone is installed."""
+    target = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    return target
+
+
+def test_the_wheel_holds_each_tracked_file_of_the_packages_once_and_nothing_else(wheel: Path):
+    expected = sorted(
+        place + name.removeprefix(folder)
+        for name in _tracked_files()
+        for folder, place in PLACES.items()
+        if name.startswith(folder) and not (ROOT / name).is_symlink()
+    )
+    with zipfile.ZipFile(wheel) as archive:
+        members = [member for member in archive.infolist() if ".dist-info/" not in member.filename]
+    assert sorted(member.filename for member in members) == expected
+    assert "mmm4rec_hf/py.typed" in expected
+    assert not [member.filename for member in members if stat.S_ISLNK(member.external_attr >> 16)]
+
+
+def test_the_wheel_names_one_package_one_command_and_its_licence(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        info = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
+        assert archive.read(info["top_level.txt"]).split() == [b"mmm4rec_hf"]
+        assert archive.read(info["entry_points.txt"]).split(b"\n", 1)[1].strip() == b"mmm4rec = mmm4rec_hf.cli:main"
+        assert archive.read(info["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_an_installed_wheel_imports_from_where_it_is_installed(installed: Path, tmp_path: Path):
+    assert _run(WHERE, tmp_path, PYTHONPATH=str(installed)).splitlines() == [
+        str(installed / "mmm4rec_hf" / "__init__.py"),
+        str(installed / "mmm4rec_hf" / "modeling" / "__init__.py"),
+        str(installed / "mmm4rec_hf" / "conversion" / "__init__.py"),
+        "[None, None]",
+    ]
+
+
+def test_an_editable_install_reads_the_checkout_and_makes_no_second_copies(tmp_path: Path):
+    *files, top_level = _run(WHERE, tmp_path).splitlines()
+    if not Path(files[0]).is_relative_to(ROOT):
+        pytest.skip(f"mmm4rec_hf is installed at {files[0]}, not editable from this checkout")
+    assert [Path(file).resolve().relative_to(ROOT).as_posix() for file in files] == [
+        "mmm4rec_hf/__init__.py",
+        "modeling/__init__.py",
+        "conversion/__init__.py",
+    ]
+    assert top_level == "[None, None]"
+
+
+def test_importing_the_package_loads_nothing_that_reads_data(tmp_path: Path):
+    # Pillow is not on the list: transformers imports it with its base classes wherever it is installed.
+    code = (
+        "import sys, mmm4rec_hf\n"
+        "heavy = {'datasets', 'polars', 'pandas', 'pyarrow', 'narwhals', 'mmm4rec_hf.data', 'mmm4rec_hf.items'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    assert _run(code, tmp_path) == "[]"
+
+
+def test_every_module_is_imported_under_one_name_only():
+    code = (
+        "import importlib, pkgutil, sys, mmm4rec_hf\n"
+        "for module in pkgutil.walk_packages(mmm4rec_hf.__path__, 'mmm4rec_hf.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'modeling', 'conversion'}))\n"
+    )
+    assert _run(code, ROOT) == "[]"
+
+
+def _imports(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Each import of a module, and whether it stands under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, id(node) in hidden
+
+
+@pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
+def test_the_modeling_files_import_torch_transformers_and_their_own_siblings_only(path: Path):
+    allowed = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names
+    for node, _ in _imports(path):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            names = [node.module] if node.level == 0 and node.module else []
+        assert {name.split(".")[0] for name in names} <= allowed
+
+
+@pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
+def test_the_modeling_files_import_siblings_in_the_one_form_that_travels(path: Path):
+    siblings = set()
+    for node, under_type_checking in _imports(path):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module and "." not in node.module, ast.unparse(node)
+            assert not under_type_checking, ast.unparse(node)
+            assert (ROOT / "modeling" / f"{node.module}.py").exists()
+            siblings.add(node.module)
+    # transformers looks for relative imports line by line, in docstrings too.
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\s*from\s+\.(\S+)\s+import", text, re.MULTILINE)) == siblings
+    assert not re.findall(r"^\s*import\s+\.", text, re.MULTILINE)
+
+
+def test_no_tracked_file_names_a_registry_host_or_a_path_of_one_machine():
+    unwanted = re.compile(
+        r"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|deb\.debian\.org|/work/(main|shared)|/root/|/opt/(pypi|wheels)"
+    )
+    found = []
+    for name in _tracked_files():
+        path = ROOT / name
+        if path.is_dir() or b"\0" in (content := path.read_bytes()):
+            continue
+        for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+            if unwanted.search(line):
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert found == []

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
+from . import demo
 
-COMMANDS: dict[str, ModuleType] = {}
+COMMANDS: dict[str, ModuleType] = {"demo": demo}
 
 
 def build_parser() -> argparse.ArgumentParser:

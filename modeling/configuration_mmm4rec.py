@@ -20,6 +20,8 @@ _AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_mmm4rec.MMM4RecForSequentialRecommendation",
     "AutoProcessor": "processing_mmm4rec.MMM4RecProcessor",
 }
+# Arguments of every transformers model that look like a misspelt option of this one.
+_FOREIGN_NAMES = {"attn_implementation", "experts_implementation"}
 _CUSTOM_PIPELINE: dict[str, Any] = {
     "impl": "pipeline_mmm4rec.SequentialRecommendationPipeline",
     "pt": ["AutoModelForPreTraining"],
@@ -148,7 +150,7 @@ class MMM4RecConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         own_names = list(MMM4RecConfig.__annotations__)
-        for name in kwargs:
+        for name in kwargs.keys() - _FOREIGN_NAMES:
             close = difflib.get_close_matches(name, own_names, n=1, cutoff=0.8)
             if close:
                 raise ValueError(f"MMM4RecConfig has no option `{name}`; did you mean `{close[0]}`?")

@@ -23,7 +23,7 @@ _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revi
 
 
 class MMM4RecProcessorKwargs(ProcessingKwargs, total=False):
-    _defaults = {"text_kwargs": {"truncation": True}}  # type: ignore[misc]
+    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}  # type: ignore[misc]
 
 
 class MMM4RecProcessor(ProcessorMixin):
@@ -35,10 +35,8 @@ class MMM4RecProcessor(ProcessorMixin):
         image_processor (`BaseImageProcessor`, *optional*): Image processor of the item encoder.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Tokenizer of the item encoder.
         max_sequence_length (`int`, *optional*, defaults to 20): Events of a history that are kept, the last ones.
-        padding_side (`"right"` or `"left"`, *optional*, defaults to `"right"`): Side on which histories are padded.
-        text_padding (`bool` or `str`, *optional*, defaults to `True`):
-            Padding of texts: to the longest of a batch; SigLIP's text encoder, which reads the last position, needs
-            `"max_length"`.
+        history_padding_side (`"right"` or `"left"`, *optional*, defaults to `"right"`):
+            Side on which histories are padded.
     """
 
     valid_processor_kwargs = MMM4RecProcessorKwargs
@@ -48,11 +46,10 @@ class MMM4RecProcessor(ProcessorMixin):
         image_processor: Any = None,
         tokenizer: Any = None,
         max_sequence_length: int = 20,
-        padding_side: str = "right",
-        text_padding: bool | str = True,
+        history_padding_side: str = "right",
     ):
-        if padding_side not in ("left", "right"):
-            raise ValueError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
+        if history_padding_side not in ("left", "right"):
+            raise ValueError(f"history_padding_side must be 'left' or 'right', got {history_padding_side!r}")
         if max_sequence_length < 1:
             raise ValueError(f"max_sequence_length must be at least 1, got {max_sequence_length}")
         self.chat_template = None
@@ -62,8 +59,7 @@ class MMM4RecProcessor(ProcessorMixin):
                 self.check_argument_for_proper_class(name, part)
             setattr(self, name, part)
         self.max_sequence_length = max_sequence_length
-        self.padding_side = padding_side
-        self.text_padding = text_padding
+        self.history_padding_side = history_padding_side
         self._item_ids: list[str] = []
         self._titles: list[str | None] = []
         self._rows: dict[str, int] = {}
@@ -158,8 +154,6 @@ class MMM4RecProcessor(ProcessorMixin):
                 raise ValueError("images were given, but this processor has no image_processor")
             if text is not None and self.tokenizer is None:
                 raise ValueError("text was given, but this processor has no tokenizer")
-            if text is not None and "padding" not in kwargs.get("text_kwargs", {}):
-                kwargs.setdefault("padding", self.text_padding)
             return super().__call__(images=images, text=text, **kwargs)
         if images is not None or text is not None:
             raise ValueError("give either histories or texts and pictures of items, not both in one call")
@@ -227,7 +221,7 @@ class MMM4RecProcessor(ProcessorMixin):
         names = ["input_ids", "attention_mask"] + (["timestamps"] if sequences[0][1] is not None else [])
         padded = {name: np.zeros((len(sequences), longest), dtype=np.int64) for name in names}
         for number, (rows, times) in enumerate(sequences):
-            start = 0 if self.padding_side == "right" else longest - len(rows)
+            start = 0 if self.history_padding_side == "right" else longest - len(rows)
             place = (number, slice(start, start + len(rows)))
             padded["input_ids"][place] = rows
             padded["attention_mask"][place] = 1
@@ -243,7 +237,7 @@ class MMM4RecProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """`dict`: What `processor_config.json` holds; parts that are absent are named."""
-        output = super().to_dict()
+        output = super().to_dict() | {"auto_map": {"AutoProcessor": "processing_mmm4rec.MMM4RecProcessor"}}
         absent = [name for name in self.get_attributes() if getattr(self, name) is None]
         for name in absent:
             output.pop(name, None)

@@ -33,9 +33,9 @@ def float32_causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
     return F.conv1d(padded, conv.weight.float(), bias, groups=conv.groups)
 
 
-def depthwise_conv(channels: int, kernel_size: int) -> nn.Conv1d:
+def depthwise_conv(channels: int, kernel_size: int, dtype: torch.dtype | None = None) -> nn.Conv1d:
     """The depthwise convolution that `causal_conv` applies; its first `kernel_size - 1` outputs see padding."""
-    return nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1)
+    return nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1, dtype=dtype)
 
 
 def event_intervals(timestamps: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ class MMM4RecTimeNorm(nn.Module):
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
         self.eps = config.norm_eps
-        self.weight = nn.Parameter(torch.ones(config.max_sequence_length))
-        self.bias = nn.Parameter(torch.zeros(config.max_sequence_length))
+        self.weight = nn.Parameter(torch.ones(config.max_sequence_length, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(config.max_sequence_length, dtype=torch.float32))
 
     def forward(self, signal: Tensor, mask: Tensor | None = None) -> Tensor:
         weight, bias = self.weight.float(), self.bias.float()
@@ -71,10 +71,10 @@ class MMM4RecTimeModulation(nn.Module):
         super().__init__()
         length, heads = config.max_sequence_length, config.num_heads
         self.dropout = nn.Dropout(config.time_dropout)
-        self.scale_in = nn.Linear(length, length)
-        self.scale_out = nn.Linear(length, length)
-        self.conv_1 = depthwise_conv(heads, config.conv_kernel)
-        self.conv_2 = depthwise_conv(heads, config.conv_kernel)
+        self.scale_in = nn.Linear(length, length, dtype=torch.float32)
+        self.scale_out = nn.Linear(length, length, dtype=torch.float32)
+        self.conv_1 = depthwise_conv(heads, config.conv_kernel, dtype=torch.float32)
+        self.conv_2 = depthwise_conv(heads, config.conv_kernel, dtype=torch.float32)
         self.activation = activation
 
     def forward(self, intervals: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class MMM4RecTimeGate(nn.Module):
         super().__init__()
         length = config.max_sequence_length
         self.dropout = nn.Dropout(config.time_dropout)
-        self.gate = nn.Linear(length, length if config.point_to_point_gate else 1)
+        self.gate = nn.Linear(length, length if config.point_to_point_gate else 1, dtype=torch.float32)
         self.norm = MMM4RecTimeNorm(config)
 
     def forward(self, intervals: Tensor, tau: Tensor, mask: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ class MMM4RecProcessorTest(ProcessorTesterMixin, unittest.TestCase):
 
     @staticmethod
     def prepare_processor_dict() -> dict[str, Any]:
-        return {"max_sequence_length": 7, "padding_side": "left"}
+        return {"max_sequence_length": 7, "history_padding_side": "left"}
 
     @classmethod
     def _setup_tokenizer(cls) -> PreTrainedTokenizerFast:

@@ -62,6 +62,8 @@ def lively_model(tiny_config: Callable[..., MMM4RecConfig]) -> Callable[..., MMM
             for name, parameter in model.named_parameters():
                 if not name.endswith(("A_log", "dt_bias")):
                     parameter += 0.3 * torch.randn_like(parameter)
+            for features in (model.items.text_features, model.items.image_features):
+                features[1:].normal_()
         return model.eval()
 
     return make

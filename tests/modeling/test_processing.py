@@ -50,7 +50,7 @@ def test_histories_become_padded_tensors(processor: MMM4RecProcessor) -> None:
 
 
 def test_left_padding_and_a_fixed_width(tiny_catalog: Catalog) -> None:
-    processor = MMM4RecProcessor(max_sequence_length=3, padding_side="left")
+    processor = MMM4RecProcessor(max_sequence_length=3, history_padding_side="left")
     processor.set_items(tiny_catalog(["a", "b"]))
     batch = processor(histories={"items": ["b", "a"], "timestamps": [T, T + 1]}, padding="max_length")
     assert batch["input_ids"].tolist() == [[0, 2, 1]] and batch["timestamps"].tolist() == [[0, T, T + 1]]
@@ -133,8 +133,7 @@ def test_texts_and_pictures_go_to_their_own_processors(tokenizer: Any, image_pro
     batch = processor(text=["toy story", "heat"], images=[Image.new("RGB", (9, 12), "red")] * 2, return_tensors="pt")
     assert batch["input_ids"].tolist() == [[2, 3], [4, 0]]
     assert batch["pixel_values"].shape == (2, 3, 8, 8)
-    fixed = MMM4RecProcessor(image_processor, tokenizer, text_padding="max_length")
-    assert fixed(text=["heat"])["input_ids"] == [[4, 0, 0, 0, 0, 0]]
+    assert processor(text=["heat"], padding="max_length")["input_ids"] == [[4, 0, 0, 0, 0, 0]]
     with pytest.raises(ValueError, match="not both"):
         processor(text=["toy"], histories=[{"items": ["a"]}])
 
@@ -149,8 +148,7 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
     processor = MMM4RecProcessor(
         **{name: available[name] for name in parts},
         max_sequence_length=7,
-        padding_side="left",
-        text_padding="max_length",
+        history_padding_side="left",
     )
     catalog = tiny_catalog(["007", "7", 'é"\n'])
     catalog.titles = ["Heat", None, 'A "quoted" title']
@@ -160,11 +158,11 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
         assert type(loaded) is MMM4RecProcessor
         assert loaded.item_ids == ["007", "7", 'é"\n']
         assert [loaded.title(row) for row in (1, 2, 3)] == catalog.titles
-        assert (loaded.max_sequence_length, loaded.padding_side, loaded.text_padding) == (7, "left", "max_length")
+        assert (loaded.max_sequence_length, loaded.history_padding_side) == (7, "left")
         assert (loaded.tokenizer is None) == ("tokenizer" not in parts)
         assert (loaded.image_processor is None) == ("image_processor" not in parts)
         if "tokenizer" in parts:
-            assert loaded(text=["toy"])["input_ids"] == [[2, 0, 0, 0, 0, 0]]
+            assert loaded(text=["toy", "toy story"])["input_ids"] == [[2, 0], [2, 3]]
         else:
             with pytest.raises(ValueError, match="no tokenizer"):
                 loaded(text=["toy"])

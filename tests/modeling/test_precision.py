@@ -1,5 +1,6 @@
 """Half precision, autocast, compilation, checkpointing and the two kinds of return value."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +14,21 @@ Batch = dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_finite_values_near_float32(
-    lively_model: Model, batch: Batch, dtype: torch.dtype
-) -> None:
-    full = lively_model(num_hidden_layers=2)
+def test_half_precision_computes_within_its_own_error(lively_model: Model, dtype: torch.dtype) -> None:
     half = lively_model(num_hidden_layers=2).to(dtype)
+    same_weights = copy.deepcopy(half).float()
+    generator = torch.Generator().manual_seed(0)
+    histories = {
+        "input_ids": torch.randint(1, 13, (16, 8), generator=generator),
+        "timestamps": torch.randint(1, 10**6, (16, 8), generator=generator).cumsum(1) + 1_300_000_000,
+        "labels": torch.arange(16) % 12 + 1,
+    }
     with torch.no_grad():
-        expected, got = full(**batch), half(**batch)
-    assert got.user_embeds.dtype == dtype and torch.isfinite(got.logits).all() and torch.isfinite(got.loss)
-    error = (got.logits - expected.logits)[:, 1:].abs().max() / expected.logits[:, 1:].abs().max()
-    assert error < 16 * torch.finfo(dtype).eps
+        expected, got = same_weights(**histories), half(**histories)
+    assert got.user_embeds.dtype == dtype and torch.isfinite(got.loss)
+    # Rounding the weights alone moves the scores of this model by 7 eps of their spread, computing with them by 8.
+    error = (got.logits - expected.logits)[:, 1:].square().mean().sqrt() / expected.logits[:, 1:].std()
+    assert error < 12 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

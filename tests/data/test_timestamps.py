@@ -1,0 +1,153 @@
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmm4rec_hf.data.times import with_unix_seconds
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
+
+# 2013-12-22 00:00:00 UTC, in every form.
+SOLSTICE = 1387670400
+FORMS: list[Any] = [
+    SOLSTICE,
+    float(SOLSTICE),
+    "1387670400",
+    "1387670400.0",
+    "2013-12-22",
+    "2013-12-22T00:00:00Z",
+    "2013-12-22 01:00:00+01:00",
+    "2013-12-22T01:00+01",
+    "2013-12-21T20:30:00.999-0330",
+    datetime(2013, 12, 22),
+    datetime(2013, 12, 22, 2, tzinfo=timezone(timedelta(hours=2))),
+    date(2013, 12, 22),
+    np.datetime64("2013-12-22"),
+    pd.Timestamp("2013-12-22"),
+    pd.Timestamp("2013-12-22 09:00", tz="Asia/Tokyo"),
+]
+
+
+@pytest.mark.parametrize("value", FORMS, ids=repr)
+def test_every_form_of_a_time_gives_the_same_second(value: Any) -> None:
+    seconds = to_unix_seconds([value, value])
+    assert seconds.dtype == np.int64
+    assert seconds.tolist() == [SOLSTICE, SOLSTICE]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_finer_units_are_told_by_magnitude_with_one_warning(unit: str, factor: int) -> None:
+    with pytest.warns(UserWarning, match=f"'{unit}'") as caught:
+        assert to_unix_seconds([SOLSTICE * factor, (SOLSTICE + 30) * factor + factor - 1]).tolist() == [
+            SOLSTICE,
+            SOLSTICE + 30,
+        ]
+    assert len(caught) == 1
+    assert to_unix_seconds([SOLSTICE * factor], time_unit=unit).tolist() == [SOLSTICE]
+    assert to_unix_seconds(np.array([SOLSTICE * factor]), time_unit=unit).tolist() == [SOLSTICE]
+
+
+def test_a_stated_unit_overrides_the_magnitude() -> None:
+    assert to_unix_seconds([10**12], time_unit="s").tolist() == [10**12]
+    assert to_unix_seconds([1999], time_unit="ms").tolist() == [1]
+
+
+def test_nanoseconds_keep_their_last_digit() -> None:
+    # As a float 1387670400999999999 would be the next second.
+    assert to_unix_seconds([1387670400999999999], time_unit="ns").tolist() == [SOLSTICE]
+    assert to_unix_seconds([-1], time_unit="ns").tolist() == [-1]
+
+
+def test_two_units_in_one_column_are_refused_with_both_values() -> None:
+    with pytest.raises(ValueError, match=r"1387670400 reads as 's', 1387670400000 as 'ms'"):
+        to_unix_seconds([SOLSTICE, SOLSTICE * 1000])
+
+
+def test_zero_is_a_time_in_every_unit() -> None:
+    with pytest.warns(UserWarning, match="'ms'"):
+        assert to_unix_seconds([0, SOLSTICE * 1000]).tolist() == [0, SOLSTICE]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NaT, np.datetime64("NaT"), "", " "], ids=repr)
+def test_a_missing_time_is_refused_with_its_row(missing: Any) -> None:
+    with pytest.raises(ValueError, match="row 1 is missing"):
+        to_unix_seconds([SOLSTICE, missing])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (1.5, "no whole number"),
+        (float("inf"), "no whole number"),
+        (2.0**53, "lost digits"),
+        ("yesterday", "neither a number nor an ISO 8601 time"),
+        ("2013-02-30", "neither a number nor an ISO 8601 time"),
+        ("1" * 5000, "neither a number nor an ISO 8601 time"),
+        (10**40, "beyond int64"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+@pytest.mark.filterwarnings("ignore:timestamps of")
+def test_what_is_no_time_is_refused_with_its_row(value: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match="row 0") as caught:
+        to_unix_seconds([value])
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, [1], b"1", object()], ids=lambda value: type(value).__name__)
+def test_other_types_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="row 0"):
+        to_unix_seconds([value])
+
+
+def test_one_value_without_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match="into a list"):
+        to_unix_seconds("2013-12-22")
+    with pytest.raises(ValueError, match="time_unit must be one of"):
+        to_unix_seconds([1], time_unit="m")
+
+
+moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
+offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(st.lists(moments, min_size=1, max_size=5), offsets, st.sampled_from(["T", " "]))
+def test_the_columns_expressions_agree_with_the_reading_of_single_strings(
+    values: list[datetime], offset: timezone, separator: str
+) -> None:
+    texts = [value.replace(tzinfo=offset).isoformat(separator) for value in values]
+    frame = pl.LazyFrame({"timestamp": texts, "order": range(len(texts))})
+    column = with_unix_seconds(nw.from_native(frame), None).collect()
+    expected = [
+        (value.replace(tzinfo=offset) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(seconds=1)
+        for value in values
+    ]
+    assert column["timestamp"].to_list() == expected
+    assert column["subsecond"].to_list() == [value.microsecond * 1000 for value in values]
+    assert to_unix_seconds(texts).tolist() == expected
+
+
+# Seconds up to 2**52, a hundred million years.
+@given(st.integers(-(2**61), 2**61), st.sampled_from([("ms", 10**3), ("us", 10**6), ("ns", 10**9)]))
+def test_seconds_and_what_they_leave_make_up_the_number(number: int, unit: tuple[str, int]) -> None:
+    frame = pl.LazyFrame({"timestamp": [number], "order": [0]})
+    row = with_unix_seconds(nw.from_native(frame), unit[0]).collect()
+    seconds, subsecond = row["timestamp"].item(), row["subsecond"].item()
+    assert seconds * 10**9 + subsecond == number * (10**9 // unit[1])
+    assert 0 <= subsecond < 10**9
+    assert to_unix_seconds([number], time_unit=unit[0]).tolist() == [seconds]
+
+
+@given(st.text(alphabet="0123456789-+:. TtZzé", max_size=30))
+def test_a_string_of_a_column_is_read_as_a_single_one_or_refused(text: str) -> None:
+    frame = pl.LazyFrame({"timestamp": [text], "order": [0]})
+    try:
+        column = with_unix_seconds(nw.from_native(frame), "s").collect()["timestamp"].to_list()
+    except ValueError:
+        return
+    assert to_unix_seconds([text], time_unit="s").tolist() == column

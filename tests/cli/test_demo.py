@@ -1,0 +1,76 @@
+"""The demo end to end, on a small shop of the test's own and with encoders that are functions."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoModel, pipeline
+
+from mmm4rec_hf.cli import demo, main
+from mmm4rec_hf.items import ItemEncoder
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Users who walk round a circle of 12 items: what comes next is certain."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    lines = ["user_id,item_id,rating,timestamp"]
+    for user in range(40):
+        lines += [f"u{user},{(user + step) % 12},5,{1_300_000_000 + 3600 * step}" for step in range(9)]
+    (folder / "interactions.csv").write_text("\n".join(lines) + "\n")
+    items = [{"item_id": n, "title": f"Thing number {n}"} for n in range(12)]
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+@pytest.fixture
+def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_text(texts: list[str]) -> np.ndarray:
+        return np.stack([np.random.default_rng(zlib.crc32(text.encode())).normal(size=8) for text in texts])
+
+    def of_pictures(pictures: list[Any]) -> np.ndarray:
+        return np.stack([np.asarray(picture.resize((2, 2)), dtype=float).ravel() / 255 for picture in pictures])
+
+    monkeypatch.setattr(demo, "load_encoder", lambda: ItemEncoder(text_encoder=of_text, image_encoder=of_pictures))
+
+
+@pytest.mark.slow
+def test_the_demo_learns_measures_saves_and_recommends(
+    shop: Path, without_downloads: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["demo", "--data", str(shop), "--output", str(output), "--epochs", "60", "--user", "u3"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((output / "results.json").read_text())
+    table = results["test"]
+    assert set(table) == {"popularity", "similar text", "MMM4Rec"}
+    # Every item is equally popular: the expectation of HR@10 over a random order of 12 is 10 / 12.
+    assert table["popularity"]["hr@10"] == pytest.approx(10 / 12, abs=0.1)
+    assert table["MMM4Rec"]["ndcg@10"] > 0.9
+    assert "ties by expectation" in results["protocol"] and "not masked" in printed
+    assert "user" in printed.lower() and "Thing number 11" in printed
+    assert not list(output.glob("*.partial"))
+
+    assert AutoModel.from_pretrained(output / "model").config.hidden_size == 64
+    recommend = pipeline("sequential-recommendation", model=str(output / "model"), device="cpu")
+    history = {"items": ["4", "5", "6", "7"], "timestamps": [1_300_000_000 + 3600 * n for n in range(4)]}
+    assert recommend(history, top_k=1)[0]["title"] == "Thing number 8"
+
+
+def test_wrong_use_is_said_in_one_line(
+    shop: Path, without_downloads: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--data", str(shop / "nowhere")]) == 1
+    assert main(["demo", "--data", str(shop), "--epochs", "0"]) == 1
+    assert main(["demo", "--data", str(shop), "--user", "nobody"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmm4rec: error:")]
+    assert len(errors) == 3
+    assert "interactions.csv is not there" in errors[0] and "--epochs" in errors[1] and "'nobody'" in errors[2]
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--epochs", "many"])
+    assert stopped.value.code == 2

@@ -1,0 +1,63 @@
+"""Renaming of published weights: a pure function of dictionaries."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf.conversion import config_from_published, from_published
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_published_name_becomes_a_weight_of_the_model(case: str) -> None:
+    published = torch.load(GOLDEN / case / "checkpoint.ckpt", weights_only=True)["model"]
+    config = config_from_published(json.loads((GOLDEN / case / "config.json").read_text()))
+    with torch.device("meta"):
+        names = set(MMM4RecForSequentialRecommendation(config).state_dict())
+    features = {"items.text_features", "items.image_features"}
+    assert set(from_published(published)) == names - features
+
+
+def test_values_are_passed_on_untouched_and_names_by_hand() -> None:
+    published = {
+        "text_adapter.0.weight": 1,
+        "encoder_ssd_layers.0.ssd.in_proj.weight": 2,
+        "decoder_ssd_layers.0.ssd.in_proj.weight": 3,
+        "encoder_ssd_layers.0.ssd.mlp4time_scale.3.bias": 4,
+        "decoder_ssd_layers.1.co_ssd.q_conv1d.weight": 5,
+        "decoder_ssd_layers.1.text_complex_weight.0.imag.bias": 6,
+        "decoder_ssd_layers.0.co_ssd.A_log": 7,
+        "fusion_factor": 8,
+    }
+    assert from_published(published) == {
+        "model.text_projection.weight": 1,
+        "model.encoder.layers.0.ssd.in_proj.weight": 2,
+        "model.encoder.layers.0.ssd.time_modulation.scale_out.bias": 4,
+        "model.encoder.layers.1.cross_ssd.query_conv.weight": 5,
+        "model.encoder.layers.1.fourier_filter.image_filter.imag.bias": 6,
+        "model.encoder.layers.0.cross_ssd.A_log": 7,
+        "items.fusion_factor": 8,
+    }
+
+
+def test_the_static_fusions_unused_scalar_is_left_out() -> None:
+    assert from_published({"fusion_factor": torch.tensor(1.0)}) == {}
+
+
+def test_unknown_names_are_all_listed() -> None:
+    with pytest.raises(ValueError, match="encoder_ssd_layers.0.ssd.extra, optimizer.weight"):
+        from_published({"optimizer.weight": 1, "encoder_ssd_layers.0.ssd.extra": 2, "text_adapter.0.bias": 3})
+
+
+def test_the_published_faults_are_switched_on() -> None:
+    published = json.loads((GOLDEN / "base_1layer" / "config.json").read_text())
+    config = config_from_published(published)
+    assert (config.time_mode, config.score_padding_item, config.cross_ssd_activation) == ("published", True, "silu")
+    assert config_from_published(published, time_mode="masked").time_mode == "masked"
+    other = json.loads((GOLDEN / "other_head_count" / "config.json").read_text())
+    assert config_from_published(other).cross_ssd_activation == "hardswish"

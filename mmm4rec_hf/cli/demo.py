@@ -145,11 +145,9 @@ def build_model(catalog: "ItemCatalog") -> "MMM4RecForSequentialRecommendation":
     """A small model with fresh weights and the catalogue's items."""
     from ..modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 
-    config = MMM4RecConfig(
-        text_feature_size=catalog.text_features.shape[1],
-        image_feature_size=catalog.image_features.shape[1],
-        **MODEL_OPTIONS,
-    )
+    text, image = catalog.text_features, catalog.image_features
+    assert text is not None and image is not None  # the demo's encoder makes both
+    config = MMM4RecConfig(text_feature_size=text.shape[1], image_feature_size=image.shape[1], **MODEL_OPTIONS)
     model = MMM4RecForSequentialRecommendation(config)
     model.set_items(catalog)
     return model
@@ -170,6 +168,7 @@ def train_and_evaluate(
     from ..evaluation.baselines import PopularityBaseline, TextSimilarityBaseline, evaluate_baseline
 
     popularity = PopularityBaseline().fit(sequences["validation"], len(catalog))
+    assert catalog.text_features is not None
     similar_text = TextSimilarityBaseline().fit(catalog.text_features)
     table = {
         "popularity": evaluate_baseline(popularity, sequences["test"]),
@@ -245,7 +244,7 @@ def recommend(folder: Path, sequences: "SequenceDatasets", catalog: "ItemCatalog
         "items": [sequences.item_ids[index - 1] for index in row["input_ids"]],
         "timestamps": row["timestamps"].tolist(),
     }
-    recommender = pipeline("sequential-recommendation", model=str(folder), device="cpu")
+    recommender = pipeline("sequential-recommendation", model=str(folder), device="cpu")  # type: ignore[call-overload]
     print(f"\nUser {user} has seen {len(history['items'])} of the items, most recently:")
     for item_id, stamp in list(zip(history["items"], history["timestamps"], strict=True))[-5:]:
         day = datetime.fromtimestamp(stamp, timezone.utc).date()

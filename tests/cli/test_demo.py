@@ -43,7 +43,7 @@ def test_the_demo_learns_measures_saves_and_recommends(
     shop: Path, without_downloads: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["demo", "--data", str(shop), "--output", str(output), "--epochs", "60", "--user", "u3"]
+    arguments = ["demo", "--data", str(shop), "--output", str(output), "--epochs", "40", "--user", "u3"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     results = json.loads((output / "results.json").read_text())

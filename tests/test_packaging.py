@@ -173,18 +173,3 @@ def test_the_modeling_files_import_siblings_in_the_one_form_that_travels(path: P
     text = path.read_text(encoding="utf-8")
     assert set(re.findall(r"^\s*from\s+\.(\S+)\s+import", text, re.MULTILINE)) == siblings
     assert not re.findall(r"^\s*import\s+\.", text, re.MULTILINE)
-
-
-def test_no_tracked_file_names_a_registry_host_or_a_path_of_one_machine():
-    unwanted = re.compile(
-        r"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|deb\.debian\.org|/work/(main|shared)|/root/|/opt/(pypi|wheels)"
-    )
-    found = []
-    for name in _tracked_files():
-        path = ROOT / name
-        if path.is_dir() or b"\0" in (content := path.read_bytes()):
-            continue
-        for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
-            if unwanted.search(line):
-                found.append(f"{name}:{number}: {line.strip()}")
-    assert found == []

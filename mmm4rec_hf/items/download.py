@@ -29,7 +29,7 @@ class PictureDownloader:
     """Fetches pictures; the same address is fetched once.
 
     Every connection, a redirect's too, is made to an address that was looked up and checked just before, so a name
-    cannot lead into the network that this process runs in. The environment's proxies are not used, for the same reason.
+    cannot lead into the network that this process runs in. Proxies are not used, for the same reason.
 
     Args:
         cache_dir (`str` or `os.PathLike`, *optional*):

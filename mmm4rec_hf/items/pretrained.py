@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -169,7 +170,8 @@ def load_joint(
             f"{name!r} is a {config.model_type} model, not a joint one of text and images (such as SigLIP or CLIP); "
             "give it as text_encoder= or image_encoder="
         )
-    model, _ = _load_model(name, revision, device)
+    model, missing = _load_model(name, revision, device)
+    _warn_of_missing(name, missing)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     image_processor = AutoImageProcessor.from_pretrained(name, revision=revision)
     return JointTextEncoder(model, tokenizer, name, dtype), JointImageEncoder(model, image_processor, name, dtype)
@@ -233,7 +235,9 @@ def _warn_of_missing(name: str, missing: list[str]) -> None:
 
 
 def _is_joint(config: PreTrainedConfig) -> bool:
-    return {"text_config", "vision_config"} <= set(config.sub_configs)
+    """Whether a model embeds texts and pictures side by side; one that reads pictures to write text does not."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    return {"text_config", "vision_config"} <= set(config.sub_configs) and "get_text_features" in dir(model_class)
 
 
 def _max_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:

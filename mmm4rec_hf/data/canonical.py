@@ -77,6 +77,8 @@ def _drop_rows_without_ids(frame: nw.LazyFrame, where: str) -> tuple[nw.LazyFram
     if statistics["rows_read"] == 0:
         raise ValueError(f"{where} holds no interactions")
     dropped = statistics["rows_without_user"] + statistics["rows_without_item"]
+    if dropped == statistics["rows_read"]:
+        raise ValueError(f"none of the {dropped} rows of {where} has both a user id and an item id")
     if not dropped:
         return frame, statistics
     logger.warning(

@@ -16,6 +16,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
 from .columns import LogColumns
 from .readers.files import RawLog
 from .sequence_datasets import SequenceDatasets, new_folder
@@ -51,6 +53,8 @@ def read_published(folder: Path) -> RawLog:
     for user, events in _sequences(source, len(users), len(items)):
         if len(events) > len(histories.get(user, ())):
             histories[user] = events
+    if not histories:
+        raise ValueError(f"{source} holds no events")
     lengths = [len(events) for events in histories.values()]
     flat = np.array([event for events in histories.values() for event in events], dtype=np.int64)  # [N, 2]
     frame = pl.LazyFrame(
@@ -97,7 +101,7 @@ def _ids(path: Path, first: int) -> list[str]:
     for number, (identifier, index) in _parsed(path, _is_id_line, "[id, index]"):
         if index in ids:
             raise ValueError(f"{path}, line {number}: index {index} was given to {ids[index]!r} before")
-        ids[index] = str(identifier)
+        ids[index] = canonical_id(identifier)
     if sorted(ids) != list(range(first, first + len(ids))):
         raise ValueError(f"{path}: the indices must count up from {first}")
     return [ids[index] for index in sorted(ids)]
@@ -132,7 +136,9 @@ def _is_index(value: Any) -> bool:
 
 
 def _is_id_line(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and _is_index(value[1])
+    if not isinstance(value, list) or len(value) != 2 or not _is_index(value[1]):
+        return False
+    return (isinstance(value[0], str) and value[0] != "") or _is_index(value[0])
 
 
 def _is_sequence_line(value: Any) -> bool:

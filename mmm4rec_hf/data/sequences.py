@@ -69,6 +69,10 @@ def prepare_sequences(
     """
     if not isinstance(data, Interactions):
         raise TypeError(f"data must be what load_interactions returns, got {type(data).__name__}; call it first")
+    if k_core < 0:
+        raise ValueError(f"k_core must be at least 0, got {k_core}; 0 and 1 keep all users and items")
+    if max_sequence_length is not None and max_sequence_length < 1:
+        raise ValueError(f"max_sequence_length must be at least 1, got {max_sequence_length}")
     if catalog is not None and item_ids is not None:
         raise ValueError("give either catalog or item_ids: a catalogue has its own item ids")
     if catalog is not None:

@@ -51,8 +51,9 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
 
 
 def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
-    """`number // divisor` in int64, exact for results below 2**52; Spark's own goes through floats, and for nanoseconds
-    is off by one at times.
+    """`number // divisor` in int64, exact for results below 2**52.
+
+    Spark's own division goes through floats, and is off by one at times for nanoseconds.
     """
     return ((number - number % divisor) / divisor).round().cast(nw.Int64)
 

@@ -1,0 +1,141 @@
+"""The same log on every engine: the same split, row for row."""
+
+import datetime
+import random
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
+
+random.seed(0)
+LOG = pl.DataFrame(
+    {
+        "user_id": [f"u{random.randrange(40)}" for _ in range(1500)],
+        "item_id": [random.choice(["a'b", "ü", "007", "7", *(f"i{n}" for n in range(40))]) for _ in range(1500)],
+        "timestamp": [1387670400 + random.randrange(500) for _ in range(1500)],
+        "rating": [random.choice([1.0, 5.0, None]) for _ in range(1500)],
+    }
+)
+LOG = pl.concat([LOG, LOG[:20]])
+TEMPORAL = {"split": "temporal", "valid_from": 1387670700, "test_from": 1387670800}
+ITEMS = [*sorted(set(LOG["item_id"]) - {"i3", "i4"}), "cold"]
+ARGUMENTS: list[Any] = [
+    pytest.param({}, id="defaults"),
+    pytest.param({"k_core": 25}, id="25-core"),
+    pytest.param(TEMPORAL, id="temporal"),
+    pytest.param({"item_ids": ITEMS}, id="catalogue"),
+    pytest.param(TEMPORAL | {"item_ids": ITEMS}, id="temporal-catalogue"),
+]
+
+
+def contents(prepared: SequenceDatasets) -> dict[str, Any]:
+    rows = {
+        split: [(r["input_ids"].tolist(), r["timestamps"].tolist(), r["labels"]) for r in prepared[split]]
+        for split in prepared
+    }
+    about = {"users": prepared.user_ids, "items": prepared.item_ids, "statistics": prepared.statistics}
+    return rows | about
+
+
+def expected(arguments: dict[str, Any], log: pl.DataFrame = LOG) -> dict[str, Any]:
+    return contents(prepare_sequences(load_interactions(log), **arguments))
+
+
+def spark_frame(spark: Any, log: pl.DataFrame, schema: str) -> Any:
+    return spark.createDataFrame(log.rows(), schema)
+
+
+SPARK_SCHEMA = "user_id string, item_id string, timestamp long, rating double"
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_pandas_gives_the_split_of_polars(arguments: dict[str, Any]) -> None:
+    assert contents(prepare_sequences(load_interactions(LOG.to_pandas()), **arguments)) == expected(arguments)
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_duckdb_gives_the_split_of_polars(arguments: dict[str, Any]) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.connect().from_arrow(LOG.to_arrow())
+    assert contents(prepare_sequences(load_interactions(relation), **arguments)) == expected(arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_spark_gives_the_split_of_polars(spark: Any, arguments: dict[str, Any]) -> None:
+    frame = spark_frame(spark, LOG, SPARK_SCHEMA)
+    assert contents(prepare_sequences(load_interactions(frame), **arguments)) == expected(arguments)
+
+
+@pytest.mark.slow
+def test_a_log_on_spark_is_never_collected(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyspark.sql.classic.dataframe import DataFrame
+
+    collected = []
+    for name in ("collect", "toPandas", "toArrow", "toLocalIterator"):
+        original = getattr(DataFrame, name)
+
+        def counting(self: Any, *args: Any, original: Any = original, **kwargs: Any) -> Any:
+            collected.append(self.count())
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(DataFrame, name, counting)
+    frame = spark_frame(spark, LOG, SPARK_SCHEMA)
+    prepared = prepare_sequences(load_interactions(frame))
+    assert prepared.statistics["events"] > 1000
+    # One-row aggregates, and the list of items.
+    assert max(collected) == len(prepared.item_ids)
+
+
+TIMES = [
+    ("timestamp_ntz", datetime.datetime(2013, 12, 22, 1, 2, 3, 400), None),
+    ("timestamp", datetime.datetime(2013, 12, 22, 1, 2, 3, tzinfo=datetime.timezone.utc), "UTC"),
+    ("string", "2013-12-22T01:02:03.0004Z", None),
+    ("string", "2013-12-22 02:02:03+01:00", None),
+    ("long", 1387674123, None),
+    ("double", 1387674123.0, None),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spark_type", "value", "zone"), TIMES, ids=lambda value: str(value).replace(" ", "_"))
+def test_every_type_of_time_is_one_second_on_every_engine(
+    spark: Any, spark_type: str, value: Any, zone: str | None
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [value]})
+    spark_log = spark.createDataFrame([("u", "a", value)], f"user_id string, item_id string, timestamp {spark_type}")
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone='America/New_York'")
+    for frame in (log, log.to_pandas(), connection.from_arrow(log.to_arrow()), spark_log):
+        loaded = load_interactions(frame).frame.collect("polars")
+        assert loaded["timestamp"].to_list() == [1387674123], type(frame)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:timestamps of")
+def test_nanoseconds_round_down_on_every_engine(spark: Any) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1387670400999999999]})
+    spark_log = spark_frame(spark, log, "user_id string, item_id string, timestamp long")
+    for frame in (log, duckdb.connect().from_arrow(log.to_arrow()), spark_log):
+        loaded = load_interactions(frame).frame.collect("polars")
+        assert loaded.select("timestamp", "subsecond").rows() == [(1387670400, 999999999)], type(frame)
+
+
+@pytest.mark.slow
+def test_wrong_logs_on_spark_are_refused_as_elsewhere(spark: Any) -> None:
+    times = spark.createDataFrame([("u", "a", "noon")], "user_id string, item_id string, timestamp string")
+    with pytest.raises(ValueError, match="timestamp 'noon' in row"):
+        load_interactions(times)
+    ids = spark.createDataFrame([(1.5, "a", 1)], "user_id double, item_id string, timestamp long")
+    with pytest.raises(TypeError, match="user_id column .* Float64"):
+        load_interactions(ids)
+
+
+def test_other_lazy_engines_are_refused_with_the_remedy() -> None:
+    ibis = pytest.importorskip("ibis", reason="ibis is not installed")
+    with pytest.raises(TypeError, match="polars, DuckDB or PySpark"):
+        load_interactions(ibis.memtable(LOG.to_arrow()))

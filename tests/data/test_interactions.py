@@ -1,0 +1,313 @@
+import bz2
+import gzip
+import json
+import logging
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from mmm4rec_hf.data import Interactions, load_interactions
+
+# Ids that integers, floats and sloppy parsers damage; the times are not in order.
+ROWS = [
+    ("007", "0001388703", 1387670430),
+    ("007", "1.0", 1387670400),
+    ("9007199254740993", "a,b", 1387670400),
+    ("9007199254740992", "é", 1387670461),
+]
+
+
+def rows_of(log: Interactions) -> list[tuple[str, str, int]]:
+    return log.frame.sort("order").select("user_id", "item_id", "timestamp").collect("polars").rows()
+
+
+def csv_text(separator: str = ",", header: str = "user_id,item_id,timestamp") -> str:
+    lines = [header.replace(",", separator)]
+    lines += [separator.join((user, f'"{item}"', str(time))) for user, item, time in ROWS]
+    return "\n".join(lines) + "\n"
+
+
+def json_text(**renamed: str) -> str:
+    names = [renamed.get(name, name) for name in ("user_id", "item_id", "timestamp")]
+    return "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.csv", csv_text().encode()),
+        ("bom.csv", b"\xef\xbb\xbf" + csv_text().encode()),
+        ("crlf.csv", csv_text().replace("\n", "\r\n").encode()),
+        ("semicolon.csv", csv_text(";").encode()),
+        ("log.tsv", csv_text("\t").encode()),
+        ("log.csv.gz", gzip.compress(csv_text().encode())),
+        ("log.csv.bz2", bz2.compress(csv_text().encode())),
+        ("log.csv.xz", lzma.compress(csv_text().encode())),
+        ("log.jsonl", json_text().encode()),
+        ("log.jsonl.gz", gzip.compress(json_text().encode())),
+        ("log.json", ("[" + json_text().replace("\n", ",") + "]").encode()),
+        ("aliases.csv", csv_text(header="userId,movieId,time").encode()),
+        ("aliases.jsonl", json_text(user_id="reviewerID", item_id="asin", timestamp="unixReviewTime").encode()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_of_every_kind_keep_ids_to_the_letter(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    log = load_interactions(tmp_path / name)
+    assert rows_of(log) == ROWS
+    assert log.statistics["rows_read"] == 4
+
+
+def test_parquet_and_frames_of_every_library_give_the_same_log(tmp_path: Path) -> None:
+    frame = pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row")
+    frame.write_parquet(tmp_path / "log.parquet")
+    datasets.Dataset.from_polars(frame).save_to_disk(str(tmp_path / "dataset"))
+    sources: list[Any] = [
+        tmp_path / "log.parquet",
+        tmp_path / "dataset",
+        frame,
+        frame.lazy(),
+        frame.to_arrow(),
+        frame.to_pandas(),
+        frame.to_pandas().astype(object),
+        datasets.Dataset.from_polars(frame),
+        frame.to_dicts(),
+        iter(frame.to_dicts()),
+    ]
+    for source in sources:
+        assert rows_of(load_interactions(source)) == ROWS, type(source)
+
+
+def test_integer_ids_of_any_size_are_kept() -> None:
+    large = [2**53 + 1, 2**53, 2**63 - 1]
+    frame = pl.DataFrame({"user": [1, 1, 1], "item": large, "time": [1, 2, 3]})
+    assert [item for _, item, _ in rows_of(load_interactions(frame))] == [str(item) for item in large]
+    beyond = pd.DataFrame({"user": [0, "0", 10**30], "item": ["a"] * 3, "time": [1, 2, 3]})
+    assert [user for user, _, _ in rows_of(load_interactions(beyond))] == ["0", "0", str(10**30)]
+
+
+def test_many_files_are_read_in_the_order_given_and_a_folder_by_name(tmp_path: Path) -> None:
+    for name, row in zip(("b.csv", "a.csv"), ("u,1,5", "u,2,5"), strict=True):
+        (tmp_path / name).write_text(f"user_id,item_id,timestamp\n{row}\n")
+    given = load_interactions([tmp_path / "b.csv", tmp_path / "a.csv"])
+    assert [item for _, item, _ in rows_of(given)] == ["1", "2"]
+    assert [item for _, item, _ in rows_of(load_interactions(tmp_path))] == ["2", "1"]
+
+
+def test_a_folder_with_items_beside_the_interactions_gives_the_interactions(tmp_path: Path) -> None:
+    (tmp_path / "interactions.csv").write_text(csv_text())
+    (tmp_path / "items.jsonl").write_text('{"item_id": "1.0"}\n')
+    assert rows_of(load_interactions(tmp_path)) == ROWS
+
+
+RATINGS = [("1", "10", 4.0, 978300760), ("2", "20", 3.0, 978302109)]
+
+
+def write_movielens_100k(folder: Path) -> None:
+    (folder / "u.data").write_text("".join(f"{u}\t{i}\t{r:.0f}\t{t}\n" for u, i, r, t in RATINGS))
+
+
+def write_movielens_1m(folder: Path) -> None:
+    (folder / "ratings.dat").write_text("".join(f"{u}::{i}::{r:.0f}::{t}\n" for u, i, r, t in RATINGS))
+    (folder / "movies.dat").write_bytes(b"1::\xe9::Drama\n")
+
+
+def write_movielens_latest(folder: Path) -> None:
+    lines = "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in RATINGS)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines)
+    for name in ("movies.csv", "tags.csv", "links.csv"):
+        (folder / name).write_text("movieId,title\n10,x\n")
+
+
+def write_recbole(folder: Path) -> None:
+    lines = "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in RATINGS)
+    (folder / "x.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + lines)
+    (folder / "x.item").write_text('item_id:token\ttitle:token_seq\n10\t"unclosed\n')
+
+
+def write_amazon_reviews_2018(folder: Path) -> None:
+    records = [
+        {"overall": r, "reviewerID": u, "asin": i, "unixReviewTime": t, "reviewTime": "09 1, 2016"}
+        for u, i, r, t in RATINGS
+    ]
+    lines = json.dumps(records[0]) + "\n" + repr(records[1]) + "\n"
+    (folder / "Luxury_Beauty_5.json.gz").write_bytes(gzip.compress(lines.encode()))
+
+
+def write_amazon_reviews_2023(folder: Path) -> None:
+    lines = [
+        json.dumps({"user_id": u, "asin": "variant", "parent_asin": i, "rating": r, "timestamp": t * 1000 + 7})
+        for u, i, r, t in RATINGS
+    ]
+    (folder / "All_Beauty.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_movielens_100k,
+        write_movielens_1m,
+        write_movielens_latest,
+        write_recbole,
+        write_amazon_reviews_2018,
+        pytest.param(write_amazon_reviews_2023, marks=pytest.mark.filterwarnings("ignore:timestamps of")),
+    ],
+    ids=lambda write: write.__name__,
+)
+def test_public_data_sets_are_known_by_their_files(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path)
+    log = load_interactions(tmp_path).frame.sort("order").collect("polars")
+    assert log.select("user_id", "item_id", "rating", "timestamp").rows() == RATINGS
+
+
+def test_the_ratings_only_csv_of_amazon_has_the_item_first_and_no_header(tmp_path: Path) -> None:
+    (tmp_path / "Luxury_Beauty.csv").write_text("B00004U9V2,A1Q6MUU0B2ZDQG,2.0,1276560000\n")
+    log = load_interactions(tmp_path / "Luxury_Beauty.csv", format="amazon-2018")
+    assert rows_of(log) == [("A1Q6MUU0B2ZDQG", "B00004U9V2", 1276560000)]
+    with pytest.raises(ValueError, match="no user_id column found.*first line is data"):
+        load_interactions(tmp_path / "Luxury_Beauty.csv")
+
+
+def test_two_candidates_for_a_column_are_refused_with_both_names_and_the_argument(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "asin": ["b"], "time": [1]})
+    with pytest.raises(ValueError, match="'item_id' and 'asin' .* item_column='item_id'"):
+        load_interactions(frame)
+    assert rows_of(load_interactions(frame, item_column="asin")) == [("u", "b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user_column": "who"}, "user_column='who' is no column .* it has 'user_id', 'item_id', 'time'"),
+        ({"order_column": "place"}, "order_column='place' is no column"),
+        ({"rating_column": "time"}, "'time' .* given for both timestamp and rating"),
+        ({"time_unit": "weeks"}, "time_unit must be one of 's', 'ms', 'us', 'ns', got 'weeks'"),
+        ({"format": "xml"}, "format must be one of"),
+        ({"format": "csv"}, "format='csv' is for files"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(columns: dict[str, str], message: str) -> None:
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "time": [1]})
+    with pytest.raises(ValueError, match=message):
+        load_interactions(frame, **columns)
+
+
+def test_ids_that_were_read_as_floats_are_refused() -> None:
+    with pytest.raises(TypeError, match="user_id column .* Float64"):
+        load_interactions(pl.DataFrame({"user_id": [1.0, None], "item_id": ["a", "b"], "time": [1, 2]}))
+
+
+def test_rows_without_ids_are_dropped_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pl.DataFrame({"user_id": ["u", None, "", "u"], "item_id": ["a", "b", None, ""], "timestamp": [1, 2, 3, 4]})
+    with caplog.at_level(logging.WARNING):
+        log = load_interactions(frame)
+    assert rows_of(log) == [("u", "a", 1)]
+    assert log.statistics == {"rows_read": 4, "rows_without_user": 2, "rows_without_item": 1}
+    assert "dropped 3 of 4 rows" in caplog.text
+
+
+def test_an_unreadable_time_is_refused_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,noon\n")
+    with pytest.raises(ValueError, match="timestamp 'noon' in row 1"):
+        load_interactions(tmp_path / "log.csv")
+
+
+def test_bad_lines_are_counted_with_their_numbers_and_nothing_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        json.dumps({"reviewerID": "u", "asin": "B1", "unixReviewTime": 1}).encode(),
+        b"{'reviewerID': 'u', 'asin': 'B2', 'unixReviewTime': 2}",
+        b"__import__('os').system('touch pwned')",
+        b"{'reviewerID': __import__('os').system('touch pwned')}",
+        b'{"reviewerID": "u", "asin"',
+        b"[1, 2]",
+        b"(" * 5000,
+        b'{"a":' * 5000,
+        "{'reviewerID': 'ü', 'asin': 'B3', 'unixReviewTime': 3}".encode("latin-1"),
+    ]
+    (tmp_path / "reviews.json").write_bytes(b"\n".join(lines))
+    with caplog.at_level(logging.WARNING):
+        log = load_interactions(tmp_path / "reviews.json")
+    assert rows_of(log) == [("u", "B1", 1), ("u", "B2", 2), ("ü", "B3", 3)]
+    assert log.statistics["bad_lines"] == 6
+    assert "dropped 6 lines that are no records: 3, 4, 5, 6, 7, 8" in caplog.text
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", b"", "empty.csv"),
+        ("header.csv", b"user_id,item_id,timestamp\n", "no interactions"),
+        ("ragged.csv", b"user_id,item_id,timestamp\nu,a,1,2\n", "ragged.csv cannot be read"),
+        ("one.csv", b"user_id\nu\n", "neither comma"),
+        ("mixed.csv", b"user_id,item_id;timestamp\nu,a;1\n", "comma and semicolon"),
+        ("cut.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 50)[:40], "cut.csv.gz cannot be read"),
+        ("plain.csv.gz", b"user_id,item_id,timestamp\n", "plain.csv.gz cannot be read"),
+        ("empty.jsonl", b"", "holds no records"),
+        ("list.json", b"[1, 2", "begins like a JSON array"),
+        ("text.parquet", b"user_id", "text.parquet cannot be read as Parquet"),
+        ("log.xlsx", b"PK", "log.xlsx is of no known kind"),
+        ("ratings.dat", b"1:2:3:4", "none of the 1 rows"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_wrong_files_are_refused_with_their_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_interactions(tmp_path / name)
+
+
+def test_sources_that_are_no_log_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        load_interactions(tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match="holds no file of a known kind"):
+        load_interactions(tmp_path)
+    with pytest.raises(ValueError, match="list of files is empty"):
+        load_interactions([])
+    with pytest.raises(TypeError, match="a log must be a path, a data frame"):
+        load_interactions(5)
+    with pytest.raises(TypeError, match="row 0 of the log is int"):
+        load_interactions([1])
+    with pytest.raises(TypeError, match="one dataset, got splits"):
+        load_interactions(datasets.DatasetDict({"train": datasets.Dataset.from_dict({"user": [1]})}))
+
+
+def test_files_of_several_kinds_in_a_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(csv_text())
+    (tmp_path / "b.jsonl").write_text(json_text())
+    with pytest.raises(ValueError, match="files of csv and jsonl; name the files"):
+        load_interactions(tmp_path)
+
+
+def test_latin_1_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "log.csv").write_bytes("user_id,item_id,timestamp\nü,a,1\n".encode("latin-1"))
+    with caplog.at_level(logging.WARNING):
+        assert rows_of(load_interactions(tmp_path / "log.csv")) == [("ü", "a", 1)]
+    assert "read as latin-1" in caplog.text
+
+
+@pytest.mark.parametrize("folder", ["movies_a", "movies_b", "beauty"])
+def test_real_folders_load_by_one_call(real_data: Path, folder: str) -> None:
+    rows = {"movies_a": 100_000, "movies_b": 16_382, "beauty": 16_826}
+    assert load_interactions(real_data / folder).statistics["rows_read"] == rows[folder]
+
+
+def test_arrow_dictionaries_and_large_strings_are_ids() -> None:
+    table = pa.table(
+        {
+            "user_id": pa.array(["u", "v"]).dictionary_encode(),
+            "item_id": pa.array(["a", "b"], pa.large_string()),
+            "timestamp": pa.array([1, 2], pa.int32()),
+        }
+    )
+    assert rows_of(load_interactions(table)) == [("u", "a", 1), ("v", "b", 2)]

@@ -1,0 +1,356 @@
+import logging
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmm4rec_hf.data import Interactions, SequenceDatasets, load_interactions, prepare_sequences
+
+Row = tuple[str, list[str], list[int], str]
+
+
+def log_of(rows: list[tuple[Any, ...]], **columns: Any) -> Interactions:
+    names = ["user_id", "item_id", "timestamp", "rating"][: len(rows[0])]
+    return load_interactions(pl.DataFrame(rows, schema=names, orient="row", strict=False), **columns)
+
+
+def rows_of(prepared: SequenceDatasets, split: str) -> list[Row]:
+    """A split in external ids: user, history, its times, target."""
+    names = dict(enumerate(prepared.item_ids, start=1))
+    return [
+        (user, [names[i] for i in row["input_ids"]], row["timestamps"].tolist(), names[row["labels"]])
+        for user, row in zip(prepared.user_ids_of(split), prepared[split], strict=True)
+    ]
+
+
+# Users in no order, times in no order, two ties, one duplicated row. Item x and user w leave the 2-core together:
+# x has two events, one of them w's, and w has two, one of them x's.
+HAND_MADE = [
+    ("v", "b", 50),
+    ("u", "d", 40),
+    ("u", "a", 10),
+    ("v", "a", 50),
+    ("u", "c", 30),
+    ("u", "b", 30),
+    ("w", "x", 5),
+    ("u", "a", 10),
+    ("v", "c", 20),
+    ("u", "a", 60),
+    ("v", "d", 70),
+    ("w", "y", 6),
+    ("v", "x", 80),
+]
+
+
+def test_a_hand_made_log_is_split_as_by_hand() -> None:
+    # u: a10 c30 b30 d40 a60, v: c20 b50 a50 d70, once y, w and x are out.
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
+    assert prepared.item_ids == ["a", "b", "c", "d"]
+    assert prepared.user_ids == ["u", "v"]
+    assert rows_of(prepared, "train") == [
+        ("u", ["a"], [10], "c"),
+        ("u", ["a", "c"], [10, 30], "b"),
+        ("v", ["c"], [20], "b"),
+    ]
+    assert rows_of(prepared, "validation") == [
+        ("u", ["a", "c", "b"], [10, 30, 30], "d"),
+        ("v", ["c", "b"], [20, 50], "a"),
+    ]
+    assert rows_of(prepared, "test") == [
+        ("u", ["a", "c", "b", "d"], [10, 30, 30, 40], "a"),
+        ("v", ["c", "b", "a"], [20, 50, 50], "d"),
+    ]
+    assert prepared.statistics == {
+        "rows_read": 13,
+        "rows_without_user": 0,
+        "rows_without_item": 0,
+        "duplicated_rows": 1,
+        "rows_below_k_core": 3,
+        "events": 9,
+        "users": 2,
+        "items": 4,
+        "train_rows": 3,
+        "validation_rows": 2,
+        "test_rows": 2,
+    }
+    assert prepared.events["item"][:5] == [1, 3, 2, 4, 1]
+    assert prepared.events["timestamp"][:5] == [10, 30, 30, 40, 60]
+
+
+def test_times_are_kept_to_the_second() -> None:
+    # In float32 both times are 1387670400.
+    prepared = prepare_sequences(log_of([("u", "b", 1387670430), ("u", "a", 1387670400)]), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["a"], [1387670400], "b")]
+    assert np.diff(prepared.events["timestamp"]).tolist() == [30]
+
+
+def test_an_unsorted_log_is_sorted_by_time() -> None:
+    prepared = prepare_sequences(log_of([("u", "1", 30), ("u", "2", 10), ("u", "3", 20)]), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["2", "3"], [10, 20], "1")]
+
+
+def test_events_of_the_same_time_keep_the_order_of_the_log() -> None:
+    rows = [("u", 9, 10), ("u", 3, 10), ("u", 7, 10)]
+    assert rows_of(prepare_sequences(log_of(rows), k_core=1), "test") == [("u", ["9", "3"], [10, 10], "7")]
+    placed = pl.DataFrame([(*row, place) for row, place in zip(rows, (3, 1, 2), strict=True)], orient="row")
+    placed.columns = ["user_id", "item_id", "timestamp", "place"]
+    prepared = prepare_sequences(load_interactions(placed, order_column="place"), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["3", "7"], [10, 10], "9")]
+
+
+def test_a_finer_clock_orders_the_events_of_one_second() -> None:
+    rows = [("u", "late", 1387670400900), ("u", "early", 1387670400100)]
+    prepared = prepare_sequences(log_of(rows, time_unit="ms"), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["early"], [1387670400], "late")]
+
+
+def test_all_forms_of_time_give_one_split() -> None:
+    forms = [
+        [1387670400, 1387670430],
+        [1387670400.0, 1387670430.0],
+        ["1387670400", "1387670430"],
+        ["2013-12-22T00:00:00Z", "2013-12-22T00:00:30Z"],
+        [np.datetime64("2013-12-22T00:00:00", "us").item(), np.datetime64("2013-12-22T00:00:30", "us").item()],
+    ]
+    for times in forms:
+        prepared = prepare_sequences(log_of([("u", "a", times[1]), ("u", "b", times[0])]), k_core=1)
+        assert rows_of(prepared, "test") == [("u", ["b"], [1387670400], "a")], times
+
+
+def test_duplicated_rows_are_dropped_and_repeats_at_other_times_kept(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        prepared = prepare_sequences(log_of([("u", 1, 10), ("u", 1, 10), ("u", 1, 20)]), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["1"], [10], "1")]
+    assert prepared.statistics["duplicated_rows"] == 1
+    assert "dropped 1 of 3 rows: duplicated_rows" in caplog.text
+    # Another rating is another row, as in the published preparation.
+    rated = prepare_sequences(log_of([("u", 1, 10, 4.0), ("u", 1, 10, 5.0)]), k_core=1)
+    assert rated.statistics["duplicated_rows"] == 0
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2], ["0", "1", "2"]])
+def test_an_external_id_of_zero_is_an_item_like_others(ids: list[Any]) -> None:
+    prepared = prepare_sequences(log_of([("0", item, time) for time, item in enumerate(ids)]), k_core=1)
+    assert prepared.item_ids == ["0", "1", "2"]
+    assert prepared["test"][0]["input_ids"].tolist() == [1, 2]
+    assert rows_of(prepared, "test") == [("0", ["0", "1"], [0, 1], "2")]
+
+
+@pytest.mark.parametrize("ids", [[2**53 + 1, 2**53], ["0001388703", "1388703"], ["1.0", "1"], ["007", "7"]])
+def test_ids_that_look_alike_stay_apart(ids: list[Any]) -> None:
+    prepared = prepare_sequences(log_of([(user, item, 1) for user in ids for item in ids]), k_core=1)
+    assert sorted(prepared.item_ids) == sorted(prepared.user_ids) == sorted(map(str, ids))
+
+
+def test_a_repeated_item_stays_the_target_of_its_row() -> None:
+    prepared = prepare_sequences(log_of([("u", 1, 1), ("u", 2, 2), ("u", 1, 3)]), k_core=1)
+    assert rows_of(prepared, "test") == [("u", ["1", "2"], [1, 2], "1")]
+
+
+def test_users_with_few_events_have_rows_only_where_a_history_is_left() -> None:
+    rows = [(f"u{n}", f"i{k}", k) for n in range(1, 5) for k in range(n)]
+    prepared = prepare_sequences(log_of(rows), k_core=1)
+    assert [user for user, *_ in rows_of(prepared, "test")] == ["u2", "u3", "u4"]
+    assert [user for user, *_ in rows_of(prepared, "validation")] == ["u3", "u4"]
+    assert [user for user, *_ in rows_of(prepared, "train")] == ["u4"]
+    assert prepared.statistics["users"] == 4
+
+
+def test_a_temporal_split_has_nothing_of_after_the_cut_in_earlier_rows() -> None:
+    rows = [
+        *[("u", item, time) for item, time in (("a", 10), ("b", 20), ("a", 100), ("new", 110), ("b", 200))],
+        *[("v", item, time) for item, time in (("b", 15), ("a", 25), ("a", 99))],
+        *[("late", item, time) for item, time in (("a", 150), ("b", 250))],
+    ]
+    prepared = prepare_sequences(log_of(rows), k_core=2, split="temporal", valid_from=100, test_from=200)
+    # "new" is first seen after the cut; "late" has no event before it, and its first one has no history.
+    assert prepared.item_ids == ["a", "b"]
+    assert rows_of(prepared, "train") == [
+        ("u", ["a"], [10], "b"),
+        ("v", ["b"], [15], "a"),
+        ("v", ["b", "a"], [15, 25], "a"),
+    ]
+    assert rows_of(prepared, "validation") == [("u", ["a", "b"], [10, 20], "a")]
+    assert rows_of(prepared, "test") == [
+        ("late", ["a"], [150], "b"),
+        ("u", ["a", "b", "a"], [10, 20, 100], "b"),
+    ]
+    assert prepared.statistics["rows_of_items_unseen_before_cut"] == 1
+
+
+def test_events_after_the_cut_do_not_help_into_the_k_core() -> None:
+    rows = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3), ("v", "b", 4), ("w", "a", 5), ("w", "c", 6), ("w", "c", 100)]
+    prepared = prepare_sequences(log_of(rows), k_core=2, split="temporal", valid_from=50, test_from=60)
+    assert [user for user, *_ in rows_of(prepared, "train")] == ["u", "v"]
+    assert prepared.item_ids == ["a", "b"]
+
+
+def test_a_catalogue_gives_the_indices_and_keeps_items_without_events() -> None:
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "z", 3), ("u", "a", 4)]
+    prepared = prepare_sequences(log_of(rows), k_core=1, item_ids=["c", "b", "a"])
+    assert prepared.item_ids == ["c", "b", "a"]
+    assert prepared["test"][0]["input_ids"].tolist() == [3, 2]
+    assert prepared["test"][0]["labels"] == 3
+    assert prepared.statistics["rows_outside_catalog"] == 1
+    later = [("u", "a", 1), ("u", "b", 2), ("u", "c", 100)]
+    cold = prepare_sequences(
+        log_of(later), k_core=1, item_ids=["a", "b", "c"], split="temporal", valid_from=50, test_from=200
+    )
+    assert rows_of(cold, "validation") == [("u", ["a", "b"], [1, 2], "c")]
+
+
+def test_aligned_datasets_hold_the_same_events_in_other_indices(tmp_path: Path) -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2, max_sequence_length=2)
+    aligned = prepared.align(["d", "extra", "c", "b", "a"])
+    for split in prepared:
+        assert rows_of(aligned, split) == rows_of(prepared, split)
+    assert aligned["test"]["labels"] == [5, 1]
+    assert aligned.max_sequence_length == 2
+    assert prepared.align(prepared.item_ids) is prepared
+    with pytest.raises(ValueError, match="1 items with events .* 'd'"):
+        prepared.align(["a", "b", "c"])
+    with pytest.raises(ValueError, match="'a' stands twice"):
+        prepared.align(["a", "a"])
+
+
+def test_what_was_saved_is_loaded_memory_mapped_and_equal(tmp_path: Path) -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2, max_sequence_length=3)
+    prepared.save_to_disk(tmp_path / "a")
+    direct = prepare_sequences(log_of(HAND_MADE), k_core=2, max_sequence_length=3, output_dir=tmp_path / "b")
+    for loaded in (SequenceDatasets.load_from_disk(tmp_path / "a"), direct):
+        assert isinstance(loaded, SequenceDatasets)
+        assert loaded.item_ids == prepared.item_ids
+        assert loaded.user_ids == prepared.user_ids
+        assert loaded.statistics == prepared.statistics
+        assert loaded.max_sequence_length == 3
+        assert loaded.events.cache_files
+        for split in prepared:
+            assert rows_of(loaded, split) == rows_of(prepared, split)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_saving_replaces_datasets_and_nothing_else(tmp_path: Path) -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
+    prepared.save_to_disk(tmp_path / "a")
+    prepared.save_to_disk(tmp_path / "a")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="holds something else"):
+        prepared.save_to_disk(tmp_path / "mine")
+    with pytest.raises(ValueError, match="holds no sequence datasets"):
+        SequenceDatasets.load_from_disk(tmp_path / "mine")
+    with pytest.raises(FileNotFoundError):
+        SequenceDatasets.load_from_disk(tmp_path / "absent")
+
+
+def test_a_failure_leaves_no_half_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lower k_core"):
+        prepare_sequences(log_of(HAND_MADE), k_core=9, output_dir=tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_selected_and_shuffled_rows_know_their_users() -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
+    shuffled = prepared["train"].select([2, 0])
+    assert prepared.user_ids_of(shuffled) == ["v", "u"]
+    assert [row["input_ids"].tolist() for row in shuffled] == [[3], [1]]
+
+
+def test_rows_survive_pickling_and_hold_no_prefixes(tmp_path: Path) -> None:
+    length = 10_000
+    rows = [("u", item % 50, item) for item in range(length)]
+    prepared = prepare_sequences(log_of(rows), output_dir=tmp_path / "long", max_sequence_length=20)
+    assert len(prepared["train"]) == length - 3
+    assert prepared["train"][-1]["timestamps"].tolist() == list(range(length - 23, length - 3))
+    stored = sum(file.stat().st_size for file in (tmp_path / "long").rglob("*.arrow"))
+    # 12 bytes an event, 24 bytes a row; the prefixes would be half a gigabyte.
+    assert stored < 60 * length
+    copy = pickle.loads(pickle.dumps(prepared["train"]))
+    assert len(pickle.dumps(prepared["train"])) < 100_000
+    assert copy[5]["input_ids"].tolist() == prepared["train"][5]["input_ids"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "random"}, "split must be 'leave_one_out' or 'temporal', got 'random'"),
+        ({"split": "temporal"}, "needs valid_from= and test_from="),
+        ({"split": "temporal", "valid_from": 20, "test_from": 10}, "valid_from must be before test_from"),
+        ({"split": "temporal", "valid_from": 1, "test_from": 2}, "before valid_from"),
+        ({"valid_from": 10}, 'belong to split="temporal"'),
+        ({"k_core": 100}, "100 events each; lower k_core"),
+        ({"item_ids": ["nothing"]}, "none of the log's items is among the 1 item ids"),
+        ({"item_ids": []}, "item_ids is empty"),
+        ({"max_sequence_length": 0}, "max_sequence_length must be at least 1"),
+        ({"k_core": -1}, "k_core must be at least 0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare_sequences(log_of(HAND_MADE), **arguments)
+
+
+def test_a_raw_frame_is_refused_with_the_remedy() -> None:
+    with pytest.raises(TypeError, match="load_interactions"):
+        prepare_sequences(pl.DataFrame())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("folder", "events", "users", "items"),
+    [("movies_a", 99_287, 943, 1_349), ("movies_b", 14_152, 426, 762), ("beauty", 14_621, 1_404, 680)],
+)
+def test_real_logs_have_the_known_5_cores(real_data: Path, folder: str, events: int, users: int, items: int) -> None:
+    prepared = prepare_sequences(load_interactions(real_data / folder))
+    statistics = prepared.statistics
+    assert (statistics["events"], statistics["users"], statistics["items"]) == (events, users, items)
+    assert len(prepared["test"]) == len(prepared["validation"]) == users
+    assert len(prepared["train"]) == events - 3 * users
+
+
+def naive_rows(log: list[tuple[str, str, int]], k: int) -> dict[str, set[tuple[Any, ...]]]:
+    """The published split in plain Python."""
+    kept = list(dict.fromkeys(log))
+    while True:
+        users, items = Counter(user for user, *_ in kept), Counter(item for _, item, _ in kept)
+        left = [(user, item, time) for user, item, time in kept if users[user] >= k and items[item] >= k]
+        if len(left) == len(kept):
+            break
+        kept = left
+    splits: dict[str, set[tuple[Any, ...]]] = {"train": set(), "validation": set(), "test": set()}
+    for user in {user for user, *_ in kept}:
+        events = sorted(((item, time) for owner, item, time in kept if owner == user), key=lambda event: event[1])
+        for end in range(1, len(events)):
+            split = {len(events) - 1: "test", len(events) - 2: "validation"}.get(end, "train")
+            splits[split].add((user, tuple(events[:end]), events[end][0]))
+    return splits
+
+
+events = st.tuples(st.sampled_from("uvwxy"), st.sampled_from("abcdef"), st.integers(0, 6))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(events, min_size=1, max_size=60), st.integers(1, 4))
+def test_the_split_equals_the_one_in_plain_python(log: list[tuple[str, str, int]], k: int) -> None:
+    expected = naive_rows(log, k)
+    if not any(user for split in expected.values() for user in split):
+        return
+    prepared = prepare_sequences(log_of(log), k_core=k)
+    for split in prepared:
+        rows = rows_of(prepared, split)
+        found = {(user, tuple(zip(items, times, strict=True)), target) for user, items, times, target in rows}
+        assert found == expected[split]
+        assert len(rows) == len(found)
+
+
+def test_the_datasets_are_a_dataset_dict() -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
+    assert isinstance(prepared, datasets.DatasetDict)
+    assert list(prepared) == ["train", "validation", "test"]
+    assert prepared["train"].column_names == ["input_ids", "labels"]

@@ -1,4 +1,4 @@
-"""Tiny models with real tokenizers and image processors, saved as users would find them, and pictures of every kind."""
+"""Tiny models with real tokenizers and image processors, saved as users find them, and pictures of every kind."""
 
 import io
 import json

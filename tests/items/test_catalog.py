@@ -1,0 +1,210 @@
+"""Catalogues: features are keyed by item id, made once, kept on disk, and refused where they are broken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.recbole import read_recbole_items
+
+ITEMS = [
+    {"item_id": "007", "title": "abc", "brand": "x"},
+    {"item_id": 7, "title": "abcdef"},
+    {"item_id": "z", "description": "a b"},
+    {"item_id": "mute"},
+]
+
+
+def letters(texts: list[str]) -> np.ndarray:
+    """A text's length and how often it holds an `a`: vectors that can be told by hand."""
+    return np.array([[len(text), text.count("a")] for text in texts], dtype=float)
+
+
+def mean_colour(pictures: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(picture, dtype=float).mean(axis=(0, 1)) for picture in pictures])
+
+
+@pytest.fixture
+def encoder() -> ItemEncoder:
+    return ItemEncoder(text_encoder=letters, image_encoder=mean_colour)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    Image.new("RGB", (4, 3), (10, 20, 30)).save(tmp_path / "dark.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    records = [dict(item) for item in ITEMS]
+    records[1]["image"], records[2]["image"] = "dark.png", "broken.jpg"
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return tmp_path
+
+
+def test_texts_follow_the_published_template_and_missing_ones_are_marked(shop: Path, encoder: ItemEncoder) -> None:
+    catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder)
+    assert catalog.item_ids == ["007", "7", "z", "mute"]
+    texts = ["Title: abc ; Brand: x ;", "Title: abcdef ;", "Description: a b ;", ""]
+    np.testing.assert_array_equal(catalog.text_features, letters(texts))
+    assert catalog.text_mask.tolist() == [True, True, True, False]
+
+
+def test_missing_and_broken_pictures_are_white_ones_marked_and_counted(
+    shop: Path, encoder: ItemEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder, shop / "features")
+    np.testing.assert_allclose(catalog.image_features, [[255] * 3, [10, 20, 30], [255] * 3, [255] * 3])
+    assert catalog.image_mask.tolist() == [False, True, False, False]
+    assert any("1 of 4 pictures cannot be used" in record.getMessage() for record in caplog.records)
+    zeros = ItemEncoder(text_encoder=letters, image_encoder=mean_colour, missing="zeros")
+    catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(zeros)
+    np.testing.assert_allclose(catalog.image_features, [[0] * 3, [10, 20, 30], [0] * 3, [0] * 3])
+
+
+def test_a_second_run_encodes_nothing_and_a_changed_item_its_own_shard(shop: Path) -> None:
+    seen: list[str] = []
+
+    def counting(texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return letters(texts)
+
+    encoder = ItemEncoder(text_encoder=counting)
+    catalog = ItemCatalog.from_items(shop / "items.jsonl")
+    first = catalog.encode(encoder, shop / "features", shard_size=2)
+    calls = len(seen)
+    again = catalog.encode(encoder, shop / "features", shard_size=2)
+    assert len(seen) == calls
+    np.testing.assert_array_equal(first.text_features, again.text_features)
+    catalog.records[3]["title"] = "new"
+    changed = catalog.encode(encoder, shop / "features", shard_size=2)
+    assert set(seen[calls:]) == {"Title: new ;", "Description: a b ;"}
+    np.testing.assert_array_equal(changed.text_features[3], letters(["Title: new ;"])[0])
+
+
+def test_another_encoders_features_are_not_mixed_in(shop: Path, encoder: ItemEncoder) -> None:
+    catalog = ItemCatalog.from_items(shop / "items.jsonl")
+    catalog.encode(encoder, shop / "features")
+    other = ItemEncoder(text_encoder=letters, image_encoder=mean_colour, text_fields=("title",))
+    with pytest.raises(ValueError, match="another encoder.*fields"):
+        catalog.encode(other, shop / "features")
+    replaced = catalog.encode(other, shop / "features", overwrite=True)
+    np.testing.assert_array_equal(replaced.text_features[0], letters(["Title: abc ;"])[0])
+
+
+def test_a_selection_keeps_features_with_their_items(shop: Path, encoder: ItemEncoder) -> None:
+    catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder)
+    chosen = catalog.select(["z", "007"])
+    assert chosen.item_ids == ["z", "007"] and chosen.titles == [None, "abc"]
+    np.testing.assert_array_equal(chosen.text_features, catalog.text_features[[2, 0]])
+    np.testing.assert_array_equal(chosen.image_mask, catalog.image_mask[[2, 0]])
+    with pytest.raises(ValueError, match="'nowhere'"):
+        catalog.select(["nowhere"])
+
+
+def test_added_items_are_encoded_alike_and_removed_ones_leave(shop: Path, encoder: ItemEncoder) -> None:
+    catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder)
+    catalog.add_items([{"item_id": "new", "title": "aaa"}])
+    assert catalog.item_ids[-1] == "new"
+    np.testing.assert_array_equal(catalog.text_features[-1], letters(["Title: aaa ;"])[0])
+    catalog.remove_items(["7", "mute"])
+    assert catalog.item_ids == ["007", "z", "new"] and len(catalog.image_features) == 3
+    with pytest.raises(ValueError, match="'z'"):
+        catalog.add_items([{"item_id": "z", "title": "twice"}])
+
+
+def test_a_saved_catalogue_loads_equal(shop: Path, encoder: ItemEncoder, tmp_path: Path) -> None:
+    catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder)
+    catalog.save_pretrained(tmp_path / "saved")
+    loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
+    assert loaded.item_ids == catalog.item_ids and loaded.titles == catalog.titles
+    assert loaded.feature_info == catalog.feature_info
+    for name in ("text_features", "image_features", "text_mask", "image_mask"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(catalog, name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"item_ids": ["a", "a"]}, "'a' stands more than once"),
+        ({"item_ids": [1, "1"]}, "'1' stands more than once"),
+        ({"item_ids": ["a", "b"], "text_features": [[1.0], [float("nan")]]}, "'b'"),
+        ({"item_ids": ["a", "b"], "image_features": [[1.0]]}, "1.*2|2.*1"),
+        ({"item_ids": ["a"], "records": []}, "1 item ids and 0 records"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ItemCatalog(**arguments)
+
+
+def test_a_text_has_the_same_vector_alone_and_beside_a_long_one(
+    text_model: Path, sentence_model: Path, clip_model: Path
+) -> None:
+    for encoder in (
+        ItemEncoder(text_encoder=text_model),
+        ItemEncoder(text_encoder=sentence_model),
+        ItemEncoder(clip_model),
+    ):
+        alone, _ = encoder.encode_texts(["a"])
+        beside, _ = encoder.encode_texts(["a", "a " + "b c d " * 100, "zz"])
+        np.testing.assert_allclose(alone[0], beside[0], atol=1e-5)
+        assert np.abs(beside[0] - beside[2]).max() > 1e-3
+
+
+def test_sentence_vectors_are_the_normalised_mean_over_the_texts_own_tokens(sentence_model: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(sentence_model), AutoModel.from_pretrained(sentence_model).eval()
+    inputs = tokenizer("abc", return_tensors="pt")
+    with torch.no_grad():
+        mean = model(**inputs).last_hidden_state[0].mean(0)
+    expected = (mean / mean.norm()).numpy()
+    np.testing.assert_allclose(
+        ItemEncoder(text_encoder=sentence_model).encode_texts(["abc"])[0][0], expected, atol=1e-5
+    )
+
+
+def test_encoding_switches_dropout_off_and_back() -> None:
+    import torch
+
+    class Noisy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, texts: list[str]) -> torch.Tensor:
+            return self.dropout(torch.ones(len(texts), 50))
+
+    module = Noisy().train()
+    features, _ = ItemEncoder(text_encoder=module).encode_texts(["a", "b"])
+    assert (features == 1).all() and module.training and module.dropout.training
+
+
+def test_recbole_items_become_records(tmp_path: Path) -> None:
+    path = tmp_path / "shop.item"
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    path.write_text(header + "1\tToy Story\t1995\tAnimation Children's\n2\tunknown\t\tunknown\n", encoding="utf-8")
+    assert read_recbole_items(path) == [
+        {"item_id": "1", "title": "Toy Story (1995)", "genres": ["Animation", "Children's"]},
+        {"item_id": "2", "title": "unknown", "release_year": "", "genres": ["unknown"]},
+    ]
+    path.write_text(header + "1\tToy Story\n")
+    with pytest.raises(ValueError, match="line 2: 2 columns, the header has 4"):
+        read_recbole_items(path)
+    path.write_text("item\ttitle\n1\tx\n")
+    with pytest.raises(ValueError, match="no atomic item file"):
+        read_recbole_items(path)
+
+
+def test_the_shared_folders_load_by_one_call_each(real_data: Path) -> None:
+    counts = {"movies_a": (1682, 1663), "movies_b": (1702, 1702), "beauty": (842, 0), "fashion_items": (600, 600)}
+    for name, (items, pictures) in counts.items():
+        catalog = ItemCatalog.from_items(real_data / name)
+        assert len(catalog) == items
+        assert sum("image" in record for record in catalog.records) == pictures
+    assert "0153115021" in ItemCatalog.from_items(real_data / "fashion_items").item_ids

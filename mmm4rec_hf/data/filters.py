@@ -25,7 +25,8 @@ def keep_items(log: nw.LazyFrame, item_ids: Sequence[str]) -> nw.LazyFrame:
 def k_core(log: nw.LazyFrame, k: int) -> nw.LazyFrame:
     """The largest part of a log in which every user and every item has at least `k` events.
 
-    Only the ids that are still in are kept between rounds, not the log; the log is read twice a round.
+    The events of all users and items are counted once. A round takes out the ids below `k` and corrects the counts of
+    those that shared events with them, so that it costs a look at the log for a few ids, whatever its size.
 
     Args:
         log (`nw.LazyFrame`): Has the columns `user_id` and `item_id`.
@@ -33,17 +34,29 @@ def k_core(log: nw.LazyFrame, k: int) -> nw.LazyFrame:
     """
     if k <= 1:
         return log
-    items = _frequent(log, "item_id", k)
-    sizes = (-1, -1)
+    counts = {
+        name: engines.keep(log.group_by(name).agg(events=nw.len().cast(nw.Int64))) for name in ("user_id", "item_id")
+    }
     for number in itertools.count(1):
-        users = _frequent(log.join(items, on="item_id", how="semi"), "user_id", k)
-        previous, sizes = sizes, (engines.count(users), engines.count(items))
-        logger.info("%d-core, round %d: %d users and %d items", k, number, *sizes)
-        if sizes == previous:
+        dropped = {}
+        for name, other in (("item_id", "user_id"), ("user_id", "item_id")):
+            below = engines.keep(counts[name].filter(nw.col("events") < k).select(name))
+            dropped[name] = engines.count(below)
+            if dropped[name]:
+                counts[name] = engines.keep(counts[name].filter(nw.col("events") >= k))
+                counts[other] = engines.keep(_without_events_of(log, below, name, counts[other], other))
+        logger.info("%d-core, round %d: dropped %d items and %d users", k, number, *dropped.values())
+        if not any(dropped.values()):
             break
-        items = _frequent(log.join(users, on="user_id", how="semi"), "item_id", k)
-    return log.join(items, on="item_id", how="semi").join(users, on="user_id", how="semi")
+    for name, left in counts.items():
+        log = log.join(left.select(name), on=name, how="semi")
+    return log
 
 
-def _frequent(log: nw.LazyFrame, name: str, k: int) -> nw.LazyFrame:
-    return engines.keep(log.group_by(name).agg(events=nw.len()).filter(nw.col("events") >= k).select(name))
+def _without_events_of(
+    log: nw.LazyFrame, gone: nw.LazyFrame, name: str, counts: nw.LazyFrame, other: str
+) -> nw.LazyFrame:
+    """The counts of the `other` ids once the ids `gone` of column `name` are out."""
+    lost = log.join(gone, on=name, how="semi").group_by(other).agg(lost=nw.len().cast(nw.Int64))
+    left = nw.col("events") - nw.col("lost").fill_null(0)
+    return counts.join(lost, on=other, how="left").select(other, events=left)

@@ -19,7 +19,7 @@ _INT64 = np.iinfo(np.int64)
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 _ISO_8601 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d{1,12})?(?: ?([Zz]|[+-]\d{2})(?::?(\d{2}))?)?)?",
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d{1,12})?(?: ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?))?)?",
     re.ASCII,
 )
 
@@ -28,9 +28,9 @@ def to_unix_seconds(values: Iterable[Any], time_unit: str | None = None) -> np.n
     """Unix seconds of a column or batch of points in time, by integer arithmetic alone.
 
     Args:
-        values (`Iterable`, shape `[n]`): Integers; floats that are whole numbers below 2**53; strings, of digits or in
-            ISO 8601 form, with `Z` or an offset or neither; `datetime`, `date`, `numpy.datetime64` or
-            `pandas.Timestamp`. Dates without an offset are UTC.
+        values (`Iterable`, shape `[n]`): Integers; floats that are whole numbers and of full precision (float64 below
+            2**53); strings, of digits or in ISO 8601 form, with `Z` or an offset or neither; `datetime`, `date`,
+            `numpy.datetime64` or `pandas.Timestamp`. Dates without an offset are UTC.
         time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`, the unit of the numbers. By default one unit is
             read off the magnitude of all numbers together, with a warning where it is not seconds.
 
@@ -123,7 +123,9 @@ def _parse(value: Any, row: int) -> tuple[int, bool]:
     if isinstance(value, Integral):
         return int(value), True
     if isinstance(value, Real):
-        return _whole_number(float(value), row), True
+        # float32 holds whole numbers up to 2**24 only: 1387670430 has become 1387670400 in it.
+        digits = np.finfo(type(value)).nmant + 1 if isinstance(value, np.floating) else 53
+        return _whole_number(float(value), row, digits), True
     if isinstance(value, str):
         return _parse_string(value, row)
     if isinstance(value, np.datetime64):
@@ -137,12 +139,12 @@ def _parse(value: Any, row: int) -> tuple[int, bool]:
     )
 
 
-def _whole_number(value: float, row: int) -> int:
+def _whole_number(value: float, row: int, digits: int = 53) -> int:
     if not value.is_integer():
         raise ValueError(f"timestamp {value!r} in row {row} is no whole number; round it, or give a finer unit")
-    if abs(value) >= 2**53:
+    if abs(value) >= 2**digits:
         raise ValueError(
-            f"timestamp {value!r} in row {row} is a float that may have lost digits (2**53 and above); read the "
+            f"timestamp {value!r} in row {row} is a float that may have lost digits (2**{digits} and above); read the "
             "column as integers"
         )
     return int(value)
@@ -161,9 +163,8 @@ def _parse_string(value: str, row: int) -> tuple[int, bool]:
         if match is None:
             raise ValueError("expected YYYY-MM-DD, with HH:MM[:SS] and Z or an offset where known")
         day, clock, second, hours, minutes = match.groups()
-        offset = "+00" if hours is None or hours in "Zz" else hours
         # Spelled out, because Python 3.10 reads neither Z nor other short forms; fractions are rounded away anyway.
-        text = f"{day}T{clock or '00:00'}{second or ':00'}{offset}:{minutes or '00'}"
+        text = f"{day}T{clock or '00:00'}{second or ':00'}{hours or '+00'}:{minutes or '00'}"
         return _datetime_to_seconds(datetime.fromisoformat(text)), False
     except ValueError as error:
         raise ValueError(

@@ -12,6 +12,7 @@ from .times import with_unix_seconds
 logger = logging.getLogger(__name__)
 
 RATING = "^[+-]?[0-9]+([.][0-9]*)?$"
+WHOLE_NUMBER = "^[+-]?[0-8]?[0-9]{1,18}$"
 
 
 def canonical_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
@@ -30,16 +31,18 @@ def canonical_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, dic
         ValueError: For columns not found or in question, and times that cannot be read.
         TypeError: For ids and times of a type that loses digits or means nothing.
     """
-    found = raw.columns.resolve(raw.frame.collect_schema().names(), raw.where)
-    frame = raw.frame if "order" in found else engines.with_row_numbers(raw.frame, "mmm4rec_order")
-    order = found.pop("order", "mmm4rec_order")
-    ours_from_theirs = [nw.col(theirs).alias(ours) for ours, theirs in found.items()]
-    frame = engines.keep(frame.select(*ours_from_theirs, nw.col(order).cast(nw.Int64).alias("order")))
     where = raw.where
+    found = raw.columns.resolve(raw.frame.collect_schema().names(), where)
+    frame = raw.frame
+    if "order" not in found:
+        found["order"] = "mmm4rec_order"
+        frame = engines.with_row_numbers(frame, "mmm4rec_order")
+    frame = engines.keep(frame.select(*(nw.col(theirs).alias(ours) for ours, theirs in found.items())))
     schema = frame.collect_schema()
     frame = frame.with_columns(
         *(_as_string(name, schema[name], where) for name in ("user_id", "item_id")),
         *([_as_rating(schema["rating"], where)] if "rating" in found else []),
+        _as_order(frame, schema["order"], where),
     )
     frame, statistics = _drop_rows_without_ids(frame, where)
     return with_unix_seconds(frame, time_unit), raw.statistics | statistics
@@ -62,6 +65,19 @@ def _as_rating(dtype: nw.dtypes.DType, where: str) -> nw.Expr:
     elif not (dtype.is_numeric() or dtype == nw.Unknown):
         raise TypeError(f"the rating column of {where} is of type {dtype}; give rating_column= if another was meant")
     return rating.cast(nw.Float64).alias("rating")
+
+
+def _as_order(frame: nw.LazyFrame, dtype: nw.dtypes.DType, where: str) -> nw.Expr:
+    order = nw.col("order")
+    if dtype == nw.String:
+        wrong = (
+            frame.filter(order.is_null() | ~order.str.contains(WHOLE_NUMBER)).select("order").head(1).collect("polars")
+        )
+        if len(wrong):
+            raise ValueError(f"the order column of {where} holds {wrong.item()!r}; it must hold integers")
+    elif not dtype.is_integer():
+        raise TypeError(f"the order column of {where} is of type {dtype}; it must hold integers")
+    return order.cast(nw.Int64)
 
 
 def _drop_rows_without_ids(frame: nw.LazyFrame, where: str) -> tuple[nw.LazyFrame, dict[str, int]]:

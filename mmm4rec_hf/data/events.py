@@ -1,5 +1,7 @@
 """The events of all users, stored once and sorted, and rows that point into them."""
 
+import bisect
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 from .splits import ROLES
 
 EVENT_SCHEMA = pa.schema({"item": pa.int32(), "timestamp": pa.int64()})
-USER_SCHEMA = pa.schema({"user_id": pa.string(), "events": pa.int64()})
+USER_SCHEMA = pa.schema({"user_id": pa.large_string(), "events": pa.int64()})
 ROW_SCHEMA = pa.schema({"input_ids": pa.struct({"start": pa.int64(), "end": pa.int64()}), "labels": pa.int64()})
 EVENTS_PER_BATCH = 1_000_000
 
@@ -40,7 +42,7 @@ class UserEvents:
     def _open(self) -> None:
         columns = [self.table.data.column(name).chunks for name in EVENT_SCHEMA.names]
         self._items, self._timestamps = ([chunk.to_numpy() for chunk in chunks] for chunks in columns)
-        self._bounds = np.concatenate([[0], np.cumsum([len(chunk) for chunk in columns[0]], dtype=np.int64)])
+        self._bounds = [0, *itertools.accumulate(map(len, self._items))]
 
     def __getstate__(self) -> dict[str, Any]:
         # The arrays are views of the table: pickled, they would be copies.
@@ -55,8 +57,8 @@ class UserEvents:
 
     def slice(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Items (int32) and timestamps (int64) of the events `start` to `end`, without a copy within one batch."""
-        first = int(np.searchsorted(self._bounds, start, side="right")) - 1
-        last = int(np.searchsorted(self._bounds, max(end - 1, start), side="right")) - 1
+        first = bisect.bisect_right(self._bounds, start) - 1
+        last = bisect.bisect_right(self._bounds, max(end - 1, start)) - 1
         if first >= len(self._items):
             return np.empty(0, np.int32), np.empty(0, np.int64)
         low, high = start - self._bounds[first], end - self._bounds[first]
@@ -142,9 +144,12 @@ class EventWriter:
 
     def users(self) -> pa.Table:
         """One row a user, in the order of the events."""
-        # A user whose events lie in two batches was counted in both, next to each other.
-        runs = pl.concat(self._users).group_by("user_id", maintain_order=True).agg(pl.col("events").sum())
-        return runs.to_arrow().cast(USER_SCHEMA)
+        runs = pl.concat(self._users)
+        users = runs.group_by("user_id", maintain_order=True).agg(pl.col("events").sum())
+        # A user whose events lie in two batches has a run in both, one after the other.
+        if len(users) != int((runs["user_id"] != runs["user_id"].shift()).fill_null(True).sum()):
+            raise RuntimeError("the engine returned the events out of order: a user's events must be together")
+        return users.to_arrow().cast(USER_SCHEMA)
 
     def rows(self, split: str, users: pa.Table) -> pa.Table:
         """One row a target of a split: where its history starts and ends, and the item."""

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import datasets
 import narwhals as nw
@@ -18,6 +19,9 @@ from .events import EventWriter, UserEvents
 from .interactions import Interactions
 from .sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, new_folder
 
+if TYPE_CHECKING:
+    from mmm4rec_hf.items import ItemCatalog
+
 __all__ = ["SequenceDatasets", "prepare_sequences"]
 
 logger = logging.getLogger(__name__)
@@ -28,9 +32,9 @@ def prepare_sequences(
     *,
     k_core: int = 5,
     split: str = "leave_one_out",
-    valid_from: Any = None,
-    test_from: Any = None,
-    catalog: Any = None,
+    valid_from: int | str | datetime | None = None,
+    test_from: int | str | datetime | None = None,
+    catalog: "ItemCatalog | None" = None,
     item_ids: Sequence[str | int] | None = None,
     max_sequence_length: int | None = None,
     output_dir: str | os.PathLike | None = None,
@@ -96,7 +100,9 @@ def prepare_sequences(
     return SequenceDatasets.load_from_disk(output_dir)
 
 
-def _cuts(split: str, valid_from: Any, test_from: Any) -> tuple[int, int] | None:
+def _cuts(
+    split: str, valid_from: int | str | datetime | None, test_from: int | str | datetime | None
+) -> tuple[int, int] | None:
     """The two cut times of a temporal split in unix seconds; None for leave-one-out."""
     if split == "leave_one_out":
         if valid_from is not None or test_from is not None:
@@ -120,25 +126,22 @@ def _filtered(
     statistics: dict[str, int],
 ) -> nw.LazyFrame:
     """What is left of a log before it is split; what is not is counted in `statistics`."""
-    log = data.frame if data.deduplicated else engines.keep(filters.drop_duplicates(data.frame))
-    left = engines.count(log)
-    statistics["duplicated_rows"] = statistics["rows_read"] - statistics["rows_without_user"]
-    statistics["duplicated_rows"] -= statistics["rows_without_item"] + left
+    log = data.frame
+    statistics["duplicated_rows"] = 0
+    if not data.deduplicated:
+        log, statistics["duplicated_rows"] = _kept(log, filters.drop_duplicates(log))
     if known_items is not None:
-        log = engines.keep(filters.keep_items(log, known_items))
-        statistics["rows_outside_catalog"] = left - (left := engines.count(log))
-        if left == 0:
+        log, statistics["rows_outside_catalog"] = _kept(log, filters.keep_items(log, known_items))
+        if engines.count(log) == 0:
             raise ValueError(
                 f"none of the log's items is among the {len(known_items)} item ids given, such as {known_items[0]!r}; "
                 "ids are compared to the letter"
             )
     if cuts is None:
-        log = engines.keep(filters.k_core(log, k))
-        statistics["rows_below_k_core"] = left - (left := engines.count(log))
+        log, statistics["rows_below_k_core"] = _kept(log, filters.k_core(log, k))
     else:
         log = _core_before(log, k, cuts[0], known_items is None, statistics)
-        left = engines.count(log)
-    if left == 0:
+    if engines.count(log) == 0:
         raise ValueError(f"nothing is left of the log: no users and items with {k} events each; lower k_core")
     for reason in ("duplicated_rows", "rows_outside_catalog", "rows_below_k_core", "rows_of_items_unseen_before_cut"):
         if statistics.get(reason):
@@ -146,17 +149,21 @@ def _filtered(
     return log
 
 
+def _kept(before: nw.LazyFrame, after: nw.LazyFrame) -> tuple[nw.LazyFrame, int]:
+    """What a filter left of a log, computed, and how many rows it took."""
+    after = engines.keep(after)
+    return after, engines.count(before) - engines.count(after)
+
+
 def _core_before(log: nw.LazyFrame, k: int, cut: int, drop_unseen: bool, statistics: dict[str, int]) -> nw.LazyFrame:
     """The k-core of the events before the cut, and those after it of its items, or of the catalogue's."""
     early, late = log.filter(nw.col("timestamp") < cut), log.filter(nw.col("timestamp") >= cut)
-    core = engines.keep(filters.k_core(early, k))
-    statistics["rows_below_k_core"] = engines.count(early) - engines.count(core)
+    core, statistics["rows_below_k_core"] = _kept(early, filters.k_core(early, k))
     if engines.count(core) == 0:
         raise ValueError(f"no users and items with {k} events each before valid_from; lower k_core or cut later")
     if drop_unseen:
         seen = late.join(core.select("item_id").unique(), on="item_id", how="semi")
-        statistics["rows_of_items_unseen_before_cut"] = engines.count(late) - engines.count(seen)
-        late = seen
+        late, statistics["rows_of_items_unseen_before_cut"] = _kept(late, seen)
     return engines.keep(nw.concat([core, late.select(core.collect_schema().names())]))
 
 

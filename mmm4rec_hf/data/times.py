@@ -76,11 +76,10 @@ def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 
 
 def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    limit = 2.0**24 if frame.collect_schema()["timestamp"] == nw.Float32 else 2.0**53
     number = nw.col("timestamp").cast(nw.Float64)
     _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
-    _refuse(
-        frame, number.abs() >= 2.0**53, "is a float that may have lost digits (2**53 and above); read it as an integer"
-    )
+    _refuse(frame, number.abs() >= limit, "is a float that may have lost digits; read the column as integers")
     _refuse(frame, number != number.round(), "is no whole number; round it, or give a finer unit")
     return _from_numbers(frame.with_columns(number.cast(nw.Int64)), time_unit)
 

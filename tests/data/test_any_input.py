@@ -84,9 +84,9 @@ def test_json_lines_of_any_values(lines: list[Any], time_unit: str | None) -> No
     read(lines, time_unit=time_unit)
 
 
-cells = st.one_of(
-    values, st.datetimes(), st.dates(), st.decimals(), st.binary(max_size=3), st.just(pd.NaT), st.just(pd.NA)
-)
+# pandas itself fails on a signalling NaN.
+decimals = st.decimals().filter(lambda value: not value.is_snan())
+cells = st.one_of(values, st.datetimes(), st.dates(), decimals, st.binary(max_size=3), st.just(pd.NaT), st.just(pd.NA))
 columns = st.one_of(
     st.lists(cells, min_size=3, max_size=3),
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3),

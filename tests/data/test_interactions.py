@@ -311,3 +311,16 @@ def test_arrow_dictionaries_and_large_strings_are_ids() -> None:
         }
     )
     assert rows_of(load_interactions(table)) == [("u", "a", 1), ("v", "b", 2)]
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,item_id,timestamp\nu,a,b,1\n")
+    with pytest.raises(ValueError, match="two columns 'item_id'"):
+        load_interactions(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize(("order", "error"), [(["1", "x"], ValueError), ([1.0, 2.0], TypeError)])
+def test_an_order_that_is_no_integer_is_refused(order: list[Any], error: type[Exception]) -> None:
+    frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"], "time": [1, 2], "place": order})
+    with pytest.raises(error, match="order column of the DataFrame"):
+        load_interactions(frame, order_column="place")

@@ -151,3 +151,13 @@ def test_a_string_of_a_column_is_read_as_a_single_one_or_refused(text: str) -> N
     except ValueError:
         return
     assert to_unix_seconds([text], time_unit="s").tolist() == column
+
+
+def test_times_in_float32_are_refused_for_the_seconds_they_lost() -> None:
+    stored = np.array([SOLSTICE + 30], dtype=np.float32)
+    assert int(stored[0]) != SOLSTICE + 30
+    with pytest.raises(ValueError, match="lost digits"):
+        to_unix_seconds(stored)
+    frame = pl.LazyFrame({"timestamp": stored, "order": [0]})
+    with pytest.raises(ValueError, match="lost digits"):
+        with_unix_seconds(nw.from_native(frame), None)

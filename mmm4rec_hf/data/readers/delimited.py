@@ -38,6 +38,9 @@ def read_delimited(
         content = _content(path)
         part = _parse(content, path, separator or _separator(content, path), header, quote_char)
         found = columns.resolve(part.columns, str(path))
+        twice = next((name for name in found.values() if f"{name}_duplicated_0" in part.columns), None)
+        if twice is not None:
+            raise ValueError(f"{path} has two columns {twice!r}; give each a name of its own")
         parts.append(part.select(pl.col(theirs).alias(ours) for ours, theirs in found.items()))
         if parts[-1].columns != parts[0].columns:
             raise ValueError(f"{path} has other columns than {paths[0]}: {parts[-1].columns} and {parts[0].columns}")

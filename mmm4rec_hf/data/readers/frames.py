@@ -63,7 +63,9 @@ def _values(column: nw.Series, ours: str, where: str) -> pl.Series:
         if ours == "timestamp":
             return pl.Series(to_unix_seconds(column.to_list()))
         if ours in ("user_id", "item_id"):
-            return pl.Series([_id(value, row, ours, where) for row, value in enumerate(column)], dtype=pl.String)
+            missing = column.is_null().to_list()
+            ids = [None if missing[row] else _id(value, row, ours, where) for row, value in enumerate(column)]
+            return pl.Series(ids, dtype=pl.String)
     try:
         return column.to_polars()
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:
@@ -71,10 +73,7 @@ def _values(column: nw.Series, ours: str, where: str) -> pl.Series:
 
 
 def _id(value: Any, row: int, ours: str, where: str) -> str | None:
-    # Missing values of data frames are None, NaN or NA: the last two are no equals of themselves.
-    if value is None or value == "" or not isinstance(value == value, bool) or value != value:
-        return None
     try:
-        return canonical_id(value)
+        return canonical_id(value) if value != "" else None
     except TypeError as error:
         raise TypeError(f"{ours} in row {row} of {where}: {error}") from None

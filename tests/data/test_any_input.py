@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mmm4rec_hf.data import Interactions, load_interactions, prepare_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:timestamps of", "ignore::SyntaxWarning", "ignore:.*invalid escape")
-relaxed = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 SUFFIXES = [".csv", ".tsv", ".txt", ".jsonl", ".json", ".json.gz", ".csv.xz", ".parquet", ".inter", ".data"]
 FORMATS = ["auto", "csv", "tsv", "jsonl", "parquet", "amazon-2018", "amazon-2023", "movielens", "recbole", "published"]

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +83,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _records(path: Path, bad_lines: list[int]) -> Iterator[Record]:
+    name = str(path)
     try:
         with open_bytes(path) as file:
             if file.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def _records(path: Path, bad_lines: list[int]) -> Iterator[Record]:
                 if record is None:
                     bad_lines.append(number)
                 else:
-                    yield f"{path}, line {number}", record
+                    yield f"{name}, line {number}", record
     except DECOMPRESSION_ERRORS as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
@@ -127,7 +127,7 @@ def _time(value: Any, place: str) -> str | None:
     """A time as a string, whatever it is: the whole column is read by the same rules later."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"{place}: the timestamp is missing; drop such records or give them a time")
-    if isinstance(value, bool) or not isinstance(value, str | Real):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TypeError(f"{place}: the timestamp is {value!r}; expected a number or an ISO 8601 string")
     return value if isinstance(value, str) else str(value)
 

@@ -217,7 +217,7 @@ class MMM4RecConfig(PreTrainedConfig):
         os.makedirs(save_directory, exist_ok=True)
         for path in Path(__file__).parent.glob("*_mmm4rec.py"):
             shutil.copyfile(path, Path(save_directory) / path.name)
-        # Code that was loaded from a folder holds only the files that were needed so far: what is absent is not promised.
+        # Code loaded from a folder holds only the files that were needed so far: what is absent is not promised.
         present = {path.stem for path in Path(save_directory).glob("*_mmm4rec.py")}
         self.auto_map = {auto: name for auto, name in _AUTO_MAP.items() if name.split(".")[0] in present}
         self.custom_pipelines = {TASK: _CUSTOM_PIPELINE} if "pipeline_mmm4rec" in present else {}

@@ -49,7 +49,7 @@ def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
     config = MMM4RecConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, max_sequence_length=11, text_feature_size=5,
         image_feature_size=7, expand=4, state_size=8, n_groups=2, head_dim=16, conv_kernel=3,
-        cross_ssd_activation="hardswish", use_time=False, time_mode="published", point_to_point_gate=True, use_ffn=False,
+        cross_ssd_activation="hardswish", use_time=False, time_mode="published", point_to_point_gate=True, use_ffn=False,  # noqa: E501
         fusion="dynamic_instance", use_item_bias=True, score_temperature=0.5, score_padding_item=True,
         item_loss="in_batch", num_items=9, hidden_dropout=0.1, embedding_dropout=0.2, time_dropout=0.3,
         ssd_implementation="chunked", chunk_size=16, norm_eps=1e-6, initializer_range=0.1, time_step_min=0.01,

@@ -84,10 +84,10 @@ class PictureDownloader:
                 cause = error.reason if isinstance(error, urllib.error.URLError) else error
                 if isinstance(cause, PictureError):
                     raise cause from error
-                reason = f"download: {type(cause).__name__}"
-                if isinstance(cause, _Refused):
-                    reason = f"download: {cause}"
-                if isinstance(cause, _Refused | ValueError | ssl.SSLCertVerificationError):
+                # urllib's own refusals are strings, those of this module speak for themselves.
+                told = isinstance(cause, str | _Refused)
+                reason = f"download: {cause if told else type(cause).__name__}"
+                if told or isinstance(cause, ValueError | ssl.SSLCertVerificationError):
                     break
         raise PictureError(reason)
 
@@ -102,6 +102,9 @@ class PictureDownloader:
                     raise PictureError(f"download: more than {self.max_bytes:,} bytes")
                 if time.monotonic() > deadline:
                     raise PictureError("download: too slow")
+            # A read of a given size ends early without a word when the connection does.
+            if response.length:
+                raise http.client.IncompleteRead(bytes(content), response.length)
         return bytes(content)
 
 

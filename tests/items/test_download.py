@@ -1,0 +1,167 @@
+"""Downloads from a server of the test's own, whose loopback address stands for a public one where that is said."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder, download
+from mmm4rec_hf.items.download import PictureDownloader
+from mmm4rec_hf.items.images import PictureError
+
+from .conftest import noise, png
+
+CONTENT = png(noise(3))
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Answers by the path asked for, and counts what was asked."""
+
+    requests: Counter[str] = Counter()
+
+    def do_GET(self) -> None:
+        self.requests[self.path] += 1
+        if self.path == "/busy-once.png" and self.requests[self.path] == 1 or self.path == "/busy.png":
+            self.send_error(503)
+        elif self.path == "/gone.png":
+            self.send_error(404)
+        elif self.path.startswith("/redirect/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/redirect/"))
+            self.end_headers()
+        elif self.path == "/cut-off.png":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[:100])
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENT)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a running server."""
+    monkeypatch.setattr(Shop, "requests", Counter())
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the loopback through and nothing else that is private."""
+    is_public = download._is_public
+    monkeypatch.setattr(download, "_is_public", lambda address: address == "127.0.0.1" or is_public(address))
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> PictureDownloader:
+    return PictureDownloader(tmp_path / "cache", timeout=5, max_bytes=100_000, retries=2)
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_picture_is_fetched_once_and_kept(shop, fetch, tmp_path):
+    assert fetch(f"{shop}/a.png") == CONTENT
+    assert PictureDownloader(tmp_path / "cache")(f"{shop}/a.png") == CONTENT
+    assert Shop.requests == {"/a.png": 1}
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_busy_server_is_asked_again_and_a_missing_picture_is_not(shop, fetch):
+    assert fetch(f"{shop}/busy-once.png") == CONTENT
+    with pytest.raises(PictureError, match="status 503"):
+        fetch(f"{shop}/busy.png")
+    with pytest.raises(PictureError, match="status 404"):
+        fetch(f"{shop}/gone.png")
+    assert Shop.requests == {"/busy-once.png": 2, "/busy.png": 3, "/gone.png": 1}
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_picture_cut_off_half_way_is_not_kept(shop, fetch, tmp_path):
+    with pytest.raises(PictureError, match="IncompleteRead"):
+        fetch(f"{shop}/cut-off.png")
+    assert Shop.requests["/cut-off.png"] == 3
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_file_beyond_the_size_limit_is_refused(shop, tmp_path):
+    with pytest.raises(PictureError, match="more than 1,000 bytes"):
+        PictureDownloader(tmp_path, max_bytes=1000)(f"{shop}/a.png")
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_server_that_takes_too_long_over_one_picture_is_left(shop, tmp_path):
+    with pytest.raises(PictureError, match="too slow|timeout|Timeout"):
+        PictureDownloader(tmp_path, timeout=1e-6, retries=0)(f"{shop}/a.png")
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("http://10.0.0.7/a.png", "an address in a private network"),
+        ("http://169.254.169.254/latest/meta-data", "an address in a private network"),
+        ("http://[::1]/a.png", "an address in a private network"),
+        ("file:///etc/passwd", "status 302"),
+        ("ftp://example.org/a.png", "unknown url type"),
+    ],
+)
+def test_a_redirect_leads_nowhere_that_an_address_may_not(shop, fetch, target, reason):
+    with pytest.raises(PictureError, match=reason):
+        fetch(f"{shop}/redirect/{target}")
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_redirect_to_another_picture_is_followed_and_a_circle_is_not(shop, fetch):
+    assert fetch(f"{shop}/redirect/{shop}/a.png") == CONTENT
+    with pytest.raises(PictureError, match="status 302"):
+        fetch(f"{shop}/redirect//redirect/")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254"]
+    + ["[::ffff:127.0.0.1]", "[fd00::1]", "100.64.0.1", "224.0.0.1", "2130706433"],
+)
+def test_private_addresses_are_refused_before_anything_is_sent(shop, fetch, host):
+    port = shop.rsplit(":", 1)[1]
+    with pytest.raises(PictureError, match="private network|gaierror|OSError"):
+        fetch(f"http://{host}:{port}/a.png")
+    assert not Shop.requests
+
+
+@pytest.mark.parametrize("url", ["http://", "http://a b/", "https://[/a.png"])
+def test_an_address_that_is_none_has_a_reason(fetch, monkeypatch, url):
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    with pytest.raises(PictureError, match="download: "):
+        fetch(url)
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_catalogue_of_addresses_is_encoded_only_where_that_was_asked_for(shop, tmp_path, caplog):
+    catalog = ItemCatalog.from_items([{"item_id": name, "image": f"{shop}/{name}.png"} for name in ("a", "gone")])
+
+    def mean_colour(pictures: list) -> np.ndarray:
+        return np.stack([np.asarray(picture, dtype=float).mean(axis=(0, 1)) for picture in pictures])
+
+    assert catalog.encode(ItemEncoder(image_encoder=mean_colour)).image_mask.tolist() == [False, False]
+    assert "2 an address, and download=True was not given" in caplog.text and not Shop.requests
+    encoded = catalog.encode(ItemEncoder(image_encoder=mean_colour, download=True, cache_dir=tmp_path))
+    assert encoded.image_mask.tolist() == [True, False] and "1 download: status 404" in caplog.text
+    np.testing.assert_allclose(encoded.image_features[0], np.asarray(noise(3)).mean(axis=(0, 1)), rtol=1e-6)

@@ -1,0 +1,184 @@
+"""Items from the files and frames that users have; what cannot be read is counted with its place, never run."""
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import datasets
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmm4rec_hf.items import ItemCatalog
+from mmm4rec_hf.items.amazon import amazon_record
+from mmm4rec_hf.items.sources import read_items
+
+from .conftest import noise, png
+
+ROWS = [{"item_id": "007", "title": "a, b"}, {"item_id": "9007199254740993", "title": "é"}]
+EXPECTED = (["007", "9007199254740993"], [{"title": "a, b"}, {"title": "é"}])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
+def test_json_lines_read_alike_plain_and_compressed(tmp_path, suffix):
+    opener = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix]
+    path = tmp_path / f"items.jsonl{suffix}"
+    with opener(path, "wb") as stream:
+        stream.write("".join(json.dumps(row) + "\n" for row in ROWS).encode())
+    assert read_items(path) == EXPECTED
+
+
+def test_arrays_tables_frames_and_dictionaries_read_alike(tmp_path):
+    frame = polars.DataFrame(ROWS)
+    frame.write_csv(tmp_path / "items.csv")
+    frame.write_csv(tmp_path / "items.tsv", separator="\t")
+    frame.write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "items.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    paths = [tmp_path / f"items.{kind}" for kind in ("csv", "tsv", "parquet", "json")]
+    for source in (*paths, frame, frame.lazy(), frame.to_arrow(), datasets.Dataset.from_list(ROWS), ROWS, iter(ROWS)):
+        assert read_items(source) == EXPECTED, source
+
+
+def test_a_pandas_frame_reads_alike_and_its_gaps_are_absent():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([*ROWS, {"item_id": "x", "title": None}])
+    assert read_items(frame) == ([*EXPECTED[0], "x"], [*EXPECTED[1], {}])
+
+
+def test_python_literals_are_read_and_code_is_never_run(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        "{'item_id': 'B1', 'title': 'it\\'s', 'also': None}",
+        "__import__('os').system('touch pwned')",
+        '{"item_id": "B2", "title": "x"}',
+        "[1, 2]",
+        "(" * 500,
+        "{'item_id': 'B3'} or __import__('os').system('touch pwned')",
+    ]
+    (tmp_path / "meta.json").write_text("\n".join(lines))
+    assert read_items(tmp_path / "meta.json") == (["B1", "B2"], [{"title": "it's"}, {"title": "x"}])
+    assert "4 lines are neither JSON nor a Python literal and were dropped: 2, 4, 5, 6" in caplog.text
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_latin_1_lines_and_a_byte_order_mark_are_read(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"item_id": "a"}\n{"item_id": "b", "title": "caf\xe9"}\n{"item_id": "c"}')
+    assert read_items(path) == (["a", "b", "c"], [{}, {"title": "café"}, {}])
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5))
+def test_lines_of_any_bytes_are_read_or_dropped(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("lines") / "items.jsonl"
+    path.write_bytes(b'{"item_id": "good"}\n' + b"\n".join(line.replace(b"\n", b" ") for line in lines))
+    assert "good" in read_items(path)[0]
+
+
+def test_repeated_and_nameless_items_are_counted(caplog):
+    rows = [{"asin": "a", "t": 1}, {"asin": "a", "t": 1}, {"asin": "a", "t": 2}, {"asin": None}, {"asin": ""}]
+    assert read_items(rows) == (["a"], [{"t": 1}])
+    assert "2 records have no asin" in caplog.text
+    assert "2 records repeat an item id and were dropped, the first of each id kept; 1 of them differ" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"asin": "a", "movieId": 1}], r"may be any of \['asin', 'movieId'\]; give id_column="),
+        ([{"name": "a"}], r"no field of \['name'\].*give id_column="),
+        ([], "no items were read from a list"),
+    ],
+)
+def test_an_unclear_id_names_the_remedy(rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_items(rows)
+    if rows:
+        assert read_items(rows, id_column=next(iter(rows[0])))[0] == ["a"]
+
+
+@pytest.mark.parametrize("bad", [1.0, True, ["a"]])
+def test_an_id_that_has_lost_its_digits_is_refused(bad):
+    with pytest.raises(TypeError, match="an id must be a string or an integer"):
+        read_items([{"item_id": bad}])
+
+
+@pytest.mark.parametrize(("name", "message"), [("none.jsonl", "does not exist"), ("a.xlsx", "is none of .jsonl")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, message):
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        read_items(tmp_path / name)
+
+
+def test_a_folder_must_hold_one_items_file(tmp_path):
+    with pytest.raises(ValueError, match="must hold one of items.jsonl"):
+        read_items(tmp_path)
+
+
+@pytest.mark.parametrize("items", [{"item_id": "a"}, ["a"]])
+def test_items_that_are_no_dictionaries_are_refused(items):
+    with pytest.raises(TypeError, match="dictionar"):
+        read_items(items)
+
+
+def test_amazon_2018_metadata_skips_an_empty_first_picture():
+    raw = {"asin": "0001388703", "title": "T", "brand": "", "description": ["one", "", "two"], "also_buy": ["x"]}
+    raw |= {"imageURLHighRes": ["", "https://example.org/1.jpg"], "imageURL": ["https://example.org/small.jpg"]}
+    assert amazon_record(raw, "amazon-2018") == {
+        "item_id": "0001388703",
+        "title": "T",
+        "description": "one two",
+        "image": "https://example.org/1.jpg",
+    }
+    raw["imageURLHighRes"] = [""]
+    assert amazon_record(raw, "amazon-2018")["image"] == "https://example.org/small.jpg"
+
+
+@pytest.mark.parametrize("as_columns", [False, True])
+def test_amazon_2023_metadata_takes_the_main_picture(as_columns):
+    images = [
+        {"thumb": "t1", "large": "l1", "hi_res": "h1", "variant": "PT01"},
+        {"thumb": "t2", "large": "l2", "hi_res": None, "variant": "MAIN"},
+    ]
+    raw = {"parent_asin": "B07", "title": "T", "store": "Acme", "description": [], "categories": ["A", "B"]}
+    raw["images"] = {key: [image[key] for image in images] for key in images[0]} if as_columns else images
+    expected = {"item_id": "B07", "title": "T", "brand": "Acme", "category": ["A", "B"], "image": "l2"}
+    assert amazon_record(raw, "amazon-2023") == expected
+
+
+def test_amazon_files_load_by_one_call(tmp_path):
+    path = tmp_path / "meta_Beauty.json.gz"
+    with gzip.open(path, "wt") as stream:
+        stream.write("{'asin': 'B1', 'title': 'x', 'imUrl': 'http://example.org/a.jpg'}\n")
+    catalog = ItemCatalog.from_items(path, format="amazon-2018")
+    assert catalog["B1"] == {"title": "x", "image": "http://example.org/a.jpg"}
+
+
+def test_a_dataset_s_broken_picture_does_not_end_the_reading():
+    cells = [{"bytes": png(noise(0)), "path": None}, {"bytes": b"broken", "path": None}]
+    columns = datasets.Features({"item_id": datasets.Value("string"), "image": datasets.Image()})
+    dataset = datasets.Dataset.from_dict({"item_id": ["a", "b"], "image": cells}, features=columns)
+    catalog = ItemCatalog.from_items(dataset)
+    assert catalog.picture("a").size == (20, 30)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        catalog.picture("b")
+
+
+def test_features_come_with_their_items_in_whatever_order():
+    rows = [{"item_id": "b", "text_features": [3.0, 4.0]}, {"item_id": "a", "text_features": [1.0, 2.0]}]
+    catalog = ItemCatalog.from_items(rows)
+    assert catalog.select(["a", "b"]).text_features.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert "text_features" not in catalog["a"]
+    with pytest.raises(ValueError, match="1 of 2 items have no text_features"):
+        ItemCatalog.from_items([rows[0], {"item_id": "c"}])
+
+
+def test_the_relative_pictures_of_a_file_start_at_its_folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(noise(0)))
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a", "image": "pictures/a.png"}\n')
+    for source in (tmp_path, tmp_path / "items.jsonl", str(tmp_path)):
+        assert ItemCatalog.from_items(source).picture("a").size == (20, 30)
+    assert Path(ItemCatalog.from_items(tmp_path).root) == tmp_path

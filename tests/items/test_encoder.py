@@ -1,4 +1,4 @@
-"""Encoders out of tiny models with real tokenizers and image processors, against what the models themselves compute."""
+"""Encoders of tiny models with real tokenizers and image processors, against what the models themselves give."""
 
 import json
 from pathlib import Path

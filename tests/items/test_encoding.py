@@ -1,0 +1,135 @@
+"""Runs in shards: killed, resumed, shared between processes, and never mixed with another encoder's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+
+from .conftest import noise
+
+# Run as a script by the tests: encodes 12 items in shards of 2, and writes each text that it encodes to a file.
+SCRIPT = """
+import sys, time
+import numpy as np
+from accelerate import PartialState
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+
+folder, delay = sys.argv[1], float(sys.argv[2])
+process = PartialState(cpu=True).process_index
+
+
+def slow_lengths(texts):
+    time.sleep(delay)
+    with open(f"{folder}/log-{process}.txt", "a") as log:
+        log.writelines(text + "\\n" for text in texts)
+    return np.array([[len(text)] for text in texts])
+
+
+catalog = ItemCatalog.from_items([{"item_id": i, "title": "x" * i} for i in range(1, 13)])
+catalog = catalog.encode(ItemEncoder(text_encoder=slow_lengths), f"{folder}/features", shard_size=2)
+np.save(f"{folder}/result-{process}.npy", catalog.text_features)
+"""
+EXPECTED = np.array([[len("Title:  ;") + i] for i in range(1, 13)])
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "encode.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def encoded_texts(folder: Path) -> list[str]:
+    return [line for log in folder.glob("log-*.txt") for line in log.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_loses_at_most_one_shard(script, tmp_path):
+    features = tmp_path / "features"
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.3"])
+    limit = time.monotonic() + 120
+    while len(list(features.glob("text-*.safetensors"))) < 3 and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = len(list(features.glob("text-*.safetensors")))
+    assert 3 <= finished < 6
+    before = len(encoded_texts(tmp_path))
+    assert before <= 2 * finished + 2
+
+    subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
+    assert len(encoded_texts(tmp_path)) - before == 12 - 2 * finished
+    np.testing.assert_array_equal(np.load(tmp_path / "result-0.npy"), EXPECTED)
+    assert not list(features.glob(".*.partial"))
+
+    subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
+    assert len(encoded_texts(tmp_path)) - before == 12 - 2 * finished
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_both_return_all_of_it(script, tmp_path):
+    # The launcher of several processes, which the script then keeps on the CPU.
+    options = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "--main_process_port=0"]
+    command = [*launch, str(script), str(tmp_path), "0"]
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for process in range(2):
+        np.testing.assert_array_equal(np.load(tmp_path / f"result-{process}.npy"), EXPECTED)
+    shares = [len((tmp_path / f"log-{process}.txt").read_text().splitlines()) for process in range(2)]
+    assert shares == [6, 6]
+    assert len(set(encoded_texts(tmp_path))) == 12
+
+
+def test_a_picture_that_changes_is_encoded_again_and_the_others_are_not(tmp_path):
+    for name in ("a", "b", "c"):
+        noise(ord(name)).save(tmp_path / f"{name}.png")
+    seen: list[int] = []
+
+    def sizes(pictures: list) -> np.ndarray:
+        seen.append(len(pictures))
+        return np.array([picture.size for picture in pictures], dtype=float)
+
+    catalog = ItemCatalog.from_items([{"item_id": n, "image": f"{n}.png"} for n in "abc"], root=tmp_path)
+    encoder = ItemEncoder(image_encoder=sizes)
+    catalog.encode(encoder, tmp_path / "features", shard_size=1)
+    noise(0, (5, 6)).save(tmp_path / "b.png")
+    again = catalog.encode(encoder, tmp_path / "features", shard_size=1)
+    assert seen == [1, 1, 1, 1]
+    np.testing.assert_array_equal(again.image_features, [[20, 30], [5, 6], [20, 30]])
+
+
+def test_a_catalogue_that_has_grown_keeps_its_finished_shards(tmp_path):
+    seen: list[str] = []
+
+    def lengths(texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return np.array([[len(text)] for text in texts])
+
+    items = [{"item_id": i, "title": "x" * i} for i in range(1, 6)]
+    encoder = ItemEncoder(text_encoder=lengths)
+    ItemCatalog.from_items(items[:4]).encode(encoder, tmp_path, shard_size=2)
+    grown = ItemCatalog.from_items(items).encode(encoder, tmp_path, shard_size=2)
+    assert len(seen) == 5
+    np.testing.assert_array_equal(grown.text_features[:, 0], [10, 11, 12, 13, 14])
+
+
+def test_a_feature_that_is_not_finite_names_its_item_and_is_not_kept(tmp_path):
+    def broken(texts: list[str]) -> np.ndarray:
+        return np.array([[np.nan if "bad" in text else 1.0] for text in texts])
+
+    catalog = ItemCatalog.from_items([{"item_id": "x", "title": "good"}, {"item_id": "y", "title": "bad"}])
+    with pytest.raises(ValueError, match="text features of 1 items hold NaN or infinity, first of item 'y'"):
+        catalog.encode(ItemEncoder(text_encoder=broken), tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_an_empty_catalogue_is_not_encoded():
+    with pytest.raises(ValueError, match="nothing to encode"):
+        ItemCatalog([]).encode(ItemEncoder(text_encoder=len))

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,11 +45,11 @@ class EfficientNetLiteEncoder(BatchEncoder):
         model = _load_package(Path(code)).EfficientNet.from_name("efficientnet-lite0")
         # Depthwise convolutions run twice as fast on a CPU with the channels last.
         self.model = model.to(device, memory_format=torch.channels_last)
-        state = torch.load(file, map_location=device, weights_only=True)
         try:
-            self.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{file} does not hold the weights of EfficientNet-Lite0: {error}") from error
+            self.model.load_state_dict(torch.load(file, map_location=device, weights_only=True))
+        except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{file} does not hold the weights of EfficientNet-Lite0: {reason}") from error
         self.device = torch.device(device)
         self.image_processor = PilImageProcessor(
             size={"height": 224, "width": 224}, resample=BICUBIC, image_mean=[127 / 255] * 3, image_std=[128 / 255] * 3

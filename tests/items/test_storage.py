@@ -1,0 +1,148 @@
+"""Catalogues as folders and as data sets on the Hub: what was saved comes back, and what is damaged is said."""
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from mmm4rec_hf.items import ItemCatalog, storage
+
+from .conftest import noise, png
+
+FEATURES = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> ItemCatalog:
+    """Three items whose pictures are a file, bytes, and an address."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    noise(0).save(shop / "a.png")
+    records = [
+        {"title": "é", "image": "a.png", "added": datetime.date(2026, 1, 2), "size": np.int64(3)},
+        {"image": png(noise(1))},
+        {"image": "https://example.org/c.jpg"},
+    ]
+    return ItemCatalog(
+        ["a/../b", "0", "c"],
+        records,
+        root=shop,
+        text_features=FEATURES,
+        text_mask=np.array([True, False, True]),
+        feature_info={"text": {"encoder": "x", "revision": "1"}},
+    )
+
+
+def test_a_folder_holds_json_lines_and_safetensors(catalog, tmp_path):
+    catalog.save_pretrained(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"items.jsonl", "features.safetensors", "catalog.json"}
+    first = json.loads((tmp_path / "saved" / "items.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first == {"item_id": "a/../b", "title": "é", "image": "a.png", "added": "2026-01-02", "size": 3}
+
+
+def test_pictures_held_in_memory_are_left_out_with_a_warning(catalog, tmp_path, caplog):
+    catalog.save_pretrained(tmp_path / "saved")
+    assert "1 pictures are held in memory and were left out; give save_images=True" in caplog.text
+    loaded = ItemCatalog.from_pretrained(tmp_path / "saved", root=tmp_path / "shop")
+    assert "image" not in loaded["0"] and loaded["c"]["image"] == "https://example.org/c.jpg"
+    np.testing.assert_array_equal(np.asarray(loaded.picture("a/../b")), np.asarray(noise(0)))
+
+
+def test_pictures_travel_along_on_request_and_stay_inside_the_folder(catalog, tmp_path):
+    catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    shutil.rmtree(tmp_path / "shop")
+    moved = shutil.move(tmp_path / "saved", tmp_path / "moved")
+    loaded = ItemCatalog.from_pretrained(moved)
+    np.testing.assert_array_equal(np.asarray(loaded.picture("a/../b")), np.asarray(noise(0)))
+    np.testing.assert_array_equal(np.asarray(loaded.picture("0")), np.asarray(noise(1)))
+    assert sorted(path.name for path in (moved / "images").iterdir()) == ["0", "a_2f__2e__2e__2f_b.png"]
+
+
+def test_saving_over_itself_keeps_the_pictures(catalog, tmp_path):
+    catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    ItemCatalog.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "saved", save_images=True)
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a/../b").size == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "catalog.json").unlink(), "is not a saved catalogue: it has no catalog.json"),
+        (lambda folder: (folder / "features.safetensors").unlink(), "it has no features.safetensors"),
+        (lambda folder: (folder / "items.jsonl").write_text('{"item_id": "c"}\n'), "items.jsonl has 1 items of 3"),
+    ],
+)
+def test_a_damaged_folder_is_said(catalog, tmp_path, damage, message):
+    catalog.save_pretrained(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(ValueError, match=message):
+        ItemCatalog.from_pretrained(tmp_path / "saved")
+
+
+def test_a_pushed_catalogue_is_a_data_set_with_a_card(catalog, tmp_path, monkeypatch):
+    hub = tmp_path / "hub"
+
+    def create_repo(self: HfApi, repo_id: str, **options: Any) -> SimpleNamespace:
+        assert options == {"repo_type": "dataset", "private": True, "exist_ok": True}
+        return SimpleNamespace(repo_id=repo_id)
+
+    def upload_folder(self: HfApi, *, repo_id: str, folder_path: str, **options: Any) -> SimpleNamespace:
+        shutil.copytree(folder_path, hub / repo_id)
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}")
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(storage, "snapshot_download", lambda repo_id, **options: hub / repo_id)
+    assert catalog.push_to_hub("org/my.shop-1", private=True) == "https://hub/org/my.shop-1"
+    card = (hub / "org/my.shop-1/README.md").read_text()
+    assert card.startswith("---\n") and "text features: encoder x, revision 1" in card
+    assert str(tmp_path) not in card + (hub / "org/my.shop-1/items.jsonl").read_text()
+    loaded = ItemCatalog.from_pretrained("org/my.shop-1")
+    assert loaded.item_ids == catalog.item_ids
+    np.testing.assert_array_equal(loaded.text_features, FEATURES)
+
+
+def test_a_name_that_is_nowhere_is_said_in_one_line(monkeypatch):
+    def unreachable(*arguments: Any, **options: Any) -> str:
+        raise LocalEntryNotFoundError("Cannot find the snapshot.\nCheck the connection.")
+
+    monkeypatch.setattr(storage, "snapshot_download", unreachable)
+    with pytest.raises(ValueError, match="'org/none' is no folder, and no data set.*: Cannot find the snapshot.$"):
+        ItemCatalog.from_pretrained("org/none")
+
+
+def test_a_path_that_does_not_exist_is_no_name():
+    with pytest.raises(ValueError, match="neither a folder nor a data set's name"):
+        ItemCatalog.from_pretrained("./not/a/folder")
+
+
+def test_more_items_need_an_encoder_after_loading_and_the_same_one(catalog, tmp_path):
+    from mmm4rec_hf.items import ItemEncoder
+
+    catalog.save_pretrained(tmp_path / "saved")
+    loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"give add_items\(..., encoder=\)"):
+        loaded.add_items([{"item_id": "d"}])
+    with pytest.raises(ValueError, match="features of two encoders cannot be compared"):
+        loaded.add_items([{"item_id": "d"}], encoder=ItemEncoder(text_encoder=lambda texts: np.zeros((len(texts), 2))))
+    loaded.add_items([{"item_id": "d", "text_features": [7.0, 8.0]}])
+    assert loaded.item_ids[-1] == "d" and loaded.text_features[-1].tolist() == [7, 8]
+    assert loaded.text_mask.tolist() == [True, False, True, True]
+
+
+def test_added_items_find_their_pictures_in_their_own_folder(catalog, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    noise(5).save(more / "a.png")
+    (more / "items.jsonl").write_text('{"item_id": "d", "image": "a.png", "text_features": [7.0, 8.0]}\n')
+    catalog.add_items(more)
+    np.testing.assert_array_equal(np.asarray(catalog.picture("d")), np.asarray(noise(5)))
+    np.testing.assert_array_equal(np.asarray(catalog.picture("a/../b")), np.asarray(noise(0)))

@@ -86,31 +86,34 @@ def encode_catalog(
     return arrays
 
 
-def _claim(folder: Path, info: dict[str, Any], overwrite: bool) -> None:
-    """Marks a folder as this encoder's, so that features of two encoders never meet."""
+def _claim(folder: Path, info: dict[str, dict[str, Any]], overwrite: bool) -> None:
+    """Marks a folder's modalities as this encoder's, so that features of two encoders never meet."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / INFO_NAME
-    text = json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False)
-    if path.is_file() and (before := path.read_text(encoding="utf-8")) != text:
-        if not overwrite:
-            raise ValueError(
-                f"{folder} holds features of another encoder ({_difference(json.loads(before), info)}); give another "
-                "output_dir, or overwrite=True to encode everything again"
-            )
-        for shard in folder.glob("*.safetensors"):
+    # Through JSON, where a tuple is a list as well.
+    info = json.loads(json.dumps(info))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    changed = [modality for modality in info if before.get(modality, info[modality]) != info[modality]]
+    if changed and not overwrite:
+        differences = "; ".join(_difference(modality, before[modality], info[modality]) for modality in changed)
+        raise ValueError(
+            f"{folder} holds features of another encoder ({differences}); give another output_dir, or overwrite=True "
+            "to encode everything again"
+        )
+    for modality in changed:
+        for shard in folder.glob(f"{modality}-*.safetensors"):
             shard.unlink()
     with replace_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(json.dumps(before | info, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+def _difference(modality: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     changes = [
-        f"{modality} {key} {before.get(modality, {}).get(key)!r} before, {now.get(modality, {}).get(key)!r} now"
-        for modality in sorted({*before, *now})
-        for key in sorted({*before.get(modality, {}), *now.get(modality, {})})
-        if before.get(modality, {}).get(key) != now.get(modality, {}).get(key)
+        f"{key} {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
     ]
-    return "; ".join(changes)
+    return f"{modality}: {', '.join(changes)}"
 
 
 def _inputs(catalog: "ItemCatalog", encoder: ItemEncoder, modality: str) -> list[Any]:

@@ -133,3 +133,21 @@ def test_a_feature_that_is_not_finite_names_its_item_and_is_not_kept(tmp_path):
 def test_an_empty_catalogue_is_not_encoded():
     with pytest.raises(ValueError, match="nothing to encode"):
         ItemCatalog([]).encode(ItemEncoder(text_encoder=len))
+
+
+def test_the_second_modality_may_come_later_into_the_same_folder(tmp_path):
+    seen: list[str] = []
+
+    def lengths(texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return np.array([[len(text)] for text in texts])
+
+    def sizes(pictures: list) -> np.ndarray:
+        return np.array([picture.size for picture in pictures], dtype=float)
+
+    catalog = ItemCatalog.from_items([{"item_id": "a", "title": "x", "image": noise(0)}])
+    catalog.encode(ItemEncoder(text_encoder=lengths), tmp_path)
+    both = catalog.encode(ItemEncoder(text_encoder=lengths, image_encoder=sizes), tmp_path)
+    assert seen == ["Title: x ;"] and both.image_features.tolist() == [[20, 30]]
+    with pytest.raises(ValueError, match="another encoder .text: fields .*before.*now"):
+        catalog.encode(ItemEncoder(text_encoder=lengths, text_fields=["title"]), tmp_path)

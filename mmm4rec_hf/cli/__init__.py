@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo
+from . import demo, encode, prepare, recommend
 
-COMMANDS: dict[str, ModuleType] = {"demo": demo}
+COMMANDS: dict[str, ModuleType] = {
+    "demo": demo,
+    "prepare": prepare,
+    "encode": encode,
+    "recommend": recommend,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

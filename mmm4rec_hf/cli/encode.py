@@ -1,0 +1,103 @@
+"""`mmm4rec encode`: the items of a shop to a catalogue with features."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from .output import add_json_option, hide_bars_without_terminal, print_json
+
+SHARDS_NAME = "encoding"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `encode` to the command's parser."""
+    parser = subparsers.add_parser(
+        "encode",
+        help="encode the texts and pictures of items",
+        description=(
+            "Reads items (JSON lines, CSV, Parquet or Amazon metadata; an id, text fields, and `image`: a path from "
+            "the file's folder on), encodes them, and writes a catalogue: items, features and what made them. What is finished "
+            "is kept in a folder inside, so that a run that was stopped goes on there. Under `accelerate launch -m "
+            "mmm4rec_hf.cli encode ...` several processes share the work."
+        ),
+        epilog=(
+            "example: mmm4rec encode items.jsonl --output catalog --sequences sequences "
+            f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"
+        ),
+    )
+    parser.add_argument("items", help="the items' file, or a folder that holds one named `items`")
+    parser.add_argument("--output", "-o", type=Path, required=True, help="the catalogue's folder")
+    parser.add_argument("--sequences", type=Path, help="what `prepare` wrote: only its items, in its order")
+    parser.add_argument("--format", default="auto", help="amazon-2018 or amazon-2023 for metadata (default: by name)")
+    parser.add_argument("--id-column", metavar="NAME", help="the field of the item id, if not as usual")
+    parser.add_argument("--model", metavar="NAME", help="a model of both texts and pictures, e.g. SigLIP or CLIP")
+    parser.add_argument(
+        "--text-encoder", metavar="NAME", help=f"a text model's name or folder; `{TEXT_FROM_PACKAGE}` needs no hub"
+    )
+    parser.add_argument(
+        "--image-encoder", metavar="NAME", help=f"an image model's name or folder; `{IMAGE_FROM_PACKAGE}` needs no hub"
+    )
+    parser.add_argument(
+        "--text-fields", metavar="A,B", help="the fields that make an item's text (default: title,brand,description)"
+    )
+    parser.add_argument(
+        "--missing", choices=("white", "zeros"), default="white", help="what stands for a missing text or picture"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="to compute in")
+    parser.add_argument("--batch-size", type=int, default=16, help="items a batch (default: %(default)s)")
+    parser.add_argument("--shard-size", type=int, default=1024, help="items a kill can lose (default: %(default)s)")
+    parser.add_argument("--download", action="store_true", help="fetch pictures that are web addresses")
+    parser.add_argument("--overwrite", action="store_true", help="encode again where another encoder did")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec encode`."""
+    hide_bars_without_terminal()
+    import torch
+    from accelerate import PartialState
+
+    from ..data import SequenceDatasets
+    from ..items import ItemCatalog
+    from ..training.saving import save_encoded_catalog
+
+    if args.model is None and args.text_encoder is None and args.image_encoder is None:
+        raise ValueError(
+            f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and --image-encoder "
+            f"{IMAGE_FROM_PACKAGE}"
+        )
+    catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column)
+    if args.sequences is not None:
+        catalog = catalog.select(SequenceDatasets.load_from_disk(args.sequences).item_ids)
+    options: dict[str, Any] = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
+    if args.text_fields is not None:
+        options["text_fields"] = [name.strip() for name in args.text_fields.split(",") if name.strip()]
+    encoder = load_item_encoder(args.model, args.text_encoder, args.image_encoder, **options)
+    catalog = catalog.encode(
+        encoder,
+        args.output / SHARDS_NAME,
+        batch_size=args.batch_size,
+        shard_size=args.shard_size,
+        overwrite=args.overwrite,
+    )
+    if not PartialState().is_main_process:
+        return
+    save_encoded_catalog(catalog, encoder, args.output)
+    summary = {
+        "output": str(args.output),
+        "items": len(catalog),
+        "without_text": _missing(catalog.text_mask),
+        "without_image": _missing(catalog.image_mask),
+        "features": catalog.feature_info,
+    }
+    if args.json:
+        print_json(summary)
+        return
+    print(f"{catalog}; {summary['without_text']:,} without text, {summary['without_image']:,} without a picture")
+    print(f"The catalogue is in {args.output}; next: mmm4rec finetune catalog={args.output} sequences=...")
+
+
+def _missing(mask: Any) -> int:
+    """Items without a modality; 0 for a modality that was not encoded."""
+    return 0 if mask is None else int((~mask).sum())

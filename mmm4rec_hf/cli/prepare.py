@@ -1,0 +1,90 @@
+"""`mmm4rec prepare`: a log of interactions to a folder of sequences."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+
+_COLUMNS = ("user", "item", "timestamp", "rating", "order")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `prepare` to the command's parser."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="turn a log of interactions into sequences to train and test on",
+        description=(
+            "Reads who used what when (CSV, TSV, JSON lines, Parquet, or a folder of MovieLens, Amazon, RecBole or the "
+            "published format), keeps users and items with enough events, sorts by time, and splits. Writes a folder "
+            "that holds the splits, the item ids in the order of their indices, and prepare.json, which says how they "
+            "were made. What is dropped is counted."
+        ),
+        epilog="example: mmm4rec prepare ratings.csv --output sequences",
+    )
+    parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")
+    parser.add_argument("--output", "-o", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--format", default="auto", help="csv, parquet, amazon-2018, movielens, ... (default: by name)"
+    )
+    for column in _COLUMNS:
+        parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}, if not as usual")
+    parser.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of numbers; default: told by their size")
+    parser.add_argument(
+        "--k-core", type=int, default=5, help="least events of a user and of an item (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("leave_one_out", "temporal"),
+        default="leave_one_out",
+        help="each user's last two events, or all events from two dates on (default: %(default)s)",
+    )
+    parser.add_argument("--valid-from", metavar="TIME", help="with temporal: where validation begins, e.g. 2016-01-01")
+    parser.add_argument("--test-from", metavar="TIME", help="with temporal: where testing begins")
+    parser.add_argument("--items", type=Path, metavar="CATALOG", help="a saved catalogue whose items alone count")
+    parser.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="also write the training histories as N Parquet files, which `pretrain` can stream",
+    )
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec prepare`."""
+    hide_bars_without_terminal()
+    from ..data import load_interactions, prepare_sequences
+    from ..evaluation.protocol import PREPARE_NAME
+    from ..training.folders import write_json
+    from ..training.shards import write_shards
+
+    catalog = None
+    if args.items is not None:
+        from ..items import ItemCatalog
+
+        catalog = ItemCatalog.from_pretrained(args.items)
+    columns = {f"{column}_column": getattr(args, f"{column}_column") for column in _COLUMNS}
+    source = args.log[0] if len(args.log) == 1 else args.log
+    interactions = load_interactions(source, format=args.format, time_unit=args.time_unit, **columns)
+    sequences = prepare_sequences(
+        interactions,
+        k_core=args.k_core,
+        split=args.split,
+        valid_from=args.valid_from,
+        test_from=args.test_from,
+        catalog=catalog,
+        output_dir=args.output,
+    )
+    made = {"split": args.split, "k_core": args.k_core}
+    if args.split == "temporal":
+        made |= {"valid_from": args.valid_from, "test_from": args.test_from}
+    if args.shards is not None:
+        write_shards(sequences, args.output / "shards", args.shards)
+    write_json(args.output / PREPARE_NAME, made)
+    if args.json:
+        print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics})
+        return
+    rows = [[name.replace("_", " "), f"{count:,}"] for name, count in sequences.statistics.items()]
+    print_table(["", "number"], rows)
+    print(f"\nThe sequences are in {args.output}; next: mmm4rec encode ITEMS --sequences {args.output}")

@@ -1,0 +1,196 @@
+"""`mmm4rec recommend`: histories to ranked items."""
+
+import argparse
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+
+FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "title")
+OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
+_ROWS_PER_GROUP = 100_000
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `recommend` to the command's parser."""
+    parser = subparsers.add_parser(
+        "recommend",
+        help="recommend items for one history or for a file of users",
+        description=(
+            "Reads a model's folder (or its Hub name) and one history, or a file: JSON lines or Parquet with user_id, "
+            "items and timestamps (lists), or a log of interactions with a row an event. Writes the best items with "
+            "their scores; the score is the sum of a text part and a picture part."
+        ),
+        epilog="example: mmm4rec recommend model --history 50 172 --timestamps 891035000 891035500 --top-k 5",
+    )
+    parser.add_argument("model", help="what `finetune` saved, or a Hub name")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--history", nargs="+", metavar="ID", help="items of one user, oldest first")
+    what.add_argument("--input", "-i", type=Path, metavar="FILE", help="a file of users, or a log of interactions")
+    parser.add_argument("--timestamps", nargs="+", metavar="TIME", help="of the history: unix numbers or ISO dates")
+    parser.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of numbers; default: told by their size")
+    parser.add_argument(
+        "--output", "-o", type=Path, metavar="FILE", help=f"{', '.join(OUTPUT_SUFFIXES)}; default: printed"
+    )
+    parser.add_argument("--top-k", type=int, default=10, help="items a user (default: %(default)s)")
+    parser.add_argument("--include-history", action="store_true", help="recommend what the user had, too")
+    parser.add_argument("--candidates", nargs="+", metavar="ID", help="the only items to recommend")
+    parser.add_argument(
+        "--unknown-items", choices=("skip", "error"), default="skip", help="ids that the model lacks (default: skip)"
+    )
+    parser.add_argument(
+        "--empty-histories",
+        choices=("error", "default"),
+        default="error",
+        help="users without a known item: an error, or the ranking of someone without events",
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: an accelerator where there is one)")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec recommend`."""
+    if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
+        raise ValueError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
+    if args.timestamps is not None and args.history is None:
+        raise ValueError("--timestamps belong to --history; a file has times of its own")
+    hide_bars_without_terminal()
+    from transformers import pipeline
+
+    recommender = pipeline(  # type: ignore[call-overload]
+        "sequential-recommendation", model=args.model, device=args.device
+    )
+    options = {
+        "top_k": args.top_k,
+        "exclude_history": not args.include_history,
+        "candidates": args.candidates,
+        "unknown_items": args.unknown_items,
+        "empty_histories": args.empty_histories,
+        "time_unit": args.time_unit,
+    }
+    if args.history is not None:
+        lists = [({"user_id": "1"}, recommender(_history(args), **options))]
+    else:
+        lists = _recommend_all(recommender, args, options)
+    if args.output is not None:
+        users = write(args.output, lists)
+        print(f"Recommendations for {users:,} users are in {args.output}", file=sys.stderr)
+    elif args.history is not None and not args.json:
+        _print_list(next(iter(lists))[1])
+    elif args.history is not None:
+        print_json(next(iter(lists))[1])
+    else:
+        for line in _lines(lists):
+            print(line)
+
+
+def _history(args: argparse.Namespace) -> dict[str, Any]:
+    history: dict[str, Any] = {"items": args.history}
+    if args.timestamps is not None:
+        history["timestamps"] = [int(stamp) if stamp.lstrip("-").isdecimal() else stamp for stamp in args.timestamps]
+    return history
+
+
+def _recommend_all(
+    recommender: Any, args: argparse.Namespace, options: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Batch by batch, so that a file of any length takes the memory of one batch."""
+    from tqdm.auto import tqdm
+
+    from .histories import read_histories
+
+    histories = tqdm(read_histories(args.input, args.time_unit), desc="Recommending", unit="user", disable=None)
+    for batch in _batches(histories, args.batch_size):
+        yield from zip(batch, recommender(batch, batch_size=args.batch_size, **options), strict=True)
+
+
+def _batches(histories: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    if size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {size}")
+    batch = []
+    for history in histories:
+        batch.append(history)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def write(path: Path, lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> int:
+    """
+    Writes recommendations to a file that is whole or not there.
+
+    Args:
+        path (`Path`): JSON lines hold a line a user; CSV and Parquet a row a recommendation.
+        lists (`Iterable`): A history, which has a `user_id`, and its recommendations.
+
+    Returns:
+        `int`: The number of users.
+    """
+    from ..items.features import replace_file
+
+    counted = _Counted(lists)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as partial:
+        if path.suffix == ".parquet":
+            _write_parquet(partial, counted)
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                if path.suffix == ".jsonl":
+                    file.writelines(line + "\n" for line in _lines(counted))
+                else:
+                    writer = csv.DictWriter(file, FIELDS)
+                    writer.writeheader()
+                    writer.writerows(_rows(counted))
+    return counted.number
+
+
+class _Counted:
+    """Counts what it passes on."""
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self.source = source
+        self.number = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for entry in self.source:
+            self.number += 1
+            yield entry
+
+
+def _lines(lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
+    for history, items in lists:
+        yield json.dumps({"user_id": history["user_id"], "recommendations": items}, ensure_ascii=False)
+
+
+def _rows(lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+    for history, items in lists:
+        for rank, item in enumerate(items, start=1):
+            yield {"user_id": str(history["user_id"]), "rank": rank} | item
+
+
+def _write_parquet(path: Path, lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = (pa.string(), pa.int32(), pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.string())
+    schema = pa.schema(list(zip(FIELDS, types, strict=True)))
+    rows = _rows(lists)
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(itertools.islice(rows, _ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _print_list(items: list[dict[str, Any]]) -> None:
+    rows = []
+    for rank, item in enumerate(items, start=1):
+        scores = [f"{item[name]:.3f}" for name in ("score", "text_score", "image_score")]
+        rows.append([str(rank), *scores, item["item_id"], item["title"] or ""])
+    print_table(["rank", "score", "text", "picture", "item", "title"], rows)

@@ -1,0 +1,32 @@
+"""What a metric means: the split, the ranking, and how ties and seen items count."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+PREPARE_NAME = "prepare.json"
+
+
+def read_preparation(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """How `mmm4rec prepare` made the sequences of a folder; empty where it does not say."""
+    path = Path(sequences_folder) / PREPARE_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def describe(protocol: dict[str, Any]) -> str:
+    """
+    One line that stands beside every table.
+
+    Args:
+        protocol (`dict`): Of an [`Evaluation`].
+    """
+    rules = {"leave_one_out": "leave-one-out in time order", "temporal": "temporal split"}
+    prepared = protocol["prepared"]
+    parts = [f"{protocol['split']} split"]
+    if prepared:
+        parts.append(f"{prepared['k_core']}-core, {rules[prepared['split']]}")
+    parts.append(f"target ranked among all {protocol['num_items']:,} items")
+    parts.append("history left out" if protocol["exclude_history"] else "history not masked")
+    parts.append("padding item competes" if protocol["score_padding_item"] else "ties by expectation")
+    return ", ".join(parts)

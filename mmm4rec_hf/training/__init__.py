@@ -1,0 +1,1 @@
+"""Training: recipes, pretraining over several domains, fine-tuning."""

@@ -1,0 +1,80 @@
+"""A catalogue with its encoder's processor, and a recommender with all that it needs, as folders."""
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmm4rec_hf.items.images import is_url
+from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+
+from .folders import replace_folder
+
+if TYPE_CHECKING:
+    from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+
+logger = logging.getLogger(__name__)
+
+CATALOG_NAME = "catalog"
+PROCESSOR_NAME = "processor"
+
+
+def save_encoded_catalog(catalog: "ItemCatalog", encoder: "ItemEncoder", folder: str | os.PathLike[str]) -> None:
+    """
+    Saves a catalogue, and in `processor/` the tokenizer and the image processor that its features were made with.
+
+    Args:
+        catalog (`ItemCatalog`): With features.
+        encoder (`ItemEncoder`): What made them.
+        folder (`str` or `os.PathLike`): Where to; relative picture paths are made absolute.
+    """
+    target = Path(folder)
+    with replace_folder(target / PROCESSOR_NAME) as partial:
+        processor = MMM4RecProcessor(image_processor=encoder.image_processor, tokenizer=encoder.tokenizer)
+        processor.save_pretrained(partial)
+    _with_absolute_paths(catalog).save_pretrained(target)
+
+
+def _with_absolute_paths(catalog: "ItemCatalog") -> "ItemCatalog":
+    """A copy whose pictures are found from any folder."""
+    copy = catalog.select(catalog.item_ids)
+    for record in copy.records:
+        reference = record.get("image")
+        if isinstance(reference, str | os.PathLike) and reference and not is_url(reference):
+            record["image"] = str(Path(catalog.root or "", reference).resolve())
+    return copy
+
+
+def load_processor(catalog_folder: str | os.PathLike[str]) -> MMM4RecProcessor:
+    """The processor saved beside a catalogue; one that reads histories alone where there is none."""
+    folder = Path(catalog_folder) / PROCESSOR_NAME
+    if not folder.is_dir():
+        logger.warning(
+            "%s has no %s/: the saved model will read histories, not new items", catalog_folder, folder.name
+        )
+        return MMM4RecProcessor()
+    return MMM4RecProcessor.from_pretrained(folder)
+
+
+def save_recommender(
+    model: MMM4RecForSequentialRecommendation,
+    processor: MMM4RecProcessor,
+    catalog: "ItemCatalog",
+    folder: str | os.PathLike[str],
+) -> None:
+    """
+    Saves what `pipeline("sequential-recommendation", folder)` loads: model and processor, and the catalogue in
+    `catalog/`. An earlier folder of that name stays until the new one is whole.
+
+    Args:
+        model ([`MMM4RecForSequentialRecommendation`]): With the catalogue's items.
+        processor ([`MMM4RecProcessor`]): Is given the catalogue's items, and the model's sequence length.
+        catalog (`ItemCatalog`): In the order of the model's rows.
+        folder (`str` or `os.PathLike`): Where to.
+    """
+    processor.set_items(catalog)
+    processor.max_sequence_length = model.config.max_sequence_length
+    with replace_folder(Path(folder)) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        _with_absolute_paths(catalog).save_pretrained(partial / CATALOG_NAME)

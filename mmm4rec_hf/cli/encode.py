@@ -17,9 +17,9 @@ def add_parser(subparsers: Any) -> None:
         help="encode the texts and pictures of items",
         description=(
             "Reads items (JSON lines, CSV, Parquet or Amazon metadata; an id, text fields, and `image`: a path from "
-            "the file's folder on), encodes them, and writes a catalogue: items, features and what made them. What is finished "
-            "is kept in a folder inside, so that a run that was stopped goes on there. Under `accelerate launch -m "
-            "mmm4rec_hf.cli encode ...` several processes share the work."
+            "the file's folder on), encodes them, and writes a catalogue: items, features and what made them. What is "
+            "finished is kept in a folder inside, so that a run that was stopped goes on there. Under `accelerate "
+            "launch -m mmm4rec_hf.cli encode ...` several processes share the work."
         ),
         epilog=(
             "example: mmm4rec encode items.jsonl --output catalog --sequences sequences "

@@ -15,6 +15,9 @@ FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "t
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _ROWS_PER_GROUP = 100_000
 
+# A history, which has a user_id, and its items, best first.
+Recommended = tuple[dict[str, Any], list[dict[str, Any]]]
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds `recommend` to the command's parser."""
@@ -74,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         "empty_histories": args.empty_histories,
         "time_unit": args.time_unit,
     }
+    lists: Iterable[Recommended]
     if args.history is not None:
         lists = [({"user_id": "1"}, recommender(_history(args), **options))]
     else:
@@ -97,9 +101,7 @@ def _history(args: argparse.Namespace) -> dict[str, Any]:
     return history
 
 
-def _recommend_all(
-    recommender: Any, args: argparse.Namespace, options: dict[str, Any]
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str, Any]) -> Iterator[Recommended]:
     """Batch by batch, so that a file of any length takes the memory of one batch."""
     from tqdm.auto import tqdm
 
@@ -123,7 +125,7 @@ def _batches(histories: Iterable[dict[str, Any]], size: int) -> Iterator[list[di
         yield batch
 
 
-def write(path: Path, lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> int:
+def write(path: Path, lists: Iterable[Recommended]) -> int:
     """
     Writes recommendations to a file that is whole or not there.
 
@@ -165,18 +167,18 @@ class _Counted:
             yield entry
 
 
-def _lines(lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
+def _lines(lists: Iterable[Recommended]) -> Iterator[str]:
     for history, items in lists:
         yield json.dumps({"user_id": history["user_id"], "recommendations": items}, ensure_ascii=False)
 
 
-def _rows(lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+def _rows(lists: Iterable[Recommended]) -> Iterator[dict[str, Any]]:
     for history, items in lists:
         for rank, item in enumerate(items, start=1):
             yield {"user_id": str(history["user_id"]), "rank": rank} | item
 
 
-def _write_parquet(path: Path, lists: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+def _write_parquet(path: Path, lists: Iterable[Recommended]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

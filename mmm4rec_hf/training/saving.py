@@ -49,9 +49,7 @@ def load_processor(catalog_folder: str | os.PathLike[str]) -> MMM4RecProcessor:
     """The processor saved beside a catalogue; one that reads histories alone where there is none."""
     folder = Path(catalog_folder) / PROCESSOR_NAME
     if not folder.is_dir():
-        logger.warning(
-            "%s has no %s/: the saved model will read histories, not new items", catalog_folder, folder.name
-        )
+        logger.warning("%s is not there: the saved model will read histories, but no new items", folder)
         return MMM4RecProcessor()
     return MMM4RecProcessor.from_pretrained(folder)
 

@@ -90,9 +90,8 @@ def _tables(sequences: "SequenceDatasets", starts: np.ndarray, stops: np.ndarray
     users = sequences.user_events.users.data.column("user_id")
     for begin in range(0, len(starts), USERS_PER_GROUP):
         group = slice(begin, begin + USERS_PER_GROUP)
-        slices = [
-            sequences.user_events.slice(int(a), int(b)) for a, b in zip(starts[group], stops[group], strict=True)
-        ]
+        bounds = zip(starts[group].tolist(), stops[group].tolist(), strict=True)
+        slices = [sequences.user_events.slice(start, stop) for start, stop in bounds]
         names = users.take(pa.array(sequences.user_events.users_of(starts[group]))).cast(pa.string())
         columns = [names, [items for items, _ in slices], [times for _, times in slices]]
         yield pa.table(dict(zip(SHARD_SCHEMA.names, columns, strict=True)), schema=SHARD_SCHEMA)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo, encode, prepare, recommend
+from . import demo, encode, evaluate, finetune, prepare, recommend
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "prepare": prepare,
     "encode": encode,
+    "finetune": finetune,
+    "evaluate": evaluate,
     "recommend": recommend,
 }
 

@@ -16,9 +16,9 @@ def add_parser(subparsers: Any) -> None:
         help="turn a log of interactions into sequences to train and test on",
         description=(
             "Reads who used what when (CSV, TSV, JSON lines, Parquet, or a folder of MovieLens, Amazon, RecBole or "
-            "the published format), keeps users and items with enough events, sorts by time, and splits. Writes a folder "
-            "that holds the splits, the item ids in the order of their indices, and prepare.json, which says how they "
-            "were made. What is dropped is counted."
+            "the published format), keeps users and items with enough events, sorts by time, and splits. Writes a "
+            "folder that holds the splits, the item ids in the order of their indices, and prepare.json, which says "
+            "how they were made. What is dropped is counted."
         ),
         epilog="example: mmm4rec prepare ratings.csv --output sequences",
     )

@@ -28,5 +28,7 @@ def describe(protocol: dict[str, Any]) -> str:
         parts.append(f"{prepared['k_core']}-core, {rules[prepared['split']]}")
     parts.append(f"target ranked among all {protocol['num_items']:,} items")
     parts.append("history left out" if protocol["exclude_history"] else "history not masked")
-    parts.append("padding item competes" if protocol["score_padding_item"] else "ties by expectation")
+    if protocol["score_padding_item"]:
+        parts.append("the padding item competes")
+    parts.append("ties by expectation")
     return ", ".join(parts)

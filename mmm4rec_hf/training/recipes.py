@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import os
 import types
 import typing
@@ -77,14 +78,15 @@ def check_options(options: Mapping[str, Any], kind: type, where: str) -> dict[st
 
     Args:
         options (`Mapping[str, Any]`): The section.
-        kind (`type`): A dataclass, such as [`~transformers.TrainingArguments`] or [`MMM4RecConfig`].
+        kind (`type`): A class with annotated fields, [`~transformers.TrainingArguments`] or [`MMM4RecConfig`].
         where (`str`): The section's name, for the errors.
 
     Returns:
         `dict[str, Any]`: The same options; `1e-4`, which YAML reads as a string, is a number where one is declared.
     """
-    hints = typing.get_type_hints(kind)
-    check_names(options, [field.name for field in dataclasses.fields(kind) if field.init], where)
+    # The class's own fields alone: those of a base class need not be importable.
+    hints = inspect.get_annotations(kind, eval_str=True)
+    check_names(options, list(hints), where)
     return {name: coerce(value, hints[name], f"{where}: {name}") for name, value in options.items()}
 
 

@@ -1,0 +1,127 @@
+"""`mmm4rec evaluate`: a saved model on a split, with intervals, subgroups and paired tests."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluator import Evaluation
+    from ..items import ItemCatalog
+
+GROUP_TITLES = {
+    "history_length": "events in the history",
+    "target_popularity": "target (head: the items that make half of the training events)",
+    "target_modalities": "what is known of the target",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `evaluate` to the command's parser."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a saved model on a split",
+        description=(
+            "Reads a model's folder (or its Hub name) and the sequences that `prepare` wrote, ranks each target among "
+            "all items, and prints HR, NDCG and MRR with 95% intervals over users, and the protocol. Ties count by "
+            "their expectation over a random order."
+        ),
+        epilog="example: mmm4rec evaluate model sequences --subgroups --output evaluation",
+    )
+    parser.add_argument("model", help="what `finetune` saved, or a Hub name")
+    parser.add_argument("data", type=Path, help="the folder that `prepare` wrote")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: %(default)s)")
+    parser.add_argument("--ks", default="10,20,50", help="the cut-offs (default: %(default)s)")
+    parser.add_argument("--exclude-history", action="store_true", help="leave the history's items out of the ranking")
+    parser.add_argument("--subgroups", action="store_true", help="also by history, popularity and missing modality")
+    parser.add_argument(
+        "--catalog", type=Path, help="says which items lack a text or picture (default: the model's own)"
+    )
+    parser.add_argument("--output", "-o", type=Path, help="a folder for metrics.json and each target's ranks")
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="the --output of another run: a paired test")
+    parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec evaluate`."""
+    ks = _cut_offs(args.ks)
+    hide_bars_without_terminal()
+    from accelerate import PartialState
+
+    from ..data import SequenceDatasets
+    from ..evaluation.evaluator import Evaluation, compare, evaluate_model
+    from ..evaluation.protocol import describe, read_preparation
+    from ..modeling import MMM4RecForSequentialRecommendation
+
+    other = None if args.compare is None else Evaluation.load(args.compare)
+    model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
+    model.to(args.device or PartialState().device)
+    evaluation = evaluate_model(
+        model,
+        SequenceDatasets.load_from_disk(args.data),
+        args.split,
+        catalog=_catalog(args),
+        ks=ks,
+        batch_size=args.batch_size,
+        exclude_history=args.exclude_history,
+        prepared=read_preparation(args.data),
+    )
+    comparison = None if other is None else compare(evaluation, other)
+    if args.output is not None:
+        evaluation.save(args.output)
+    if args.json:
+        print_json(evaluation.to_dict() | ({} if comparison is None else {"comparison": comparison}))
+        return
+    print(f"{args.model}: {describe(evaluation.protocol)}.\n")
+    print_metrics(evaluation)
+    if args.subgroups:
+        _print_subgroups(evaluation)
+    if comparison is not None:
+        _print_comparison(comparison, args.compare)
+
+
+def _cut_offs(text: str) -> list[int]:
+    try:
+        return [int(k) for k in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--ks must be whole numbers such as 10,20,50, got {text!r}") from error
+
+
+def _catalog(args: argparse.Namespace) -> "ItemCatalog | None":
+    from ..items import ItemCatalog
+    from ..training.saving import CATALOG_NAME
+
+    own = Path(args.model) / CATALOG_NAME
+    folder = args.catalog or (own if own.is_dir() else None)
+    return None if folder is None else ItemCatalog.from_pretrained(folder)
+
+
+def print_metrics(evaluation: "Evaluation") -> None:
+    """Prints the metrics of all targets with their intervals."""
+    metrics, intervals = evaluation.metrics, evaluation.intervals()
+    rows = [[name, f"{metrics[name]:.4f}", f"{low:.4f} - {high:.4f}"] for name, (low, high) in intervals.items()]
+    print_table(["", "mean", "95% interval"], rows)
+    print(f"\n{metrics['users']:,} targets, {metrics['tied_targets']:,} of them level with other items.")
+
+
+def _print_subgroups(evaluation: "Evaluation") -> None:
+    for column, groups in evaluation.subgroups().items():
+        names = [name for name in next(iter(groups.values())) if name != "targets"]
+        rows = [
+            [group, f"{values['targets']:,}", *(f"{values[name]:.4f}" for name in names)]
+            for group, values in groups.items()
+        ]
+        print(f"\nBy {GROUP_TITLES[column]}:")
+        print_table(["", "targets", *names], rows)
+
+
+def _print_comparison(comparison: dict[str, dict[str, float]], other: Path) -> None:
+    rows = [
+        [name, f"{row['difference']:+.4f}", f"{row['low']:+.4f} - {row['high']:+.4f}", f"{row['p_value']:.4f}"]
+        for name, row in comparison.items()
+    ]
+    print(f"\nLess {other}, paired by user:")
+    print_table(["", "difference", "95% interval", "p"], rows)

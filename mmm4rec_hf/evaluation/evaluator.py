@@ -1,0 +1,276 @@
+"""A model on a split: every target's rank, and the metrics, intervals and subgroups that follow from it."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from mmm4rec_hf.data.collator import MMM4RecDataCollator
+
+from . import subgroups
+from .metrics import DEFAULT_KS, metrics_from_counts, ranking_counts
+from .significance import bootstrap_intervals, metric_values, paired_p_values
+
+if TYPE_CHECKING:
+    from mmm4rec_hf.data import SequenceDatasets
+    from mmm4rec_hf.items import ItemCatalog
+    from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
+
+logger = logging.getLogger(__name__)
+
+_LEADING = ("user_id", "item_id", "above", "level", "loss")
+# Two runs are comparable if these agree.
+_PAIRED_PROTOCOL = ("split", "num_items", "exclude_history", "score_padding_item", "prepared")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    The result of a model on a split.
+
+    Args:
+        targets (`pl.DataFrame`, a row a target):
+            `user_id`, `item_id`, `above` and `level` (see [`ranking_counts`]), `loss` (cross entropy over all items,
+            in nats), and the groups `history_length`, `target_popularity` and, with a catalogue, `target_modalities`.
+        protocol (`dict`): How the numbers were got: `split`, `num_items`, `exclude_history`, `score_padding_item`,
+            `ks`, `prepared` (how the sequences were made) and `users_without_target`.
+    """
+
+    targets: pl.DataFrame
+    protocol: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`dict[str, float]`: As [`metrics_from_counts`], and `loss`."""
+        counts = self.targets.select("above", "level").to_numpy()
+        return metrics_from_counts(counts, self.protocol["ks"]) | {"loss": _mean(self.targets["loss"])}
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Metrics and loss of each target."""
+        counts = self.targets.select("above", "level").to_numpy()
+        return metric_values(counts, self.protocol["ks"]) | {"loss": self.targets["loss"].to_numpy()}
+
+    def intervals(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95% intervals of the metrics, see [`bootstrap_intervals`]."""
+        values = self.values()
+        ends = bootstrap_intervals(
+            np.stack(list(values.values()), axis=1),
+            self.targets["user_id"].to_numpy(),
+            num_resamples=num_resamples,
+            seed=seed,
+        )
+        return {name: (float(low), float(high)) for name, low, high in zip(values, *ends, strict=True)}
+
+    def subgroups(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Metrics of each group of targets, see [`subgroup_means`]."""
+        values = {name: pl.Series(column) for name, column in self.values().items()}
+        table = self.targets.drop("loss").with_columns(**values)
+        return subgroups.subgroup_means(table, {name: name for name in values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """`dict`: Metrics, intervals, subgroups and protocol, as JSON holds them."""
+        return {
+            "metrics": self.metrics,
+            "intervals": {name: list(ends) for name, ends in self.intervals().items()},
+            "subgroups": self.subgroups(),
+            "protocol": self.protocol,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `metrics.json` and, for paired tests, `targets.parquet`; the JSON comes last."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        partial = target / ".targets.parquet.partial"
+        self.targets.write_parquet(partial)
+        partial.replace(target / "targets.parquet")
+        partial = target / ".metrics.json.partial"
+        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(target / "metrics.json")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Evaluation":
+        """
+        Reads what [`~Evaluation.save`] wrote.
+
+        Raises:
+            ValueError: If the folder does not hold it.
+        """
+        source = Path(folder)
+        for name in ("metrics.json", "targets.parquet"):
+            if not (source / name).is_file():
+                raise ValueError(f"{source} holds no evaluation: {name} is missing; see mmm4rec evaluate --output")
+        protocol = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["protocol"]
+        return cls(pl.read_parquet(source / "targets.parquet"), protocol)
+
+
+def evaluate_model(
+    model: "MMM4RecForSequentialRecommendation",
+    sequences: "SequenceDatasets",
+    split: str = "test",
+    *,
+    catalog: "ItemCatalog | None" = None,
+    ks: Sequence[int] = DEFAULT_KS,
+    batch_size: int = 256,
+    exclude_history: bool = False,
+    prepared: dict[str, Any] | None = None,
+) -> Evaluation:
+    """
+    Ranks the target of every row of a split among all items.
+
+    Args:
+        model ([`MMM4RecForSequentialRecommendation`]): With items that it knows by id; evaluated where it is.
+        sequences (`SequenceDatasets`): In any order of items; every item with events must be among the model's.
+        split (`str`, *optional*, defaults to `"test"`): Which rows.
+        catalog (`ItemCatalog`, *optional*): Says which items lack a text or a picture.
+        ks (`Sequence[int]`, *optional*, defaults to `(10, 20, 50)`): The cut-offs.
+        batch_size (`int`, *optional*, defaults to 256): Rows scored at once.
+        exclude_history (`bool`, *optional*, defaults to `False`):
+            Whether the items of the history leave the ranking (never the target). The published protocol keeps them.
+        prepared (`dict`, *optional*): How the sequences were made, for the record: see [`read_preparation`].
+
+    Returns:
+        `Evaluation`: The same whatever the batch size.
+
+    Raises:
+        ValueError: If the split is not there or empty, or the model does not know an item.
+    """
+    if model.item_ids is None:
+        raise ValueError("the model does not know its items by id; call set_items(catalog) first")
+    if split not in sequences:
+        raise ValueError(f"there is no split {split!r}, only {', '.join(sequences)}")
+    sequences = sequences.align(model.item_ids)
+    if len(sequences[split]) == 0:
+        raise ValueError(f"the split {split!r} is empty: there is nothing to evaluate")
+    counts, losses = _ranks(model, sequences, split, batch_size, exclude_history)
+    user_ids = sequences.user_ids_of(split)
+    targets = _targets(model.item_ids, sequences, split, catalog).with_columns(
+        user_id=pl.Series(user_ids),
+        above=pl.Series(counts[:, 0]),
+        level=pl.Series(counts[:, 1]),
+        loss=pl.Series(losses),
+    )
+    protocol = {
+        "split": split,
+        "num_items": len(model.item_ids),
+        "exclude_history": exclude_history,
+        "score_padding_item": model.config.score_padding_item,
+        "ks": list(ks),
+        "prepared": prepared or {},
+        "users_without_target": len(sequences.user_ids) - len(set(user_ids)),
+    }
+    return Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol)
+
+
+def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, dict[str, float]]:
+    """
+    A paired test between two runs on the same targets.
+
+    Args:
+        first (`Evaluation`): The run that is judged.
+        second (`Evaluation`): The run it is judged by.
+        seed (`int`, *optional*, defaults to 0): Of the resampling.
+
+    Returns:
+        `dict`: For each metric `difference` (first less second), the ends `low` and `high` of its 95% interval, and
+        `p_value`, two-sided.
+
+    Raises:
+        ValueError: If the two have other protocols or targets.
+    """
+    for name in _PAIRED_PROTOCOL:
+        if first.protocol[name] != second.protocol[name]:
+            raise ValueError(
+                f"the runs cannot be compared: {name} is {first.protocol[name]!r} in one and "
+                f"{second.protocol[name]!r} in the other; evaluate both alike"
+            )
+    if not first.targets.select("user_id", "item_id").equals(second.targets.select("user_id", "item_id")):
+        raise ValueError("the runs cannot be compared: their users or targets differ; evaluate both on the same data")
+    values, others = first.values(), second.values()
+    names = [name for name in values if name in others]
+    differences = np.stack([values[name] - others[name] for name in names], axis=1)
+    users = first.targets["user_id"].to_numpy()
+    low, high = bootstrap_intervals(differences, users, seed=seed)
+    p_values = paired_p_values(differences, users, seed=seed)
+    columns = {"difference": differences.mean(axis=0), "low": low, "high": high, "p_value": p_values}
+    return {
+        name: {column: float(numbers[place]) for column, numbers in columns.items()}
+        for place, name in enumerate(names)
+    }
+
+
+@torch.no_grad()
+def _ranks(
+    model: "MMM4RecForSequentialRecommendation",
+    sequences: "SequenceDatasets",
+    split: str,
+    batch_size: int,
+    exclude_history: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Items above and level with each target, `(num_targets, 2)`, and its cross entropy, `(num_targets,)`."""
+    was_training = model.training
+    model.eval()
+    counts, losses = [], []
+    loader = DataLoader(sequences[split], batch_size=batch_size, collate_fn=_Collator(model.config, exclude_history))
+    try:
+        for batch in tqdm(loader, desc=f"Evaluating {split}", disable=None):
+            history = batch.pop("history", None)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            labels = batch.pop("labels")
+            logits = model(**batch).logits.float()
+            if history is not None:
+                history = history.to(model.device)
+            counts.append(
+                ranking_counts(
+                    logits, labels, history=history, score_padding_item=model.config.score_padding_item
+                ).cpu()
+            )
+            # The padding item's score is the least finite number where it does not compete.
+            losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none").cpu())
+    finally:
+        model.train(was_training)
+    return torch.cat(counts).numpy(), torch.cat(losses).double().numpy()
+
+
+class _Collator:
+    """The model's batch, and beside it the whole history where that leaves the ranking."""
+
+    def __init__(self, config: Any, with_history: bool) -> None:
+        self.collate = MMM4RecDataCollator(config.max_sequence_length)
+        self.with_history = with_history
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self.collate(rows)
+        if self.with_history:
+            histories = [torch.from_numpy(np.asarray(row["input_ids"], dtype=np.int64)) for row in rows]
+            batch["history"] = torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)
+        return batch
+
+
+def _targets(
+    item_ids: Sequence[str], sequences: "SequenceDatasets", split: str, catalog: "ItemCatalog | None"
+) -> pl.DataFrame:
+    """What is known of each target without a model: the item, and its groups."""
+    labels = sequences[split].with_format("arrow")[:]["labels"].to_numpy()
+    starts, ends = sequences.pointers_of(split)
+    columns = {
+        "item_id": [item_ids[label - 1] for label in labels],
+        "history_length": subgroups.history_groups(ends - starts),
+        "target_popularity": subgroups.popularity_groups(subgroups.training_events(sequences))[labels].tolist(),
+    }
+    if catalog is not None:
+        groups = subgroups.modality_groups(catalog.select(item_ids))
+        columns["target_modalities"] = groups[labels - 1].tolist()
+    return pl.DataFrame(columns)
+
+
+def _mean(series: pl.Series) -> float:
+    return float(np.mean(series.to_numpy()))

@@ -1,0 +1,203 @@
+"""Fine-tuning by recipe: a pretrained base, or fresh weights, and one shop's sequences to a ready recommender."""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+
+from mmm4rec_hf.data import MMM4RecDataCollator, SequenceDatasets
+from mmm4rec_hf.evaluation import compute_metrics, ranking_counts
+from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
+from mmm4rec_hf.evaluation.protocol import read_preparation
+from mmm4rec_hf.items import ItemCatalog
+from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
+
+from .folders import claim_output
+from .recipes import check_options
+from .saving import load_processor, save_recommender
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME, CHECKPOINTS_NAME, EVALUATION_NAME = "model", "checkpoints", "evaluation"
+# What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "ndcg@10",
+    "greater_is_better": True,
+    "logging_steps": 50,
+    "report_to": "none",
+}
+
+
+@dataclass
+class FinetuneRecipe:
+    """
+    What a fine-tuning does.
+
+    Args:
+        sequences (`str`): The folder that `mmm4rec prepare` wrote.
+        catalog (`str`): The folder that `mmm4rec encode` wrote, or a catalogue's name on the Hub.
+        output_dir (`str`): Where `model/`, `evaluation/` and `checkpoints/` go. A run that was stopped goes on there.
+        start_from (`str`, *optional*): A pretrained model's folder or Hub name; fresh weights without it.
+        revision (`str`, *optional*): Of that model.
+        model (`dict`, *optional*):
+            Options of [`MMM4RecConfig`] other than its defaults, or other than those of `start_from`. With
+            `num_hidden_layers: 1` a pretrained model of two layers gives its first.
+        freeze_encoder (`bool`, *optional*, defaults to `False`):
+            Whether the layers stay as they are, so that projections of features and item biases alone learn.
+        optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`):
+            `"adamw"`: as `training` says. `"nadam"`: as published, with `learning_rate` and `weight_decay` (L2 of all
+            weights) of `training`.
+        early_stopping_patience (`int`, *optional*): Evaluations without a better metric after which to stop.
+        training (`dict`, *optional*): Options of [`~transformers.TrainingArguments`].
+    """
+
+    sequences: str
+    catalog: str
+    output_dir: str
+    start_from: str | None = None
+    revision: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    freeze_encoder: bool = False
+    optimizer: Literal["adamw", "nadam"] = "adamw"
+    early_stopping_patience: int | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = check_options(self.model, MMM4RecConfig, "model")
+        self.training = check_options(self.training, TrainingArguments, "training")
+        if "output_dir" in self.training:
+            raise ValueError("training: output_dir stands at the recipe's top, not in this section")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ValueError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
+
+
+def finetune(recipe: FinetuneRecipe) -> Evaluation:
+    """
+    Runs a fine-tuning, or goes on with one that was stopped.
+
+    Args:
+        recipe (`FinetuneRecipe`): What to do.
+
+    Returns:
+        `Evaluation`: Of the best model on the test split. `output_dir/model` then holds the model with its processor
+        and catalogue, `output_dir/evaluation` the numbers.
+
+    Raises:
+        ValueError: If `output_dir` holds another recipe's run, or data and model do not fit.
+    """
+    output = Path(recipe.output_dir)
+    arguments = _training_arguments(recipe)
+    sequences = SequenceDatasets.load_from_disk(recipe.sequences)
+    catalog = ItemCatalog.from_pretrained(recipe.catalog)
+    if arguments.should_save:
+        claim_output(output, recipe)
+    sequences = sequences.align(catalog.item_ids)
+    set_seed(arguments.seed)
+    model = build_model(recipe, catalog)
+    trainer = _trainer(recipe, arguments, model, sequences)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output / CHECKPOINTS_NAME))
+    evaluation = evaluate_model(
+        model,
+        sequences,
+        "test",
+        catalog=catalog,
+        batch_size=arguments.eval_batch_size,
+        prepared=read_preparation(recipe.sequences),
+    )
+    if arguments.should_save:
+        save_recommender(model, load_processor(recipe.catalog), catalog, output / MODEL_NAME)
+        evaluation.save(output / EVALUATION_NAME)
+    return evaluation
+
+
+def build_model(recipe: FinetuneRecipe, catalog: ItemCatalog) -> MMM4RecForSequentialRecommendation:
+    """
+    The model that a fine-tuning starts with, on the CPU.
+
+    Args:
+        recipe (`FinetuneRecipe`): Names the pretrained model, if any, and the options.
+        catalog (`ItemCatalog`): With features.
+
+    Raises:
+        ValueError: If the catalogue lacks features, or they do not fit the pretrained model.
+    """
+    if recipe.start_from is not None:
+        pretrained = MMM4RecConfig.from_pretrained(recipe.start_from, revision=recipe.revision or "main")
+        model = MMM4RecForSequentialRecommendation.from_pretrained(
+            recipe.start_from, catalog=catalog, revision=recipe.revision or "main", **recipe.model
+        )
+        kept, had = model.config.num_hidden_layers, pretrained.num_hidden_layers
+        if kept < had:
+            logger.info("kept the first %d of the %d layers of %s", kept, had, recipe.start_from)
+    else:
+        sizes = {}
+        for modality, features in (("text", catalog.text_features), ("image", catalog.image_features)):
+            if features is None:
+                raise ValueError(f"{recipe.catalog} has no {modality} features; name a model to mmm4rec encode")
+            sizes[f"{modality}_feature_size"] = features.shape[1]
+        model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(sizes | recipe.model)))
+        model.set_items(catalog)
+    if recipe.freeze_encoder:
+        model.model.encoder.requires_grad_(False)
+        learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        logger.info("the encoder is frozen; %d weights learn", learning)
+    return model
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest of the trainer's checkpoints that was written to its end; `None` where there is none."""
+    if not folder.is_dir():
+        return None
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        # The trainer writes this file last.
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s is not whole: it is left out", checkpoint)
+            continue
+        logger.info("going on from %s", checkpoint)
+        return str(checkpoint)
+    return None
+
+
+def _training_arguments(recipe: FinetuneRecipe) -> TrainingArguments:
+    fixed = {
+        "output_dir": str(Path(recipe.output_dir) / CHECKPOINTS_NAME),
+        "disable_tqdm": not sys.stderr.isatty(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    return TrainingArguments(**(TRAINING_DEFAULTS | fixed | recipe.training))
+
+
+def _trainer(
+    recipe: FinetuneRecipe,
+    arguments: TrainingArguments,
+    model: MMM4RecForSequentialRecommendation,
+    sequences: SequenceDatasets,
+) -> Trainer:
+    optimizer = None
+    if recipe.optimizer == "nadam":
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.NAdam(weights, lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
+    patience = recipe.early_stopping_patience
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=sequences["train"],
+        eval_dataset=sequences["validation"],
+        data_collator=MMM4RecDataCollator(model.config.max_sequence_length),
+        compute_metrics=compute_metrics,
+        preprocess_logits_for_metrics=ranking_counts,
+        optimizers=(optimizer, None),
+        callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
+    )

@@ -17,26 +17,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, cached_file, can_return_tuple, logging
 
 from .configuration_mmm4rec import MMM4RecConfig
+from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
 from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, previous_rows
 from .loss_mmm4rec import full_cross_entropy, in_batch_cross_entropy
-from .ssd_mmm4rec import ssd
+from .packing_mmm4rec import MMM4RecLayout, one_history_a_row, pack_histories
+from .ssd_mmm4rec import is_short, ssd
 from .time_mmm4rec import (
     MMM4RecFourierFilter,
     MMM4RecTimeGate,
     MMM4RecTimeModulation,
     MMM4RecTimeNorm,
-    causal_conv,
-    depthwise_conv,
     event_intervals,
 )
 
 logger = logging.get_logger(__name__)
 
 ITEM_IDS_NAME = "item_ids.json"
+_ALIGNMENT = 64  # bytes, as torch allocates
 
 
 class MMM4RecRMSNorm(nn.Module):
@@ -71,7 +73,7 @@ class MMM4RecMLP(nn.Module):
 class MMM4RecStateSpace(nn.Module):
     """What the self and the cross state space layer share: step sizes, SSD, gated norm and the projection out."""
 
-    def __init__(self, config: MMM4RecConfig, activation: Any):
+    def __init__(self, config: MMM4RecConfig, activation: str):
         super().__init__()
         self.config = config
         self.activation = activation
@@ -80,37 +82,37 @@ class MMM4RecStateSpace(nn.Module):
         self.D = nn.Parameter(torch.ones(config.num_heads, dtype=torch.float32))
         self.norm = MMM4RecRMSNorm(config.inner_size, config.norm_eps)
         self.out_proj = nn.Linear(config.inner_size, config.hidden_size)
-        self.time_modulation = MMM4RecTimeModulation(config, activation) if config.use_time else None
+        self.time_modulation = MMM4RecTimeModulation(config, ACT2FN[activation]) if config.use_time else None
 
-    def convolve(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
-        """[b, l, c] -> [b, l, c]"""
-        return self.activation(causal_conv(conv, x.transpose(1, 2)).transpose(1, 2))
-
-    def scan(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, gate: Tensor, tau: Tensor | None) -> Tensor:
-        """[b, l, E], [b, l, h], [b, l, g n], [b, l, g n], [b, l, E], [b, h, l] -> [b, l, H]"""
-        config = self.config
+    def scan(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, tau: Tensor | None, layout: MMM4RecLayout) -> Tensor:
+        """[s, E], [s, h], [s, g n], [s, g n], [s, h] -> [s, E]"""
+        config, rows = self.config, (-1, layout.length)
         dt = dt.float()
         if tau is not None:
-            dt = dt * tau.transpose(1, 2)
+            dt = dt * tau
         delta = F.softplus(dt + self.dt_bias.float())
+        together = layout.together()
+        if together is not None:
+            together = together.repeat(len(x) // layout.history.numel(), 1, 1, 1)
         y = ssd(
-            x.unflatten(-1, (config.num_heads, config.head_dim)),
-            delta,
-            -torch.exp(self.A_log.float()),
-            B.unflatten(-1, (config.n_groups, config.state_size)),
-            C.unflatten(-1, (config.n_groups, config.state_size)),
+            x.unflatten(-1, (config.num_heads, config.head_dim)).unflatten(0, rows),
+            delta.unflatten(0, rows),
+            -self.A_log.float().exp(),
+            B.unflatten(-1, (config.n_groups, config.state_size)).unflatten(0, rows),
+            C.unflatten(-1, (config.n_groups, config.state_size)).unflatten(0, rows),
             self.D.float(),
             implementation=config.ssd_implementation,
             chunk_size=config.chunk_size,
-        ).flatten(-2)
-        return self.out_proj(self.norm(y, gate))
+            together=together,
+        )
+        return y.flatten(2).flatten(0, 1)
 
 
 class MMM4RecTimeAwareSSD(MMM4RecStateSpace):
     """TiSSD: self mixing of one modality's sequence, with step sizes that depend on the intervals."""
 
     def __init__(self, config: MMM4RecConfig):
-        super().__init__(config, F.silu)
+        super().__init__(config, "silu")
         groups_state = config.n_groups * config.state_size
         self.splits = (config.inner_size, config.inner_size + 2 * groups_state, config.num_heads)
         self.conv_splits = (config.inner_size, groups_state, groups_state)
@@ -118,22 +120,32 @@ class MMM4RecTimeAwareSSD(MMM4RecStateSpace):
         self.conv = depthwise_conv(self.splits[1], config.conv_kernel)
         self.time_gate = MMM4RecTimeGate(config) if config.use_time else None
 
-    def forward(self, x: Tensor, time: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        # [b, l, H], [b, h, l] -> [b, l, H], [b, h, l]
-        gate, content, dt = self.in_proj(x).split(self.splits, dim=-1)
-        content, B, C = self.convolve(self.conv, content).split(self.conv_splits, dim=-1)
-        tau = next_time = None
-        if self.time_modulation is not None and self.time_gate is not None and time is not None:
-            tau = self.time_modulation(time)
-            next_time = self.time_gate(time, tau, mask)
-        return self.scan(content, dt, B, C, gate, tau), next_time
+    def forward(self, x: Tensor, tau: Tensor | None, layout: MMM4RecLayout, wanted: Tensor | None) -> Tensor:
+        """
+        Args:
+            x (`torch.Tensor` of shape `(r * s, H)`): The slots of `r` branches.
+            tau (`torch.Tensor` of shape `(r * s, h)`, *optional*): What multiplies the step sizes.
+            layout ([`MMM4RecLayout`]): Which slots belong together.
+            wanted (`torch.LongTensor` of shape `(q,)`, *optional*): The slots whose output is read.
+
+        Returns:
+            `torch.Tensor` of shape `(r * s, H)` or `(q, H)`.
+        """
+        inner = self.splits[0]
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        content, dt = F.linear(x, weight[inner:], bias[inner:]).split(self.splits[1:], dim=-1)
+        content, B, C = history_conv(self.conv, content, layout, self.activation).split(self.conv_splits, dim=-1)
+        y = self.scan(content, dt, B, C, tau, layout)
+        if wanted is not None:
+            x, y = x[wanted], y[wanted]
+        return self.out_proj(self.norm(y, gate=F.linear(x, weight[:inner], bias[:inner])))
 
 
 class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
     """TiCoSSD: the image branch asks (C), the text branch answers (X, B), both gate."""
 
     def __init__(self, config: MMM4RecConfig):
-        super().__init__(config, F.hardswish if config.cross_ssd_activation == "hardswish" else F.silu)
+        super().__init__(config, config.cross_ssd_activation)
         groups_state = config.n_groups * config.state_size
         self.splits = (config.inner_size + groups_state, config.num_heads)
         self.conv_splits = (config.inner_size, groups_state)
@@ -143,14 +155,34 @@ class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
         self.content_conv = depthwise_conv(self.splits[0], config.conv_kernel)
         self.query_conv = depthwise_conv(groups_state, config.conv_kernel)
 
-    def forward(self, query: Tensor, content: Tensor, time: Tensor | None) -> Tensor:
-        # [b, l, H], [b, l, H], [b, h, l] -> [b, l, H]
+    def forward(
+        self, query: Tensor, content: Tensor, tau: Tensor | None, layout: MMM4RecLayout, events: Tensor | None
+    ) -> Tensor:
+        """
+        Args:
+            query (`torch.Tensor` of shape `(s, H)` or `(b, conv_kernel, H)`):
+                The image branch, at every slot, or the last positions of each history.
+            content (`torch.Tensor` of shape `(s, H)`): The text branch.
+            tau (`torch.Tensor` of shape `(s, h)`, *optional*): What multiplies the step sizes.
+            layout ([`MMM4RecLayout`]): Which slots belong together.
+            events (`torch.Tensor` of shape `(b, conv_kernel)`, *optional*):
+                Which of the last positions are events; with it the output at each history's last event alone is read.
+
+        Returns:
+            `torch.Tensor` of shape `(s, H)` or `(b, H)`.
+        """
         x, dt = self.content_proj(content).split(self.splits, dim=-1)
-        x, B = self.convolve(self.content_conv, x).split(self.conv_splits, dim=-1)
-        C = self.convolve(self.query_conv, self.query_proj(query))
-        gate = self.gate_proj(query + content)
-        tau = None if self.time_modulation is None or time is None else self.time_modulation(time)
-        return self.scan(x, dt, B, C, gate, tau)
+        x, B = history_conv(self.content_conv, x, layout, self.activation).split(self.conv_splits, dim=-1)
+        C = self.query_proj(query)
+        if events is None:
+            C = history_conv(self.query_conv, C, layout, self.activation)
+        else:
+            C = window_conv(self.query_conv, C, events, self.activation)
+            C = torch.zeros_like(B).index_copy(0, layout.last, C)
+        y = self.scan(x, dt, B, C, tau, layout)
+        if events is not None:
+            y, query, content = y[layout.last], query[:, -1], content[layout.last]
+        return self.out_proj(self.norm(y, gate=self.gate_proj(query + content)))
 
 
 class MMM4RecLayer(GradientCheckpointingLayer):
@@ -158,6 +190,7 @@ class MMM4RecLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
+        self.conv_kernel = config.conv_kernel
         self.ssd = MMM4RecTimeAwareSSD(config)
         self.cross_ssd = MMM4RecTimeAwareCrossSSD(config)
         self.fourier_filter = MMM4RecFourierFilter(config) if config.use_time else None
@@ -169,22 +202,61 @@ class MMM4RecLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, text: Tensor, image: Tensor, text_time: Tensor | None, image_time: Tensor | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        # [b, l, H], [b, l, H], [b, h, l], [b, h, l], [b, 1, l] -> [b, l, H], [b, l, H], [b, h, l], [b, h, l]
-        both_time = None if text_time is None or image_time is None else torch.cat([text_time, image_time])
-        both_mask = None if mask is None else torch.cat([mask, mask])
-        mixed, both_time = self.ssd(torch.cat([text, image]), both_time, both_mask)
-        text_mixed, image_mixed = mixed.chunk(2)
+        self,
+        text: Tensor,
+        image: Tensor,
+        both_time: Tensor | None,
+        mask: Tensor | None,
+        layout: MMM4RecLayout,
+        last_only: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """
+        Args:
+            text (`torch.Tensor` of shape `(s, H)`): The text branch.
+            image (`torch.Tensor` of shape `(s, H)`): The image branch.
+            both_time (`torch.Tensor` of shape `(2, b, h, l)`, *optional*): Time signals of both.
+            mask (`torch.Tensor` of shape `(b, 1, l)`, *optional*): Keeps padding out of the time signals.
+            layout ([`MMM4RecLayout`]): Which slots belong together.
+            last_only (`bool`):
+                Whether the image branch is read at each history's last event alone; then it is returned as `(b, H)`.
+
+        Returns:
+            `tuple`: text, image and both_time of the next layer.
+        """
+        tau, both_time, cross_tau = self.read_time(both_time, mask, layout)
+        wanted = events = None
+        image_slots: Any = slice(None)
+        if last_only:
+            window, events = layout.window(self.conv_kernel)
+            image_slots = window.flatten()
+            wanted = torch.cat([torch.arange(len(text), device=text.device), len(text) + image_slots])
+        mixed = self.ssd(torch.cat([text, image]), tau, layout, wanted)
+        text_mixed, image_mixed = mixed[: len(text)], mixed[len(text) :]
         text = self.text_ffn(self.text_norm(self.dropout(text_mixed) + text))
-        image = self.image_norm(self.dropout(image_mixed) + image)
-        cross_time = None
-        if self.fourier_filter is not None and both_time is not None:
-            text_time, image_time = both_time.chunk(2)
-            cross_time = self.fourier_filter(image_time, text_time, mask)
-        cross = self.cross_ssd(image, text, cross_time)
-        image = self.image_ffn(self.cross_norm(self.dropout(cross) + image + text))
-        return text, image, text_time, image_time
+        image = self.image_norm(self.dropout(image_mixed) + image[image_slots])
+        if events is None:
+            cross = self.cross_ssd(image, text, cross_tau, layout, None)
+            image = image + text
+        else:
+            windows = image.unflatten(0, events.shape)
+            cross = self.cross_ssd(windows, text, cross_tau, layout, events)
+            image = windows[:, -1] + text[layout.last]
+        image = self.image_ffn(self.cross_norm(self.dropout(cross) + image))
+        return text, image, both_time
+
+    def read_time(
+        self, both_time: Tensor | None, mask: Tensor | None, layout: MMM4RecLayout
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """tau of both branches, `(2 * s, h)`, their time signals for the next layer, and the Cross-SSD's tau."""
+        modulation, gate = self.ssd.time_modulation, self.ssd.time_gate
+        fourier, cross_modulation = self.fourier_filter, self.cross_ssd.time_modulation
+        if both_time is None or modulation is None or gate is None or cross_modulation is None or fourier is None:
+            return None, both_time, None
+        tau = modulation(both_time.flatten(0, 1)).unflatten(0, (2, -1))
+        both_time = gate(both_time, tau, mask)
+        cross_tau = cross_modulation(fourier(both_time[1], both_time[0], mask))
+        slots = torch.cat([layout.gather(branch.transpose(1, 2)) for branch in tau])
+        return slots, both_time, layout.gather(cross_tau.transpose(1, 2))
 
 
 @dataclass
@@ -239,6 +311,17 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
     # Rates and times lose their meaning in half precision, so they stay float32 when a model is loaded in it.
     _keep_in_fp32_modules_strict = ["A_log", "dt_bias", "D", "time_norm", "time_modulation", "time_gate"]
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As every transformers model; a loaded model gives the bits of the saved one."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Weights mapped from a file start anywhere, and products of a few rows round by where their operands start.
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+                tensor.data = tensor.data.clone()
+        return loaded
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         config = self.config
@@ -287,33 +370,67 @@ class MMM4RecEncoder(nn.Module):
         mask: Tensor,
         output_hidden_states: bool = False,
     ) -> MMM4RecModelOutput:
-        # [b, l, H], [b, l, H], [b, l], [b, l]
-        text = self.text_norm(self.dropout(text_embeds))
-        image = self.image_norm(self.dropout(image_embeds))
-        time_mask = mask.unsqueeze(1).float() if self.config.time_mode == "masked" else None
-        text_time = image_time = None
-        if self.time_norm is not None and timestamps is not None:
-            intervals = event_intervals(timestamps).unsqueeze(1)  # [b, 1, l]
-            if time_mask is not None:
-                intervals = time_mask * intervals
-            # Each branch draws a dropout of its own; the heads start from the same signal.
-            text_time, image_time = (
-                self.time_norm(self.time_dropout(intervals), time_mask).expand(-1, self.config.num_heads, -1)
-                for _ in range(2)
-            )
+        """Every position's output: [b, l, H], [b, l, H], [b, l], [b, l]"""
+        layout = one_history_a_row(mask)
+        text, image = self.enter(text_embeds.flatten(0, 1), image_embeds.flatten(0, 1))
+        both_time, time_mask = self.enter_time(timestamps, mask)
         image_states: tuple[Tensor, ...] = (image,)
         text_states: tuple[Tensor, ...] = (text,)
         for layer in self.layers:
-            text, image, text_time, image_time = layer(text, image, text_time, image_time, time_mask)
-            if output_hidden_states:
-                image_states, text_states = (*image_states, image), (*text_states, text)
-        last_event = (mask.sum(1) - 1).clamp_min(0)
+            text, image, both_time = layer(text, image, both_time, time_mask, layout, False)
+            image_states, text_states = (*image_states, image), (*text_states, text)
         return MMM4RecModelOutput(
-            last_hidden_state=image,
-            user_embeds=image[torch.arange(len(image), device=image.device), last_event],
-            hidden_states=image_states if output_hidden_states else None,
-            text_hidden_states=text_states if output_hidden_states else None,
+            last_hidden_state=image.view_as(image_embeds),
+            user_embeds=image[layout.last],
+            hidden_states=tuple(x.view_as(image_embeds) for x in image_states) if output_hidden_states else None,
+            text_hidden_states=tuple(x.view_as(text_embeds) for x in text_states) if output_hidden_states else None,
         )
+
+    def user_embeds(
+        self, input_ids: Tensor, text_table: Tensor, image_table: Tensor, timestamps: Tensor | None, mask: Tensor
+    ) -> Tensor:
+        """
+        The output at the last event of each history and nothing else, with as little padding as can be.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Rows of the tables.
+            text_table (`torch.Tensor` of shape `(I + 1, H)`): Text embeddings of items.
+            image_table (`torch.Tensor` of shape `(I + 1, H)`): Image embeddings of items.
+            timestamps (`torch.LongTensor` of shape `(b, l)`, *optional*): In unix seconds.
+            mask (`torch.Tensor` of shape `(b, l)`): The canonical mask.
+
+        Returns:
+            `torch.Tensor` of shape `(b, H)`.
+        """
+        layout = pack_histories(mask) if self.can_pack() else one_history_a_row(mask)
+        ids = layout.gather(input_ids)
+        text, image = self.enter(F.embedding(ids, text_table), F.embedding(ids, image_table))
+        both_time, time_mask = self.enter_time(timestamps, mask)
+        for j, layer in enumerate(self.layers, start=1):
+            text, image, both_time = layer(text, image, both_time, time_mask, layout, j == len(self.layers))
+        return image
+
+    def can_pack(self) -> bool:
+        """Whether histories can stand side by side: not where lengths may not be looked at, nor in every SSD form."""
+        form = self.config.ssd_implementation
+        quadratic = form == "quadratic" or (form == "auto" and is_short(self.config.max_sequence_length))
+        return quadratic and not torch.compiler.is_compiling()
+
+    def enter(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Both branches' input of the first layer."""
+        return self.text_norm(self.dropout(text)), self.image_norm(self.dropout(image))
+
+    def enter_time(self, timestamps: Tensor | None, mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """[b, l], [b, l] -> time signals of both branches, [2, b, h, l], and their mask, [b, 1, l]."""
+        time_mask = mask.unsqueeze(1).float() if self.config.time_mode == "masked" else None
+        if self.time_norm is None or timestamps is None:
+            return None, time_mask
+        intervals = event_intervals(timestamps).unsqueeze(1)  # [b, 1, l]
+        if time_mask is not None:
+            intervals = time_mask * intervals
+        # Each branch draws a dropout of its own; the heads start from the same signal.
+        both = self.time_dropout(torch.stack([intervals, intervals]))
+        return self.time_norm(both, time_mask).expand(-1, -1, self.config.num_heads, -1), time_mask
 
 
 def canonical_positions(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -572,9 +689,11 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         text, image = self.item_embeds()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        encoded = self.model.encoder(
-            F.embedding(input_ids, text), F.embedding(input_ids, image), timestamps, mask, output_hidden_states
-        )
+        encoder = self.model.encoder
+        if output_hidden_states:
+            encoded = encoder(F.embedding(input_ids, text), F.embedding(input_ids, image), timestamps, mask, True)
+        else:
+            encoded = MMM4RecModelOutput(user_embeds=encoder.user_embeds(input_ids, text, image, timestamps, mask))
         fused = self.fused_item_embeds(text, image)
         logits = self._logits(encoded.user_embeds, fused)
         loss = None

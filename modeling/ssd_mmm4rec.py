@@ -24,6 +24,7 @@ def ssd(
     D: Tensor,
     implementation: str = "auto",
     chunk_size: int = 64,
+    together: Tensor | None = None,
 ) -> Tensor:
     """
     The state space operation.
@@ -39,17 +40,22 @@ def ssd(
             `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the
             definition), or `"auto"`: the first for short sequences, the second for long ones.
         chunk_size (`int`, *optional*, defaults to 64): Positions of a chunk.
+        together (`torch.BoolTensor` of shape `(b, 1, l, l)`, *optional*):
+            Where the positions t and s belong to one sequence, for rows that hold several, each without a gap. The
+            quadratic form alone can keep them apart.
 
     Returns:
         `torch.Tensor` of shape `(b, l, h, p)`: y, in x's dtype.
     """
     if implementation == "auto":
-        implementation = "quadratic" if x.shape[1] <= _QUADRATIC_MAX_LENGTH else "chunked"
+        implementation = "quadratic" if is_short(x.shape[1]) else "chunked"
+    if implementation == "quadratic":
+        return _quadratic(x, dt, A, B, C, D, together)
+    if together is not None:
+        raise ValueError(f"rows of several sequences need ssd_implementation='quadratic', got {implementation!r}")
     scaled = x * dt.unsqueeze(-1).to(x.dtype)
     log_decay = dt * A
-    if implementation == "quadratic":
-        y = _quadratic(scaled, log_decay, B, C)
-    elif implementation == "chunked":
+    if implementation == "chunked":
         y = _chunked(scaled, log_decay, B, C, chunk_size)
     elif implementation == "recurrent":
         y = _recurrent(scaled, log_decay, B, C)
@@ -60,21 +66,37 @@ def ssd(
     return (y + D.unsqueeze(-1) * scaled).to(x.dtype)
 
 
+def is_short(length: int) -> bool:
+    """Whether `"auto"` takes the quadratic form for sequences of this length."""
+    return length <= _QUADRATIC_MAX_LENGTH
+
+
 def _segment_sum(log_decay: Tensor) -> Tensor:
-    """[..., l] -> [..., l, l]: sum of a_{s+1..t} at [t, s], -inf above the diagonal."""
+    """[..., l] -> [..., l, l]: sum of a_{s+1..t} at [t, s], 0 above the diagonal."""
     length = log_decay.shape[-1]
-    later = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril(-1)
+    until = torch.ones(length, length, dtype=log_decay.dtype, device=log_decay.device).tril()
     # Summed from s + 1 on: the difference of two running sums would lose the digits that they share.
-    steps = log_decay.unsqueeze(-1).expand(*log_decay.shape, length).masked_fill(~later, 0)
-    return steps.cumsum(-2).masked_fill(later.T, float("-inf"))
+    with torch.autocast(log_decay.device.type, enabled=False):
+        return (log_decay.unsqueeze(-2) * until) @ until.tril(-1)
 
 
-def _quadratic(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    heads_per_group = scaled.shape[2] // B.shape[2]
-    decay = _segment_sum(log_decay.transpose(1, 2)).exp()  # [b, h, l, l]
+def _decay(log_decay: Tensor) -> Tensor:
+    """[..., l] -> [..., l, l]: exp(a_{s+1} + ... + a_t) at [t, s], 0 above the diagonal."""
+    return _segment_sum(log_decay).exp().tril()
+
+
+def _quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, together: Tensor | None) -> Tensor:
+    heads_per_group = x.shape[2] // B.shape[2]
+    dt = dt.transpose(1, 2)  # [b, h, l]
+    weights = _decay(dt * A.unsqueeze(-1))
+    if together is not None:
+        weights = weights * together
+    weights = weights * dt.unsqueeze(-2)
     scores = torch.einsum("blgn,bsgn->bgls", C, B)  # [b, g, l, l]
-    weights = decay * scores.repeat_interleave(heads_per_group, dim=1)
-    return torch.einsum("bhls,bshp->blhp", weights.to(scaled.dtype), scaled)
+    weights = weights * scores.repeat_interleave(heads_per_group, dim=1)
+    # Steps and skip connection are applied to these weights, which are smaller than x.
+    weights = weights + torch.diag_embed(D.unsqueeze(-1) * dt)
+    return torch.einsum("bhls,bshp->blhp", weights.to(x.dtype), x)
 
 
 def _chunked(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tensor:
@@ -89,7 +111,7 @@ def _chunked(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk_size
     dtype = scaled.dtype
 
     # Inside the chunks: the quadratic form.
-    decay = _segment_sum(log_decay).exp()  # [b, h, c, q, q]
+    decay = _decay(log_decay)  # [b, h, c, q, q]
     weights = torch.einsum("bcqhn,bcshn->bhcqs", C, B) * decay
     y_inside = torch.einsum("bhcqs,bcshp->bcqhp", weights.to(dtype), scaled)
 
@@ -98,7 +120,7 @@ def _chunked(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk_size
     to_end = (cumulative[..., -1:] - cumulative).exp().permute(0, 2, 3, 1).unsqueeze(-1)  # [b, c, q, h, 1]
     states = torch.einsum("bcqhn,bcqhp->bchpn", (B * to_end).float(), scaled.float())
     # carried[c, z] decays what chunk z left until chunk c begins; a chunk gives itself nothing.
-    carried = _segment_sum(F.pad(cumulative[..., -1], (1, 0)))[..., :-1, 1:].exp()  # [b, h, c, c]
+    carried = _decay(F.pad(cumulative[..., -1], (1, 0)))[..., :-1, 1:]  # [b, h, c, c]
     states = torch.einsum("bhcz,bzhpn->bchpn", carried, states)
     from_start = cumulative.exp().permute(0, 2, 3, 1).unsqueeze(-1)  # [b, c, q, h, 1]
     y_between = torch.einsum("bcqhn,bchpn->bcqhp", C.float() * from_start, states)
@@ -117,4 +139,4 @@ def _recurrent(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tenso
     return torch.stack(outputs, dim=1)
 
 
-__all__ = ["ssd"]
+__all__ = ["is_short", "ssd"]

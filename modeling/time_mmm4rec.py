@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_mmm4rec import MMM4RecConfig
+from .convolution_mmm4rec import depthwise_conv
 
 
 def float32_linear(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -21,21 +22,11 @@ def float32_linear(linear: nn.Linear, x: Tensor) -> Tensor:
     return F.linear(x.float(), linear.weight.float(), bias)
 
 
-def causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """[b, c, l] -> [b, c, l]: a depthwise convolution that sees no later position."""
-    return conv(x)[..., : x.shape[-1]]
-
-
 def float32_causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """`causal_conv(conv, x)` in float32, whatever the dtype of either."""
     bias = None if conv.bias is None else conv.bias.float()
     padded = F.pad(x.float(), (conv.kernel_size[0] - 1, 0))
     return F.conv1d(padded, conv.weight.float(), bias, groups=conv.groups)
-
-
-def depthwise_conv(channels: int, kernel_size: int, dtype: torch.dtype | None = None) -> nn.Conv1d:
-    """The depthwise convolution that `causal_conv` applies; its first `kernel_size - 1` outputs see padding."""
-    return nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1, dtype=dtype)
 
 
 def event_intervals(timestamps: Tensor) -> Tensor:
@@ -164,7 +155,5 @@ __all__ = [
     "MMM4RecTimeGate",
     "MMM4RecTimeModulation",
     "MMM4RecTimeNorm",
-    "causal_conv",
-    "depthwise_conv",
     "event_intervals",
 ]

@@ -35,42 +35,61 @@ def load(case: str) -> tuple[MMM4RecForSequentialRecommendation, dict[str, torch
     return model.eval(), io
 
 
-def run(case: str, **changes: Any) -> tuple[Any, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The model's output, what its layers returned, and the golden values."""
+def run(case: str, **changes: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The model's output and the golden values."""
     model, io = load(case)
-    caught: dict[str, torch.Tensor] = {}
-
-    def catch_layer(j: int) -> Any:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            for name, value in zip(("text.hidden", "image.hidden", "text.time", "image.time"), output, strict=True):
-                caught[f"layer{j}.{name}"] = value
-
-        return hook
-
-    def catch_cross(j: int) -> Any:
-        return lambda module, inputs, output: caught.__setitem__(f"layer{j}.cross_ssd", output)
-
-    hooks = []
-    for j, layer in enumerate(model.model.encoder.layers):
-        hooks += [layer.register_forward_hook(catch_layer(j)), layer.cross_ssd.register_forward_hook(catch_cross(j))]
     for name, value in changes.items():
         setattr(model.config, name, value)
     try:
         output = model(input_ids=io["items"], timestamps=io["timestamps"], labels=io["labels"])
     finally:
-        for hook in hooks:
-            hook.remove()
         model.config.item_loss = "full"
         model.config.ssd_implementation = "auto"
-    return output, caught, io
+    return output, io
+
+
+def layer_outputs(case: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The output of a run that keeps every position, and what its layers returned there."""
+    model, io = load(case)
+    b, length = io["items"].shape
+    caught: dict[str, torch.Tensor] = {}
+
+    def catch_layer(j: int) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            text, image, both_time = output
+            caught[f"layer{j}.text.hidden"] = text.view(b, length, -1)
+            caught[f"layer{j}.image.hidden"] = image.view(b, length, -1)
+            if both_time is not None:
+                caught[f"layer{j}.text.time"], caught[f"layer{j}.image.time"] = both_time
+
+        return hook
+
+    def catch_cross(j: int) -> Any:
+        return lambda module, inputs, output: caught.__setitem__(f"layer{j}.cross_ssd", output.view(b, length, -1))
+
+    hooks = []
+    for j, layer in enumerate(model.model.encoder.layers):
+        hooks += [layer.register_forward_hook(catch_layer(j)), layer.cross_ssd.register_forward_hook(catch_cross(j))]
+    output = model(input_ids=io["items"], timestamps=io["timestamps"], output_hidden_states=True)
+    for hook in hooks:
+        hook.remove()
+    return output, caught
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_user_vectors_scores_loss_and_layers_are_the_published_ones(case: str) -> None:
-    output, caught, io = run(case)
+def test_user_vectors_scores_and_loss_are_the_published_ones(case: str) -> None:
+    output, io = run(case)
     torch.testing.assert_close(output.user_embeds, io["user_vectors"], atol=1e-5, rtol=0)
     torch.testing.assert_close(output.logits, io["scores"], atol=1e-5, rtol=0)
     torch.testing.assert_close(output.loss, io["loss"].reshape(()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_layer_gives_the_published_outputs(case: str) -> None:
+    _, io = load(case)
+    output, caught = layer_outputs(case)
+    torch.testing.assert_close(output.user_embeds, io["user_vectors"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.logits, io["scores"], atol=1e-5, rtol=0)
     layers = [name for name in io if name.startswith("layer")]
     assert layers
     for name in layers:
@@ -81,20 +100,20 @@ def test_user_vectors_scores_loss_and_layers_are_the_published_ones(case: str) -
 
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_are_the_published_ones_exactly(case: str) -> None:
-    output, _, io = run(case)
+    output, io = run(case)
     larger = output.logits > output.logits.gather(1, io["labels"].unsqueeze(1))
     assert larger.sum(1).tolist() == io["rank"].tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_in_batch_loss_is_the_published_one(case: str) -> None:
-    output, _, io = run(case, item_loss="in_batch")
+    output, io = run(case, item_loss="in_batch")
     torch.testing.assert_close(output.loss, io["in_batch_loss"].reshape(()), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("implementation", ["quadratic", "chunked", "recurrent"])
 def test_every_ssd_form_gives_the_published_scores(implementation: str) -> None:
-    output, _, io = run("two_layers", ssd_implementation=implementation)
+    output, io = run("two_layers", ssd_implementation=implementation)
     torch.testing.assert_close(output.logits, io["scores"], atol=1e-5, rtol=0)
 
 
@@ -102,7 +121,7 @@ def test_every_ssd_form_gives_the_published_scores(implementation: str) -> None:
 def test_gradients_are_the_published_ones(case: str) -> None:
     model, _ = load(case)
     model.zero_grad()
-    output, _, io = run(case)
+    output, io = run(case)
     output.loss.backward()
     published = {name.removeprefix("grad."): value for name, value in io.items() if name.startswith("grad.")}
     assert published

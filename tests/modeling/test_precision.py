@@ -49,12 +49,12 @@ def test_autocast_keeps_the_time_path_and_the_scores_in_float32(lively_model: Mo
     layer.ssd.time_modulation.register_forward_hook(lambda m, i, o: seen.__setitem__("tau", o.dtype))
     layer.ssd.time_gate.register_forward_hook(lambda m, i, o: seen.__setitem__("gate", o.dtype))
     layer.fourier_filter.register_forward_hook(lambda m, i, o: seen.__setitem__("filter", o.dtype))
-    layer.ssd.in_proj.register_forward_hook(lambda m, i, o: seen.__setitem__("in_proj", o.dtype))
+    layer.ssd.out_proj.register_forward_hook(lambda m, i, o: seen.__setitem__("out_proj", o.dtype))
     with torch.no_grad():
         expected = model(**batch).logits
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = model(**batch).logits
-    assert seen == {"tau": torch.float32, "gate": torch.float32, "filter": torch.float32, "in_proj": torch.bfloat16}
+    assert seen == {"tau": torch.float32, "gate": torch.float32, "filter": torch.float32, "out_proj": torch.bfloat16}
     assert got.dtype == torch.float32
     assert (got - expected)[:, 1:].abs().max() / expected[:, 1:].abs().max() < 16 * torch.finfo(torch.bfloat16).eps
 

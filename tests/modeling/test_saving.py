@@ -65,7 +65,7 @@ def test_base_from_head_and_head_from_base(
     base = AutoModel.from_pretrained(tmp_path / "head")
     assert type(base) is MMM4RecModel and base.dtype == dtype
     with torch.no_grad():
-        expected = head(**batch).user_embeds
+        expected = head(**batch, output_hidden_states=True).user_embeds
         # The head projects every item once and gathers; in half precision both round alike.
         assert torch.equal(base(**features(head, batch)).user_embeds, expected)
     base.save_pretrained(tmp_path / "base")
@@ -185,13 +185,14 @@ class TestRemoteCode:
         processor.save_pretrained(folder)
         with torch.no_grad():
             output = model(**batch)
+            user_embeds = model(**batch, output_hidden_states=True).user_embeds
         recommend = pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
         history = {"items": ["104", "102"], "timestamps": [1_300_000_000, 1_300_000_060]}
         torch.save(
             {
                 "batch": batch,
                 "features": features(model, batch),
-                "user_embeds": output.user_embeds,
+                "user_embeds": user_embeds,
                 "logits": output.logits,
                 "history": history,
                 "recommended": recommend(history, top_k=3),

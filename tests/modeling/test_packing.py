@@ -1,0 +1,106 @@
+"""Histories side by side: nothing is lost, nothing overlaps, and convolutions see their own history only."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmm4rec_hf.modeling.convolution_mmm4rec import depthwise_conv, history_conv, window_conv
+from mmm4rec_hf.modeling.packing_mmm4rec import one_history_a_row, pack_histories
+from mmm4rec_hf.modeling.ssd_mmm4rec import ssd
+
+ACTIVATIONS = {"silu": nn.functional.silu, "hardswish": nn.functional.hardswish}
+
+
+def mask_of(counts: list[int], length: int) -> torch.Tensor:
+    return torch.arange(length) < torch.tensor(counts).unsqueeze(1)
+
+
+def by_definition(conv: nn.Conv1d, history: torch.Tensor) -> torch.Tensor:
+    """[n, c] -> [n, c], one sum of K terms at a time."""
+    size = conv.kernel_size[0]
+    rows = []
+    for t in range(len(history)):
+        row = conv.bias.clone()
+        for k in range(size):
+            if t - k >= 0:
+                row = row + conv.weight[:, 0, size - 1 - k] * history[t - k]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n), min_size=1, max_size=40)))
+)
+def test_every_event_has_one_slot_and_histories_stay_whole(drawn: tuple[int, list[int]]) -> None:
+    length, counts = drawn
+    layout = pack_histories(mask_of(counts, length))
+    owner = layout.history.flatten()
+    for history, count in enumerate(counts):
+        slots = (owner == history).nonzero()[:, 0].tolist()
+        assert slots == list(range(slots[0], slots[0] + count))  # side by side,
+        assert slots[0] // length == slots[-1] // length  # in one row,
+        assert layout.position[slots].tolist() == list(range(count))  # in order,
+        assert layout.source[slots].tolist() == [history * length + t for t in range(count)]
+        assert layout.last[history] == slots[-1]
+    assert (owner >= 0).sum() == sum(counts)
+    assert len(layout.history) <= len(counts)
+
+
+def test_short_histories_share_a_row() -> None:
+    layout = pack_histories(mask_of([2, 4, 1, 1], 4))
+    assert layout.history.tolist() == [[1, 1, 1, 1], [0, 0, 2, 3]]
+    assert layout.gather(torch.arange(16).view(4, 4)).tolist() == [4, 5, 6, 7, 0, 1, 8, 12]
+
+
+@pytest.mark.parametrize("activation", ["silu", "hardswish"])
+@pytest.mark.parametrize("counts", [[3, 1, 2], [6, 6], [5, 4, 3, 2, 1, 6], [1] * 700])
+def test_the_packed_convolution_is_the_definition_on_each_history(counts: list[int], activation: str) -> None:
+    torch.manual_seed(0)
+    conv = depthwise_conv(5, 4).double()
+    dense = torch.randn(len(counts), 6, 5, dtype=torch.double, requires_grad=True)
+    layout = pack_histories(mask_of(counts, 6))
+    packed = history_conv(conv, layout.gather(dense), layout, activation)
+    owner = layout.history.flatten()
+    cotangent = torch.randn(len(counts), 6, 5, dtype=torch.double)
+    leaves = (dense, conv.weight, conv.bias)
+    ours = naive = torch.zeros((), dtype=torch.double)
+    for history, count in enumerate(counts):
+        expected = ACTIVATIONS[activation](by_definition(conv, dense[history, :count]))
+        got = packed[owner == history]
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=0)
+        naive = naive + (cotangent[history, :count] * expected).sum()
+        ours = ours + (cotangent[history, :count] * got).sum()
+    for mine, its in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(naive, leaves), strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-9, rtol=0)
+
+
+def test_the_window_gives_the_convolution_at_the_last_event() -> None:
+    torch.manual_seed(0)
+    conv = depthwise_conv(5, 4)
+    counts = [1, 2, 3, 6, 4]
+    dense = torch.randn(5, 6, 5)
+    for layout in (pack_histories(mask_of(counts, 6)), one_history_a_row(mask_of(counts, 6))):
+        window, events = layout.window(4)
+        assert events.sum(1).tolist() == [1, 2, 3, 4, 4]
+        got = window_conv(conv, layout.gather(dense)[window], events, "silu")
+        for history, count in enumerate(counts):
+            expected = nn.functional.silu(by_definition(conv, dense[history, :count]))[-1]
+            torch.testing.assert_close(got[history], expected, atol=1e-6, rtol=0)
+
+
+def test_the_quadratic_form_keeps_the_histories_of_a_row_apart() -> None:
+    torch.manual_seed(0)
+    x, dt = torch.randn(1, 7, 4, 3), torch.rand(1, 7, 4)
+    B, C = torch.randn(1, 7, 2, 5), torch.randn(1, 7, 2, 5)
+    A, D = -torch.rand(4), torch.randn(4)
+    owner = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    together = (owner.unsqueeze(2) == owner.unsqueeze(1)).unsqueeze(1)
+    got = ssd(x, dt, A, B, C, D, "quadratic", together=together)
+    for part in (slice(0, 3), slice(3, 7)):
+        alone = ssd(x[:, part], dt[:, part], A, B[:, part], C[:, part], D, "recurrent")
+        torch.testing.assert_close(got[:, part], alone, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="quadratic"):
+        ssd(x, dt, A, B, C, D, "chunked", together=together)

@@ -99,9 +99,7 @@ class PlainMMM4Rec(nn.Module):
         tau = F.silu(modulation.conv_1(time * scale)[..., :length])
         return F.silu(modulation.conv_2(tau)[..., :length])
 
-    def _self_ssd(
-        self, ssd: nn.Module, x: Tensor, time: Tensor, time_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _self_ssd(self, ssd: nn.Module, x: Tensor, time: Tensor, time_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         z, content, dt = ssd.in_proj(x).split(ssd.splits, dim=-1)
         content, B, C = self._conv(ssd.conv, content).split(ssd.conv_splits, dim=-1)
         tau = self._tau(ssd.time_modulation, time)
@@ -137,9 +135,7 @@ class PlainMMM4Rec(nn.Module):
     @staticmethod
     def _fourier_filter(fourier: nn.Module, image_time: Tensor, text_time: Tensor) -> Tensor:
         def complex_linear(linear: nn.Module, x: Tensor) -> Tensor:
-            return torch.complex(
-                linear.real(x.real) - linear.imag(x.imag), linear.imag(x.real) + linear.real(x.imag)
-            )
+            return torch.complex(linear.real(x.real) - linear.imag(x.imag), linear.imag(x.real) + linear.real(x.imag))
 
         image, text = (torch.fft.rfft(time, norm="ortho") for time in (image_time, text_time))
         mixed = complex_linear(fourier.image_filter, image) * image + complex_linear(fourier.text_filter, text) * text

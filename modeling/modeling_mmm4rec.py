@@ -372,18 +372,21 @@ class MMM4RecEncoder(nn.Module):
     ) -> MMM4RecModelOutput:
         """Every position's output: [b, l, H], [b, l, H], [b, l], [b, l]"""
         layout = one_history_a_row(mask)
-        text, image = self.enter(text_embeds.flatten(0, 1), image_embeds.flatten(0, 1))
+        text, image = self.enter(text_embeds, image_embeds)
         both_time, time_mask = self.enter_time(timestamps, mask)
-        image_states: tuple[Tensor, ...] = (image,)
-        text_states: tuple[Tensor, ...] = (text,)
+        text_states, image_states = [text], [image]
         for layer in self.layers:
-            text, image, both_time = layer(text, image, both_time, time_mask, layout, False)
-            image_states, text_states = (*image_states, image), (*text_states, text)
+            text, image, both_time = layer(
+                text.flatten(0, 1), image.flatten(0, 1), both_time, time_mask, layout, last_only=False
+            )
+            text, image = text.view_as(text_embeds), image.view_as(image_embeds)
+            text_states.append(text)
+            image_states.append(image)
         return MMM4RecModelOutput(
-            last_hidden_state=image.view_as(image_embeds),
-            user_embeds=image[layout.last],
-            hidden_states=tuple(x.view_as(image_embeds) for x in image_states) if output_hidden_states else None,
-            text_hidden_states=tuple(x.view_as(text_embeds) for x in text_states) if output_hidden_states else None,
+            last_hidden_state=image,
+            user_embeds=image.flatten(0, 1)[layout.last],
+            hidden_states=tuple(image_states) if output_hidden_states else None,
+            text_hidden_states=tuple(text_states) if output_hidden_states else None,
         )
 
     def user_embeds(

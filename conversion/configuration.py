@@ -9,8 +9,9 @@ from mmm4rec_hf.modeling import MMM4RecConfig
 def config_from_published(published: Mapping[str, Any], **changes: Any) -> MMM4RecConfig:
     """
     Translates a published configuration, with everything in which the published code differs from a new model switched
-    on: padding that takes part in the time path, the padding item among the scores, and the activation that its
-    Cross-SSD fell back to when the number of heads was not a multiple of 8.
+    on: padding that takes part in the time path, the padding item among the scores, negatives in a batch that may be
+    the row's own target, and the activation that its Cross-SSD fell back to when the number of heads was not a
+    multiple of 8.
 
     Args:
         published (`Mapping[str, Any]`): The published YAML's values.
@@ -39,6 +40,7 @@ def config_from_published(published: Mapping[str, Any], **changes: Any) -> MMM4R
         "use_item_bias": published["is_modality_bias"],
         "score_temperature": float(published["temperature"]),
         "score_padding_item": True,
+        "mask_same_target": False,
         "num_items": published["item_num"],
         "hidden_dropout": float(published["dropout_prob"]),
         "embedding_dropout": float(published["embedding_drop_prob"]),

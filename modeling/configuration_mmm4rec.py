@@ -78,8 +78,22 @@ class MMM4RecConfig(PreTrainedConfig):
             Divides the scores.
         score_padding_item (`bool`, *optional*, defaults to `False`):
             Whether the padding item (row 0) competes in the scores and the loss, as published.
-        item_loss (`"full"` or `"in_batch"`, *optional*, defaults to `"full"`):
-            Cross entropy over all items, or over the targets of the batch (published for pretraining).
+        item_loss (`"full"`, `"in_batch"` or `"sampled"`, *optional*, defaults to `"full"`):
+            Cross entropy over all items, over the targets of the batch (published for pretraining), or over items that
+            are drawn for each batch (in evaluation over all items).
+        mask_same_target (`bool`, *optional*, defaults to `True`):
+            Whether another row of the batch with the same target is no negative of the `"in_batch"` loss; as published
+            it is one.
+        use_log_q (`bool`, *optional*, defaults to `False`):
+            Whether the `"in_batch"` loss corrects for how often each item is a target (logQ); needs
+            [`~MMM4RecForSequentialRecommendation.set_item_frequencies`].
+        gather_negatives (`bool`, *optional*, defaults to `False`):
+            Whether the targets of all processes are negatives of the `"in_batch"` loss in training.
+        num_sampled_negatives (`int`, *optional*, defaults to 4096):
+            Items that the `"sampled"` loss draws for each batch.
+        negative_sampling (`"uniform"` or `"frequency"`, *optional*, defaults to `"uniform"`):
+            How the `"sampled"` loss draws: each item alike, or by how often it is a target, which needs
+            [`~MMM4RecForSequentialRecommendation.set_item_frequencies`]. Either is corrected for.
         num_items (`int`, *optional*):
             Items in the catalogue, without the padding item; `None` before any are set.
         hidden_dropout (`float`, *optional*, defaults to 0.4):
@@ -135,7 +149,12 @@ class MMM4RecConfig(PreTrainedConfig):
     use_item_bias: bool = False
     score_temperature: float = 0.8
     score_padding_item: bool = False
-    item_loss: Literal["full", "in_batch"] = "full"
+    item_loss: Literal["full", "in_batch", "sampled"] = "full"
+    mask_same_target: bool = True
+    use_log_q: bool = False
+    gather_negatives: bool = False
+    num_sampled_negatives: int = 4096
+    negative_sampling: Literal["uniform", "frequency"] = "uniform"
     num_items: int | None = None
     hidden_dropout: float = 0.4
     embedding_dropout: float = 0.4
@@ -164,6 +183,7 @@ class MMM4RecConfig(PreTrainedConfig):
         for name in (
             "hidden_size", "intermediate_size", "num_hidden_layers", "max_sequence_length", "text_feature_size",
             "image_feature_size", "expand", "state_size", "n_groups", "head_dim", "conv_kernel", "chunk_size",
+            "num_sampled_negatives",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -188,6 +208,13 @@ class MMM4RecConfig(PreTrainedConfig):
             raise ValueError(
                 f"time_step_min ({self.time_step_min}) must be in (0, time_step_max ({self.time_step_max})]"
             )
+
+    @property
+    def needs_item_frequencies(self) -> bool:
+        """`bool`: Whether the loss asks how often each item is a target."""
+        return (self.item_loss == "in_batch" and self.use_log_q) or (
+            self.item_loss == "sampled" and self.negative_sampling == "frequency"
+        )
 
     @property
     def inner_size(self) -> int:

@@ -27,6 +27,7 @@ class MMM4RecItems(nn.Module):
 
     text_features: Tensor | None
     image_features: Tensor | None
+    log_q: Tensor | None
 
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
@@ -48,6 +49,8 @@ class MMM4RecItems(nn.Module):
                 self.fusion_factor = nn.Parameter(torch.zeros(rows, 2))
         self.register_buffer("text_features", text)
         self.register_buffer("image_features", image)
+        # Belongs to the training data and not to the model: it is neither saved nor kept for another catalogue.
+        self.register_buffer("log_q", None, persistent=False)
         self.text_bias = text_bias
         self.image_bias = image_bias
 
@@ -62,9 +65,39 @@ class MMM4RecItems(nn.Module):
         names = {"text_bias", "image_bias"}
         return names | {"fusion_factor"} if self.config.fusion == "dynamic_instance" else names
 
-    def fusion_weights(self) -> Tensor | None:
-        """Weights of the text and the image score, `(2,)` or `(num_items + 1, 2)`, or `None` where both are 1."""
-        return None if self.fusion_factor is None else self.fusion_factor.float().softmax(-1)
+    def fusion_weights(self, rows: Tensor | None = None) -> Tensor | None:
+        """
+        Weights of the text and the image score, `(2,)` or `(num_items + 1, 2)`, or `None` where both are 1; with
+        `rows`, `(n,)`, the second is `(n, 2)`.
+        """
+        if self.fusion_factor is None:
+            return None
+        factor = self.fusion_factor if rows is None or self.fusion_factor.ndim == 1 else self.fusion_factor[rows]
+        return factor.float().softmax(-1)
+
+    @torch.no_grad()
+    def set_frequencies(self, counts: Tensor) -> None:
+        """
+        Tells how often each item is a target of the training data, for the losses that correct for it.
+
+        Args:
+            counts (`torch.Tensor` of shape `(num_items + 1,)`): By row; the padding item's is not read.
+
+        Raises:
+            ValueError: For another shape, or counts that are negative or not finite.
+        """
+        if counts.shape != (self.num_rows,):
+            raise ValueError(
+                f"item frequencies have shape {tuple(counts.shape)}; it must be ({self.num_rows},): one a row of the "
+                f"model, which holds {self.num_rows - 1} items and the padding item"
+            )
+        counts = counts.double()
+        if not (counts.isfinite() & (counts >= 0)).all():
+            raise ValueError("item frequencies must be finite and not negative")
+        # An item that was never a target counts as one that was once: it must be possible to draw it.
+        counts = counts.clamp_min(1)
+        counts[0] = 0
+        self.log_q = (counts / counts.sum()).log().float().to(self.get_buffer("text_features").device)
 
     @torch.no_grad()
     def set(self, text: Tensor, image: Tensor, old_rows: Tensor | None, like: Tensor) -> None:

@@ -24,7 +24,14 @@ from transformers.utils import ModelOutput, cached_file, can_return_tuple, loggi
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
 from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, previous_rows
-from .loss_mmm4rec import full_cross_entropy, in_batch_cross_entropy
+from .loss_mmm4rec import (
+    check_labels,
+    cross_entropy_of_scores,
+    draw_negatives,
+    full_cross_entropy,
+    in_batch_cross_entropy,
+    sampled_cross_entropy,
+)
 from .packing_mmm4rec import MMM4RecLayout, one_history_a_row, pack_histories
 from .ssd_mmm4rec import is_short, ssd
 from .time_mmm4rec import (
@@ -284,9 +291,12 @@ class MMM4RecOutput(ModelOutput):
     Output of [`MMM4RecForSequentialRecommendation`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`): Mean cross entropy.
-        logits (`torch.FloatTensor` of shape `(b, num_items + 1)`):
-            Scores; column 0 is the padding item, which holds the lowest float32 unless `score_padding_item`.
+        loss (`torch.FloatTensor`, a scalar, *optional*, with `labels`):
+            Cross entropy as `item_loss` says, the mean over rows that have a label; in evaluation `"sampled"` is over
+            all items.
+        logits (`torch.FloatTensor` of shape `(b, num_items + 1)`, *optional*):
+            Scores; column 0 is the padding item, which holds the lowest float32 unless `score_padding_item`. `None` in
+            training with `labels`: the loss does without all of them.
         user_embeds (`torch.FloatTensor` of shape `(b, H)`): User vectors.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): As in [`MMM4RecModelOutput`].
         text_hidden_states (`tuple(torch.FloatTensor)`, *optional*): As in [`MMM4RecModelOutput`].
@@ -614,25 +624,68 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         self.config.num_items = len(item_ids)
         self._item_ids = item_ids
 
-    def item_embeds(self) -> tuple[Tensor, Tensor]:
-        """Text and image embeddings e of every item, each of shape `(num_items + 1, H)`."""
+    def set_item_frequencies(self, counts: Tensor) -> None:
+        """
+        Tells how often each item is a target of the training data, which the in-batch loss with `use_log_q` and the
+        sampled loss with `negative_sampling="frequency"` ask for. [`MMM4RecTrainer`] counts by itself. The frequencies
+        are not saved with the model.
+
+        Args:
+            counts (`torch.Tensor` of shape `(num_items + 1,)`): By row; an item that never was one counts as 1.
+
+        Raises:
+            ValueError: For another shape, or counts that are negative or not finite.
+        """
+        self.items.set_frequencies(counts)
+
+    def item_embeds(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Text and image embeddings e of every item, each `(num_items + 1, H)`, or of the given rows, `(n, H)`."""
         items = self.items
-        if items.num_rows == 0:
+        if items.text_features is None or items.image_features is None:
             raise ValueError(
                 "this model holds no items; load it with from_pretrained(..., catalog=catalog) or call "
                 "set_items(catalog) before scoring"
             )
-        text = self.model.text_projection(items.text_features)
-        image = self.model.image_projection(items.image_features)
-        if items.text_bias is not None and items.image_bias is not None:
-            text, image = text + items.text_bias, image + items.image_bias
-        return text, image
+        embeds = []
+        for features, projection, bias in (
+            (items.text_features, self.model.text_projection, items.text_bias),
+            (items.image_features, self.model.image_projection, items.image_bias),
+        ):
+            e = projection(features if rows is None else features[rows])
+            if bias is not None:
+                e = e + (bias if rows is None else bias[rows])
+            embeds.append(e)
+        return embeds[0], embeds[1]
 
-    def fused_item_embeds(self, text: Tensor, image: Tensor) -> Tensor:
-        """[I+1, H], [I+1, H] -> [I+1, H] float32: scores are user vectors times these, over the temperature."""
+    def fused_item_embeds(self, text: Tensor, image: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[n, H], [n, H] -> [n, H] float32: scores are user vectors times these, over the temperature."""
         text, image = l2_normalize(text), l2_normalize(image)
-        weights = self.items.fusion_weights()
+        weights = self.items.fusion_weights(rows)
         return text + image if weights is None else weights[..., :1] * text + weights[..., 1:] * image
+
+    def user_embeds(
+        self,
+        input_ids: Tensor,
+        timestamps: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        item_embeds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """
+        User vectors without the scores of items.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, s)`): As [`~MMM4RecForSequentialRecommendation.forward`].
+            timestamps (`torch.LongTensor` of shape `(b, s)`, *optional*): As there.
+            attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*): As there.
+            item_embeds (`tuple(torch.Tensor)`, *optional*):
+                What [`~MMM4RecForSequentialRecommendation.item_embeds`] returned, where it serves many batches.
+
+        Returns:
+            `torch.Tensor` of shape `(b, H)`.
+        """
+        input_ids, timestamps, mask = self._last_events(input_ids, timestamps, attention_mask)
+        text, image = self.item_embeds() if item_embeds is None else item_embeds
+        return self.model.encoder.user_embeds(input_ids, text, image, timestamps, mask)
 
     @torch.no_grad()
     def modality_scores(self, user_embeds: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -663,6 +716,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> MMM4RecOutput:
         r"""
@@ -673,44 +727,158 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 When each event happened, in unix seconds.
             attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*):
                 1 where an event stands; without it, where `input_ids` is not 0.
-            labels (`torch.LongTensor` of shape `(b,)`, *optional*): Row of the item that came next.
+            labels (`torch.LongTensor` of shape `(b,)`, *optional*):
+                Row of the item that came next; the loss leaves out rows with -100.
             output_hidden_states (`bool`, *optional*): Whether to return every layer's output.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Divides the sum of the rows' losses: with gradients that are accumulated over batches, the number of
+                labels in all of them. Without it the loss is the mean of this batch.
 
         Returns:
             [`MMM4RecOutput`]
+
+        Raises:
+            ValueError: If the model holds no items, a label is none of them, or shapes do not fit.
         """
         if input_ids is None:
             raise ValueError("MMM4RecForSequentialRecommendation needs input_ids")
+        input_ids, timestamps, mask = self._last_events(input_ids, timestamps, attention_mask)
+        with_states = bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+        logits = loss = None
+        if labels is not None and self.training and self.config.item_loss != "full":
+            users, states, loss = self._loss_over_few(
+                input_ids, timestamps, mask, labels, num_items_in_batch, with_states
+            )
+        else:
+            text, image = self.item_embeds()
+            users, states = self._encode(input_ids, text, image, timestamps, mask, with_states)
+            fused = self.fused_item_embeds(text, image)
+            if labels is None or not self.training:
+                logits = self._logits(users, fused)
+            if labels is not None:
+                loss = self._loss_over_all(users, fused, logits, labels, num_items_in_batch)
+        return MMM4RecOutput(
+            loss=loss,
+            logits=logits,
+            user_embeds=users,
+            hidden_states=states.hidden_states,
+            text_hidden_states=states.text_hidden_states,
+        )
+
+    def _last_events(
+        self, input_ids: Tensor, timestamps: Tensor | None, attention_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """[b, s], [b, s], [b, s] -> [b, l] each: the last events first, and their mask."""
         if attention_mask is None:
             attention_mask = input_ids != 0
         timestamps = check_timestamps(timestamps, attention_mask, self.config)
         index, mask = canonical_positions(attention_mask, self.config.max_sequence_length)
-        input_ids = input_ids.gather(1, index) * mask
         if timestamps is not None:
             timestamps = timestamps.gather(1, index) * mask
+        return input_ids.gather(1, index) * mask, timestamps, mask
 
-        text, image = self.item_embeds()
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+    def _encode(
+        self,
+        input_ids: Tensor,
+        text: Tensor,
+        image: Tensor,
+        timestamps: Tensor | None,
+        mask: Tensor,
+        output_hidden_states: bool,
+    ) -> tuple[Tensor, MMM4RecModelOutput]:
+        """[b, l], [n, H], [n, H], [b, l], [b, l] -> [b, H] and what was asked for; ids are rows of the tables."""
         encoder = self.model.encoder
-        if output_hidden_states:
-            encoded = encoder(F.embedding(input_ids, text), F.embedding(input_ids, image), timestamps, mask, True)
-        else:
-            encoded = MMM4RecModelOutput(user_embeds=encoder.user_embeds(input_ids, text, image, timestamps, mask))
-        fused = self.fused_item_embeds(text, image)
-        logits = self._logits(encoded.user_embeds, fused)
-        loss = None
-        if labels is not None and self.config.item_loss == "full":
-            loss = full_cross_entropy(logits, labels)
-        elif labels is not None:
-            loss = in_batch_cross_entropy(encoded.user_embeds, fused[labels], self.config.score_temperature)
-        return MMM4RecOutput(
-            loss=loss,
-            logits=logits,
-            user_embeds=encoded.user_embeds,
-            hidden_states=encoded.hidden_states,
-            text_hidden_states=encoded.text_hidden_states,
+        if not output_hidden_states:
+            return encoder.user_embeds(input_ids, text, image, timestamps, mask), MMM4RecModelOutput()
+        output = encoder(F.embedding(input_ids, text), F.embedding(input_ids, image), timestamps, mask, True)
+        return output.user_embeds, output
+
+    def _loss_over_all(
+        self,
+        user_embeds: Tensor,
+        fused: Tensor,
+        logits: Tensor | None,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Tensor:
+        """The loss where every item's vector is at hand: in training by all items, and in evaluation."""
+        config = self.config
+        check_labels(labels, len(fused), config.score_padding_item)
+        if config.item_loss == "in_batch":
+            targets = fused[labels.clamp_min(0)]
+            return self._in_batch_loss(user_embeds, targets, labels, num_items_in_batch)
+        if logits is not None:
+            return cross_entropy_of_scores(logits, labels, num_items_in_batch)
+        return full_cross_entropy(
+            user_embeds,
+            fused,
+            labels,
+            config.score_temperature,
+            score_padding_item=config.score_padding_item,
+            num_items_in_batch=num_items_in_batch,
         )
+
+    def _loss_over_few(
+        self,
+        input_ids: Tensor,
+        timestamps: Tensor | None,
+        mask: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None,
+        output_hidden_states: bool,
+    ) -> tuple[Tensor, MMM4RecModelOutput, Tensor]:
+        """The in-batch and the sampled loss in training, for which only the items that take part are embedded."""
+        config, num_rows = self.config, self.items.num_rows
+        check_labels(labels, num_rows, config.score_padding_item)
+        targets = labels.clamp_min(0)
+        negatives, log_expected = targets.new_empty(0), None
+        if config.item_loss == "sampled":
+            log_q = self._log_q() if config.needs_item_frequencies else None
+            negatives, log_expected = draw_negatives(num_rows, config.num_sampled_negatives, log_q, labels.device)
+        rows, places = torch.cat([input_ids.flatten(), targets, negatives]).unique(return_inverse=True)
+        history, target_places, negative_places = places.split([input_ids.numel(), len(targets), len(negatives)])
+        text, image = self.item_embeds(rows)
+        users, states = self._encode(history.view_as(input_ids), text, image, timestamps, mask, output_hidden_states)
+        fused = self.fused_item_embeds(text, image, rows)
+        if log_expected is None:
+            loss = self._in_batch_loss(users, fused[target_places], labels, num_items_in_batch)
+        else:
+            loss = sampled_cross_entropy(
+                users,
+                fused[target_places],
+                fused[negative_places],
+                labels,
+                negatives,
+                log_expected,
+                config.score_temperature,
+                num_items_in_batch=num_items_in_batch,
+            )
+        return users, states, loss
+
+    def _in_batch_loss(
+        self, user_embeds: Tensor, targets: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        config = self.config
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return in_batch_cross_entropy(
+            user_embeds,
+            targets,
+            labels,
+            config.score_temperature,
+            mask_same_target=config.mask_same_target,
+            item_log_q=self._log_q() if config.use_log_q else None,
+            # In evaluation a process may be alone.
+            gather=config.gather_negatives and self.training and several,
+            num_items_in_batch=num_items_in_batch,
+        )
+
+    def _log_q(self) -> Tensor:
+        if self.items.log_q is None:
+            raise ValueError(
+                "the loss needs to know how often each item is a target: call model.set_item_frequencies(counts), or "
+                "train with MMM4RecTrainer, which counts them"
+            )
+        return self.items.log_q
 
     def _logits(self, user_embeds: Tensor, fused: Tensor) -> Tensor:
         # [b, H], [I+1, H] -> [b, I+1]. In half precision neighbours in the ranking would tie.

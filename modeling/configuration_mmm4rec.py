@@ -74,6 +74,9 @@ class MMM4RecConfig(PreTrainedConfig):
             Weights of the text and image scores: 1 and 1, a learned pair, or a learned pair an item.
         use_item_bias (`bool`, *optional*, defaults to `False`):
             Whether each item owns a learned vector a modality (the "with ID" variant).
+        learned_missing (`bool`, *optional*, defaults to `False`):
+            Whether items whose text or picture the catalogue marks as missing share a learned vector a modality, in
+            place of the embedding of their features.
         score_temperature (`float`, *optional*, defaults to 0.8):
             Divides the scores.
         score_padding_item (`bool`, *optional*, defaults to `False`):
@@ -147,6 +150,7 @@ class MMM4RecConfig(PreTrainedConfig):
     use_ffn: bool = True
     fusion: Literal["static", "dynamic_shared", "dynamic_instance"] = "static"
     use_item_bias: bool = False
+    learned_missing: bool = False
     score_temperature: float = 0.8
     score_padding_item: bool = False
     item_loss: Literal["full", "in_batch", "sampled"] = "full"

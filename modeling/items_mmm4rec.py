@@ -27,6 +27,8 @@ class MMM4RecItems(nn.Module):
 
     text_features: Tensor | None
     image_features: Tensor | None
+    text_is_missing: Tensor | None
+    image_is_missing: Tensor | None
     log_q: Tensor | None
 
     def __init__(self, config: MMM4RecConfig):
@@ -34,14 +36,21 @@ class MMM4RecItems(nn.Module):
         self.config = config
         # A pair for all items needs no catalogue; a pair an item is made with its row.
         self.fusion_factor = nn.Parameter(torch.zeros(2)) if config.fusion == "dynamic_shared" else None
+        # Shared by all items as well, so that they serve any catalogue.
+        size = config.hidden_size
+        self.missing_text = nn.Parameter(torch.zeros(size)) if config.learned_missing else None
+        self.missing_image = nn.Parameter(torch.zeros(size)) if config.learned_missing else None
         self._allocate(config.num_items)
 
     def _allocate(self, num_items: int | None) -> None:
-        text = image = text_bias = image_bias = None
+        text = image = text_bias = image_bias = text_is_missing = image_is_missing = None
         if num_items is not None:
             rows = num_items + 1
             text = torch.zeros(rows, self.config.text_feature_size)
             image = torch.zeros(rows, self.config.image_feature_size)
+            if self.config.learned_missing:
+                text_is_missing = torch.zeros(rows, dtype=torch.bool)
+                image_is_missing = torch.zeros(rows, dtype=torch.bool)
             if self.config.use_item_bias:
                 text_bias = nn.Parameter(torch.zeros(rows, self.config.hidden_size))
                 image_bias = nn.Parameter(torch.zeros(rows, self.config.hidden_size))
@@ -49,6 +58,8 @@ class MMM4RecItems(nn.Module):
                 self.fusion_factor = nn.Parameter(torch.zeros(rows, 2))
         self.register_buffer("text_features", text)
         self.register_buffer("image_features", image)
+        self.register_buffer("text_is_missing", text_is_missing)
+        self.register_buffer("image_is_missing", image_is_missing)
         # Belongs to the training data and not to the model: it is neither saved nor kept for another catalogue.
         self.register_buffer("log_q", None, persistent=False)
         self.text_bias = text_bias
@@ -58,6 +69,26 @@ class MMM4RecItems(nn.Module):
     def num_rows(self) -> int:
         """`int`: Items and the padding item; 0 before a catalogue is set."""
         return 0 if self.text_features is None else len(self.text_features)
+
+    def with_missing(self, text: Tensor, image: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Puts the learned vector in place of embeddings whose text or picture is missing.
+
+        Args:
+            text (`torch.Tensor` of shape `(n, H)`): Text embeddings of `rows`, without item biases.
+            image (`torch.Tensor` of shape `(n, H)`): Image embeddings.
+            rows (`torch.LongTensor` of shape `(n,)`, *optional*): By default all rows.
+        """
+        filled = []
+        for embeds, vector, is_missing in (
+            (text, self.missing_text, self.text_is_missing),
+            (image, self.missing_image, self.image_is_missing),
+        ):
+            if vector is not None and is_missing is not None:
+                is_missing = is_missing if rows is None else is_missing[rows]
+                embeds = torch.where(is_missing.unsqueeze(-1), vector.to(embeds.dtype), embeds)
+            filled.append(embeds)
+        return filled[0], filled[1]
 
     @property
     def learned_by_row(self) -> set[str]:
@@ -100,7 +131,14 @@ class MMM4RecItems(nn.Module):
         self.log_q = (counts / counts.sum()).log().float().to(self.get_buffer("text_features").device)
 
     @torch.no_grad()
-    def set(self, text: Tensor, image: Tensor, old_rows: Tensor | None, like: Tensor) -> None:
+    def set(
+        self,
+        text: Tensor,
+        image: Tensor,
+        old_rows: Tensor | None,
+        like: Tensor,
+        missing: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """
         Replaces the catalogue.
 
@@ -110,12 +148,17 @@ class MMM4RecItems(nn.Module):
             old_rows (`torch.Tensor` of shape `(num_items,)`, *optional*):
                 The row that each item had before, 0 for a new one: what was learned for an item stays with it.
             like (`torch.Tensor`): A weight of the model, whose device and dtype the rows take.
+            missing (`tuple(torch.BoolTensor)`, *optional*):
+                Whose text and whose picture is missing, each of shape `(num_items,)`; read with `learned_missing`.
         """
         before = {name: value for name, value in self.named_parameters() if name in self.learned_by_row}
         self._allocate(len(text))
         self.to(device=like.device, dtype=like.dtype)
         for name, features in (("text_features", text), ("image_features", image)):
             self.get_buffer(name)[1:] = features
+        for name, is_missing in zip(("text_is_missing", "image_is_missing"), missing, strict=True):
+            if self.config.learned_missing and is_missing is not None:
+                self.get_buffer(name)[1:] = is_missing
         for name, old in before.items():
             new = self.get_parameter(name)
             new[0] = old[0]
@@ -168,6 +211,38 @@ def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tenso
     return item_ids, features[0], features[1]
 
 
+def missing_items(catalog: Any, config: MMM4RecConfig) -> tuple[Tensor | None, Tensor | None]:
+    """
+    Which items lack a text and which a picture.
+
+    Args:
+        catalog (`ItemCatalog` or any object with its attributes):
+            May have `text_mask` and `image_mask`, bool of shape `(num_items,)`, False where an item has none; and
+            `feature_info`, which tells what stands in the features there.
+        config ([`MMM4RecConfig`]): The model's configuration.
+
+    Returns:
+        `tuple(torch.BoolTensor)`: Each of shape `(num_items,)`, `None` where the catalogue has no mask.
+
+    Raises:
+        ValueError: If the catalogue leaves it to the model what stands for a missing one, and the model has no vector.
+    """
+    info = getattr(catalog, "feature_info", None) or {}
+    masks: list[Tensor | None] = []
+    for name in ("text", "image"):
+        mask = getattr(catalog, f"{name}_mask", None)
+        is_missing = None if mask is None else ~torch.as_tensor(mask, dtype=torch.bool)
+        left_to_model = info.get(name, {}).get("missing") == "learned"
+        if left_to_model and not config.learned_missing and is_missing is not None and is_missing.any():
+            raise ValueError(
+                f"{int(is_missing.sum())} items of the catalogue have no {name}, and it was encoded with "
+                "missing='learned', which leaves them to a model with learned_missing=True; this one has False: "
+                "configure it so, or encode with missing='white' or 'zeros'"
+            )
+        masks.append(is_missing)
+    return masks[0], masks[1]
+
+
 def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Tensor | None:
     """Row of each of `item_ids` in a model that holds `old_ids`, 0 where it is new; `None` where nothing was held."""
     if old_ids is None:
@@ -176,4 +251,4 @@ def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Ten
     return torch.tensor([rows.get(item_id, 0) for item_id in item_ids])
 
 
-__all__ = ["MMM4RecItems", "check_catalog", "l2_normalize", "previous_rows"]
+__all__ = ["MMM4RecItems", "check_catalog", "l2_normalize", "missing_items", "previous_rows"]

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput, cached_file, can_return_tuple, loggi
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
-from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, previous_rows
+from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, missing_items, previous_rows
 from .loss_mmm4rec import (
     check_labels,
     cross_entropy_of_scores,
@@ -357,6 +357,10 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
             # Features are zero, and every item ties, until a catalogue is set.
             for tensor in (*module.parameters(), *module.buffers()):
                 init.zeros_(tensor)
+            for vector in (module.missing_text, module.missing_image):
+                if vector is not None:
+                    # A vector of zeros could not be normalised, and would never learn.
+                    init.normal_(vector, mean=0.0, std=config.initializer_range)
 
 
 class MMM4RecEncoder(nn.Module):
@@ -610,17 +614,19 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
 
         Args:
             catalog (`ItemCatalog` or any object with `item_ids`, `text_features` and `image_features`):
-                Features of shape `(num_items, text_feature_size)` and `(num_items, image_feature_size)`.
+                Features of shape `(num_items, text_feature_size)` and `(num_items, image_feature_size)`; with
+                `text_mask` and `image_mask` as well where the model has `learned_missing`.
 
         Raises:
-            ValueError: As [`check_catalog`].
+            ValueError: As [`check_catalog`] and [`missing_items`].
         """
         item_ids, text, image = check_catalog(catalog, self.config)
+        missing = missing_items(catalog, self.config)
         old_rows = previous_rows(item_ids, self._item_ids)
         learned = self.items.learned_by_row & dict(self.items.named_parameters()).keys()
         if old_rows is None and learned:
             logger.warning(f"dropped {', '.join(sorted(learned))}: this model does not know its items by id")
-        self.items.set(text, image, old_rows, like=self.model.text_projection.weight)
+        self.items.set(text, image, old_rows, like=self.model.text_projection.weight, missing=missing)
         self.config.num_items = len(item_ids)
         self._item_ids = item_ids
 
@@ -646,16 +652,13 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 "this model holds no items; load it with from_pretrained(..., catalog=catalog) or call "
                 "set_items(catalog) before scoring"
             )
-        embeds = []
-        for features, projection, bias in (
-            (items.text_features, self.model.text_projection, items.text_bias),
-            (items.image_features, self.model.image_projection, items.image_bias),
-        ):
-            e = projection(features if rows is None else features[rows])
-            if bias is not None:
-                e = e + (bias if rows is None else bias[rows])
-            embeds.append(e)
-        return embeds[0], embeds[1]
+        text = self.model.text_projection(items.text_features if rows is None else items.text_features[rows])
+        image = self.model.image_projection(items.image_features if rows is None else items.image_features[rows])
+        text, image = items.with_missing(text, image, rows)
+        if items.text_bias is not None and items.image_bias is not None:
+            text = text + (items.text_bias if rows is None else items.text_bias[rows])
+            image = image + (items.image_bias if rows is None else items.image_bias[rows])
+        return text, image
 
     def fused_item_embeds(self, text: Tensor, image: Tensor, rows: Tensor | None = None) -> Tensor:
         """[n, H], [n, H] -> [n, H] float32: scores are user vectors times these, over the temperature."""
@@ -910,7 +913,9 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             kwargs["config"] = cls._config_without_items(pretrained_model_name_or_path, kwargs)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
-        fresh_by_design = {"items.text_bias", "items.image_bias", "items.fusion_factor"}
+        fresh_by_design = {
+            f"items.{name}" for name in ("text_bias", "image_bias", "fusion_factor", "missing_text", "missing_image")
+        }
         lacking = sorted(set(info["missing_keys"]) - fresh_by_design)
         # Who asks for the loading info, or gives the weights as a dictionary, judges for himself.
         if lacking and not output_loading_info and pretrained_model_name_or_path is not None:

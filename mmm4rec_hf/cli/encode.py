@@ -42,7 +42,10 @@ def add_parser(subparsers: Any) -> None:
         "--text-fields", metavar="A,B", help="the fields that make an item's text (default: title,brand,description)"
     )
     parser.add_argument(
-        "--missing", choices=("white", "zeros"), default="white", help="what stands for a missing text or picture"
+        "--missing",
+        choices=("white", "zeros", "learned"),
+        default="white",
+        help="what stands for a missing text or picture (learned: a vector of a model with learned_missing=true)",
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="to compute in")
     parser.add_argument("--batch-size", type=int, default=16, help="items a batch (default: %(default)s)")

@@ -22,7 +22,8 @@ from .text import PUBLISHED_TEXT_FIELDS, item_text
 logger = logging.getLogger(__name__)
 
 EncoderLike = str | os.PathLike[str] | Callable[[list[Any]], Any] | BatchEncoder
-MISSING_POLICIES = ("white", "zeros")
+# What stands for a missing text or picture, and how it is called where the missing ones are counted.
+MISSING_POLICIES = {"white": "a white picture", "zeros": "zeros", "learned": "left to the model"}
 
 
 class ItemEncoder:
@@ -39,9 +40,10 @@ class ItemEncoder:
             `PIL.Image.Image` in RGB to an array of one row a picture.
         text_fields (`Sequence[str]`, *optional*, defaults to `("title", "brand", "description")`):
             The fields that make an item's text, see [`item_text`].
-        missing (`"white"` or `"zeros"`, *optional*, defaults to `"white"`):
+        missing (`"white"`, `"zeros"` or `"learned"`, *optional*, defaults to `"white"`):
             What stands for a missing or unreadable picture and a missing text. `"white"`, the published rule: a white
-            picture and an empty text are encoded. `"zeros"`: rows of zeros. Either way a mask says which rows.
+            picture and an empty text are encoded. `"zeros"`: rows of zeros. `"learned"`: rows of zeros, in whose place
+            a model with `learned_missing=True` puts a vector of its own. Always a mask says which rows.
         pooling (`str`, *optional*): `"mean"`, `"cls"`, `"max"` or `"last"`, against what a text model's folder states.
         revision (`str`, *optional*): The Hub revision of `model_name`, or of the encoders given by name.
         device (`torch.device` or `str`, *optional*): By default the accelerator where there is one.
@@ -63,7 +65,7 @@ class ItemEncoder:
         text_encoder: EncoderLike | None = None,
         image_encoder: EncoderLike | None = None,
         text_fields: Sequence[str] = PUBLISHED_TEXT_FIELDS,
-        missing: Literal["white", "zeros"] = "white",
+        missing: Literal["white", "zeros", "learned"] = "white",
         pooling: str | None = None,
         revision: str | None = None,
         device: torch.device | str | None = None,
@@ -228,12 +230,11 @@ def log_problems(problems: Counter[str], total: int, missing: str) -> None:
     """Says once how many pictures could not be used, and why."""
     if problems:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in problems.most_common())
-        stand_in = "a white picture" if missing == "white" else "zeros"
         logger.warning(
             "%d of %d pictures cannot be used and count as missing (%s): %s",
             problems.total(),
             total,
-            stand_in,
+            MISSING_POLICIES[missing],
             reasons,
         )
 

@@ -114,6 +114,15 @@ def test_missing_inputs_are_white_pictures_and_empty_texts_or_zeros(text_model, 
     assert zeros.encode_texts([None, None])[0].shape == (2, 16)
 
 
+def test_what_is_left_to_the_model_is_zeros_marked_and_recorded(text_model, image_model):
+    encoder = ItemEncoder(text_encoder=text_model, image_encoder=image_model, missing="learned")
+    texts, text_mask = encoder.encode_texts(["a", None])
+    images, image_mask = encoder.encode_images([None, noise(0)])
+    assert texts[0].any() and not texts[1].any() and text_mask.tolist() == [True, False]
+    assert images[1].any() and not images[0].any() and image_mask.tolist() == [False, True]
+    assert encoder.info["text"]["missing"] == encoder.info["image"]["missing"] == "learned"
+
+
 def test_mixed_precision_is_close_and_recorded(text_model):
     texts = ["abc", "b c d e f"]
     exact = ItemEncoder(text_encoder=text_model)
@@ -191,7 +200,7 @@ def test_a_folder_that_states_more_than_is_computed_is_refused(files, message):
     [
         ({}, "joint model's name or text_encoder="),
         ({"model_name": "x", "text_encoder": len}, "either a joint model's name"),
-        ({"text_encoder": len, "missing": "black"}, "one of white, zeros, got 'black'"),
+        ({"text_encoder": len, "missing": "black"}, "one of white, zeros, learned, got 'black'"),
         ({"text_encoder": len, "text_fields": "title"}, "list of field names, got 'title'"),
     ],
     ids=str,

@@ -97,6 +97,9 @@ class MMM4RecConfig(PreTrainedConfig):
         negative_sampling (`"uniform"` or `"frequency"`, *optional*, defaults to `"uniform"`):
             How the `"sampled"` loss draws: each item alike, or by how often it is a target, which needs
             [`~MMM4RecForSequentialRecommendation.set_item_frequencies`]. Either is corrected for.
+        feature_encoder (`dict[str, dict[str, Any]]`, *optional*):
+            For `"text"` and `"image"`, the `encoder`, `revision` and `pooling` that made the features which the model
+            reads. Taken from the first catalogue that tells; a later one must agree.
         num_items (`int`, *optional*):
             Items in the catalogue, without the padding item; `None` before any are set.
         hidden_dropout (`float`, *optional*, defaults to 0.4):
@@ -159,6 +162,7 @@ class MMM4RecConfig(PreTrainedConfig):
     gather_negatives: bool = False
     num_sampled_negatives: int = 4096
     negative_sampling: Literal["uniform", "frequency"] = "uniform"
+    feature_encoder: dict[str, dict[str, Any]] | None = None
     num_items: int | None = None
     hidden_dropout: float = 0.4
     embedding_dropout: float = 0.4

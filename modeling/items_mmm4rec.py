@@ -1,13 +1,19 @@
 """The catalogue inside a model: features, item biases and fusion weights; everything that belongs to item ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .ids_mmm4rec import canonical_id
+
+logger = logging.get_logger(__name__)
+
+# What tells encoders apart, of all that a catalogue records.
+_IDENTITY = ("encoder", "revision", "pooling")
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -243,6 +249,56 @@ def missing_items(catalog: Any, config: MMM4RecConfig) -> tuple[Tensor | None, T
     return masks[0], masks[1]
 
 
+def agreed_encoder(catalog: Any, config: MMM4RecConfig) -> dict[str, dict[str, Any]] | None:
+    """
+    What makes a model's features, once a catalogue is set: features of two encoders do not mean the same.
+
+    Args:
+        catalog (`ItemCatalog` or any object with its attributes):
+            May have `feature_info`: for `"text"` and `"image"` a dictionary with `encoder`, `revision` and `pooling`.
+        config ([`MMM4RecConfig`]): The model's configuration.
+
+    Returns:
+        `dict`: The new value of `config.feature_encoder`.
+
+    Raises:
+        ValueError: If the catalogue's features were made by another encoder than the model's.
+    """
+    info = getattr(catalog, "feature_info", None) or {}
+    known = config.feature_encoder or {}
+    agreed = dict(known)
+    for name in ("text", "image"):
+        if name not in info:
+            if name in known:
+                logger.warning_once(
+                    f"the catalogue does not tell what made its {name} features; the model's were made by "
+                    f"{_described(known[name])}"
+                )
+            continue
+        given = {key: info[name].get(key) for key in _IDENTITY}
+        if name in known and not _is_same_encoder(known[name], given):
+            raise ValueError(
+                f"the model reads {name} features of {_described(known[name])}, the catalogue's were made by "
+                f"{_described(given)}; encode the catalogue with the model's encoder, or train for the new one from "
+                "model.config.feature_encoder = None on"
+            )
+        agreed.setdefault(name, given)
+    return agreed or None
+
+
+def _is_same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    revisions = [str(encoder.get("revision") or "") for encoder in (one, other)]
+    # A digest of a folder's weights tells more than the folder's name; a commit of the Hub is of another kind.
+    comparable = all(revisions) and revisions[0].startswith("sha256:") == revisions[1].startswith("sha256:")
+    what = "revision" if comparable else "encoder"
+    return bool(one.get(what) == other.get(what) and one.get("pooling") == other.get("pooling"))
+
+
+def _described(encoder: Mapping[str, Any]) -> str:
+    details = [f"{key} {encoder[key]}" for key in ("revision", "pooling") if encoder.get(key)]
+    return f"{encoder.get('encoder')!r}" + (f" ({', '.join(details)})" if details else "")
+
+
 def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Tensor | None:
     """Row of each of `item_ids` in a model that holds `old_ids`, 0 where it is new; `None` where nothing was held."""
     if old_ids is None:
@@ -251,4 +307,4 @@ def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Ten
     return torch.tensor([rows.get(item_id, 0) for item_id in item_ids])
 
 
-__all__ = ["MMM4RecItems", "check_catalog", "l2_normalize", "missing_items", "previous_rows"]
+__all__ = ["MMM4RecItems", "agreed_encoder", "check_catalog", "l2_normalize", "missing_items", "previous_rows"]

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput, cached_file, can_return_tuple, loggi
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
-from .items_mmm4rec import MMM4RecItems, check_catalog, l2_normalize, missing_items, previous_rows
+from .items_mmm4rec import MMM4RecItems, agreed_encoder, check_catalog, l2_normalize, missing_items, previous_rows
 from .loss_mmm4rec import (
     check_labels,
     cross_entropy_of_scores,
@@ -615,19 +615,22 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         Args:
             catalog (`ItemCatalog` or any object with `item_ids`, `text_features` and `image_features`):
                 Features of shape `(num_items, text_feature_size)` and `(num_items, image_feature_size)`; with
-                `text_mask` and `image_mask` as well where the model has `learned_missing`.
+                `text_mask` and `image_mask` as well where the model has `learned_missing`, and `feature_info`, from
+                which the configuration takes `feature_encoder` the first time.
 
         Raises:
-            ValueError: As [`check_catalog`] and [`missing_items`].
+            ValueError: As [`check_catalog`], [`missing_items`] and [`agreed_encoder`].
         """
         item_ids, text, image = check_catalog(catalog, self.config)
         missing = missing_items(catalog, self.config)
+        feature_encoder = agreed_encoder(catalog, self.config)
         old_rows = previous_rows(item_ids, self._item_ids)
         learned = self.items.learned_by_row & dict(self.items.named_parameters()).keys()
         if old_rows is None and learned:
             logger.warning(f"dropped {', '.join(sorted(learned))}: this model does not know its items by id")
         self.items.set(text, image, old_rows, like=self.model.text_projection.weight, missing=missing)
         self.config.num_items = len(item_ids)
+        self.config.feature_encoder = feature_encoder
         self._item_ids = item_ids
 
     def set_item_frequencies(self, counts: Tensor) -> None:

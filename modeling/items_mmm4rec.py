@@ -20,7 +20,7 @@ def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient: it would be 1 / eps."""
     x = x.float()
     norm = x.square().sum(-1, keepdim=True).clamp_min(eps**2).sqrt()
-    return torch.where(norm > eps, x / norm, torch.zeros_like(x))
+    return torch.where(norm <= eps, torch.zeros_like(x), x / norm)  # NaN stays NaN
 
 
 class MMM4RecItems(nn.Module):

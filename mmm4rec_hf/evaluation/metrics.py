@@ -75,15 +75,15 @@ def metrics_from_counts(counts: np.ndarray | torch.Tensor, ks: Sequence[int] = D
 
     With g items above the target and e level with it, the target's place is uniform over g, ..., g + e - 1, so
     HR@K = clip(K - g, 0, e) / e, and NDCG@K and MRR@K are the means of 1 / log2(place + 2) and 1 / (place + 1) over
-    those places, 0 from place K on.
+    those places, 0 from place K on. With one target a user recall@K is HR@K under another name.
 
     Args:
         counts (`np.ndarray` or `torch.Tensor` of shape `(num_users, 2)`): What [`ranking_counts`] returned.
         ks (`Sequence[int]`, *optional*, defaults to `(10, 20, 50)`): The cut-offs.
 
     Returns:
-        `dict[str, float]`: `hr@K`, `ndcg@K` and `mrr@K` for each K, then `users` and `tied_targets`, the number of
-        users and of those whose target ties with another item.
+        `dict[str, float]`: `hr@K`, `recall@K`, `ndcg@K` and `mrr@K` for each K, then `users` and `tied_targets`, the
+        number of users and of those whose target ties with another item.
 
     Raises:
         ValueError: If `counts` is empty or of another shape, or a K is not positive.
@@ -109,11 +109,12 @@ def metrics_from_counts(counts: np.ndarray | torch.Tensor, ks: Sequence[int] = D
         for name, gains in (("hr", np.ones(k)), ("ndcg", 1 / np.log2(places + 2)), ("mrr", 1 / (places + 1))):
             cumulated = np.concatenate([[0.0], np.cumsum(gains)])
             metrics[f"{name}@{k}"] = float(np.mean((cumulated[end] - cumulated[begin]) / level))
+        metrics[f"recall@{k}"] = metrics[f"hr@{k}"]
     return metrics | {"users": len(counts), "tied_targets": int((level > 1).sum())}
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, Any]:
-    """HR, NDCG and MRR at 10, 20, 50 as [`~transformers.Trainer`]'s `compute_metrics`.
+    """HR, recall, NDCG and MRR at 10, 20, 50 as [`~transformers.Trainer`]'s `compute_metrics`.
 
     Args:
         prediction (`EvalPrediction`): Whose `predictions` are counts: the trainer must have been given

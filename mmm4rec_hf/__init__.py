@@ -19,6 +19,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .data import MMM4RecDataCollator, load_interactions, prepare_sequences
     from .items import ItemCatalog, ItemEncoder
+    from .training.trainer import MMM4RecTrainer
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _LAZY = {
     "ItemCatalog": ".items",
     "ItemEncoder": ".items",
     "MMM4RecDataCollator": ".data",
+    "MMM4RecTrainer": ".training.trainer",
     "load_interactions": ".data",
     "prepare_sequences": ".data",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "MMM4RecForSequentialRecommendation",
     "MMM4RecModel",
     "MMM4RecProcessor",
+    "MMM4RecTrainer",
     "SequentialRecommendationPipeline",
     "load_interactions",
     "prepare_sequences",

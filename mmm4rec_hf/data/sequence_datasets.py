@@ -198,7 +198,7 @@ def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Datas
     table = split.with_format("arrow")[:]
     labels = pa.array(indices[table.column("labels").to_numpy()])
     table = table.set_column(table.schema.get_field_index("labels"), "labels", labels)
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+    return datasets.Dataset(datasets.table.InMemoryTable(table), split=split.split)
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

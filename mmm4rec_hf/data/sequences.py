@@ -185,7 +185,10 @@ def _stored(
     else:
         table = datasets.Dataset.from_file(str(folder / EVENTS_FILE))
     users = writer.users()
-    rows = {name: datasets.Dataset(datasets.table.InMemoryTable(writer.rows(name, users))) for name in splits.ROLES}
+    rows = {
+        name: datasets.Dataset(datasets.table.InMemoryTable(writer.rows(name, users)), split=datasets.NamedSplit(name))
+        for name in splits.ROLES
+    }
     statistics |= {"events": len(table), "users": len(users), "items": len(item_ids)}
     statistics |= {f"{name}_rows": len(split) for name, split in rows.items()}
     events = UserEvents(table, datasets.Dataset(datasets.table.InMemoryTable(users)))

@@ -26,7 +26,10 @@ def describe(protocol: dict[str, Any]) -> str:
     parts = [f"{protocol['split']} split"]
     if prepared:
         parts.append(f"{prepared['k_core']}-core, {rules[prepared['split']]}")
-    parts.append(f"target ranked among all {protocol['num_items']:,} items")
+    if protocol.get("sampled") is None:
+        parts.append(f"target ranked among all {protocol['num_items']:,} items")
+    else:
+        parts.append(f"target ranked among {protocol['sampled']:,} drawn of {protocol['num_items']:,} items")
     parts.append("history left out" if protocol["exclude_history"] else "history not masked")
     if protocol["score_padding_item"]:
         parts.append("the padding item competes")

@@ -1,1 +1,1 @@
-"""Training: recipes, pretraining over several domains, fine-tuning."""
+"""Training: the trainer and its optimizers, recipes, pretraining over several domains, fine-tuning."""

@@ -1,0 +1,78 @@
+"""Where a stopped run of the trainer goes on, so that it ends as if it had not been stopped."""
+
+import json
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+logger = logging.getLogger(__name__)
+
+STATE_NAME = "trainer_state.json"
+
+
+def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
+    """
+    The newest of the trainer's checkpoints from which a run goes on as if it had not been stopped.
+
+    A checkpoint that was not written to its end is left out, with a warning. So is one that was written after the last
+    step of an epoch and before the evaluation there: the trainer would go on with the next epoch, and early stopping
+    and the best checkpoint would never hear of that evaluation.
+
+    Args:
+        arguments (`TrainingArguments`): Of the run; checkpoints lie in `output_dir`.
+
+    Returns:
+        `str`, *optional*: Its folder; `None` where there is none.
+    """
+    folder = Path(str(arguments.output_dir))
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for checkpoint in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        problem = _problem(checkpoint, arguments)
+        if problem is None:
+            return str(checkpoint)
+        logger.warning("%s is left out: %s", checkpoint, problem)
+    return None
+
+
+def is_finished(checkpoint: str, arguments: TrainingArguments) -> bool:
+    """
+    Whether a checkpoint is a run's last one, by its number of steps or because it was stopped early. The trainer would
+    take one more step.
+
+    Args:
+        checkpoint (`str`): Its folder.
+        arguments (`TrainingArguments`): Of the run.
+    """
+    state = _read_state(Path(checkpoint))
+    if arguments.max_steps > 0 and state["global_step"] >= arguments.max_steps:
+        return True
+    control = state["stateful_callbacks"].get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop")) and state["global_step"] < state["max_steps"]
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / STATE_NAME).read_text(encoding="utf-8"))
+
+
+def _problem(checkpoint: Path, arguments: TrainingArguments) -> str | None:
+    """What speaks against a checkpoint."""
+    try:
+        # The first process writes this file last.
+        state = _read_state(checkpoint)
+    except (OSError, ValueError):
+        return "it was not written to its end"
+    if not arguments.save_only_model:
+        ranks = [""] if arguments.world_size <= 1 else [f"_{rank}" for rank in range(arguments.world_size)]
+        for name in (f"rng_state{rank}.pth" for rank in ranks):
+            if not zipfile.is_zipfile(checkpoint / name):
+                return f"{name} is missing or cut off; it needs as many processes as before"
+    evaluated = any(
+        entry["step"] == state["global_step"] and "eval_runtime" in entry for entry in state["log_history"]
+    )
+    if arguments.eval_strategy == IntervalStrategy.EPOCH and float(state["epoch"]).is_integer() and not evaluated:
+        return "it lacks the evaluation at the end of its epoch"
+    return None

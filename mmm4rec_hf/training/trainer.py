@@ -1,0 +1,333 @@
+"""The trainer of the models: transformers' own, with ranks computed inside the evaluation step."""
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+
+from mmm4rec_hf.data.collator import MMM4RecDataCollator
+from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
+from mmm4rec_hf.evaluation.protocol import describe
+from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
+
+from .folders import write_json
+from .optimization import decayed_parameter_names, published_optimizer
+from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
+
+if TYPE_CHECKING:
+    from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.json"
+
+
+class MMM4RecTrainer(Trainer):
+    """
+    transformers' Trainer for [`MMM4RecForSequentialRecommendation`], with these differences:
+
+    - Batches are made by [`MMM4RecDataCollator`], and metrics are HR, recall, NDCG and MRR, coverage, the number of
+      users and of tied targets, and `loss`, the cross entropy of the targets over all items whatever the model is
+      trained with. They are computed from ranks, so that memory does not grow with users x items, and do not change
+      with the batch size or the number of processes. With `prediction_loss_only` the loss alone.
+    - What the numbers mean is kept with them: `eval_protocol` in the log of the trainer's state, and the last
+      evaluation of each split in `output_dir/metrics.json`.
+    - Weight decay leaves out biases, norms, `A_log`, `D` and `dt_bias`.
+    - A loss that is not finite stops the training; metrics as bad as a random order are said once.
+    - A run that was stopped goes on as if it had not been, early stopping included.
+
+    Args:
+        model ([`MMM4RecForSequentialRecommendation`], *optional*): With items; or give `model_init`.
+        args (`TrainingArguments`, *optional*): As transformers'.
+        data_collator (`Callable`, *optional*): Makes a batch of rows; by default for the model's sequence length.
+        train_dataset (`datasets.Dataset`, *optional*): Such as `prepare_sequences(data)["train"]`.
+        eval_dataset (`datasets.Dataset` or a dictionary of them, *optional*): Such as
+            `prepare_sequences(data)["validation"]`.
+        ks (`Sequence[int]`, *optional*, defaults to `(10, 20, 50)`): The cut-offs of metrics.
+        exclude_history (`bool`, *optional*, defaults to `False`):
+            Whether evaluation leaves the items of a user's history out of the ranking (never the target). The
+            published protocol keeps them.
+        sampled (`int`, *optional*):
+            Ranks targets among that many drawn items instead of all. All metrics are then named `sampled_...`: they
+            are far higher, and not comparable with others.
+        use_published_optimizer (`bool`, *optional*, defaults to `False`):
+            NAdam with an L2 penalty on every weight, as published, with `learning_rate` and `weight_decay` of `args`.
+        kwargs: Passed on to [`~transformers.Trainer`].
+    """
+
+    def __init__(
+        self,
+        model: "MMM4RecForSequentialRecommendation | None" = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[Any], dict[str, Tensor]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        ks: Sequence[int] = DEFAULT_KS,
+        exclude_history: bool = False,
+        sampled: int | None = None,
+        use_published_optimizer: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.ks = tuple(ks)
+        self.exclude_history = exclude_history
+        self.sampled = sampled
+        self.use_published_optimizer = use_published_optimizer
+        self._ranker: ItemRanker | None = None
+        self._protocol: dict[str, Any] = {}
+        self._has_said_chance = False
+        kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
+        self.model: MMM4RecForSequentialRecommendation
+        if data_collator is None:
+            self.data_collator = MMM4RecDataCollator(self.model.config.max_sequence_length)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """
+        Trains, or goes on with a run that was stopped.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint's folder; `True` for the newest in `output_dir` that is whole. On a CPU the run then ends
+                with the same bits as if it had not been stopped, if the arguments are the same.
+            trial (*optional*): Of a search of hyperparameters.
+            ignore_keys_for_eval (`list[str]`, *optional*): As transformers'.
+
+        Returns:
+            `TrainOutput`: As transformers'.
+
+        Raises:
+            ValueError: If there is no checkpoint to go on from.
+            RuntimeError: If the loss is not finite; the message names the step.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(self.args)
+            if resume_from_checkpoint is None:
+                raise ValueError(
+                    f"there is no whole checkpoint in {self.args.output_dir}; train without resume_from_checkpoint"
+                )
+        if resume_from_checkpoint:
+            # Else the counter of early stopping starts over.
+            self.args.restore_callback_states_from_checkpoint = True
+            if is_finished(str(resume_from_checkpoint), self.args):
+                return self._end_with(str(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+
+    def _end_with(self, checkpoint: str) -> TrainOutput:
+        """What a run leaves behind whose last checkpoint this is."""
+        logger.info("the run had ended with %s", checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE_NAME))
+        self._load_from_checkpoint(checkpoint)
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """As transformers', for a loss that is finite."""
+        recommender = self.accelerator.unwrap_model(model)
+        if recommender.config.needs_item_frequencies and recommender.items.log_q is None:
+            recommender.set_item_frequencies(self._target_counts(recommender.items.num_rows))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, which has changed no weight; lower "
+                "learning_rate (a warmup helps), or go back to an earlier checkpoint"
+            )
+        return loss
+
+    def _target_counts(self, num_rows: int) -> Tensor:
+        """How often each row of the model is a target of the training data."""
+        dataset: Any = self.train_dataset
+        if isinstance(dataset, datasets.Dataset):
+            # The stored column, without making the histories of every row.
+            labels = dataset.with_format("numpy", columns=["labels"])[:]["labels"]
+        else:
+            labels = np.array([row["labels"] for row in dataset], dtype=np.int64)
+        return torch.bincount(torch.as_tensor(labels), minlength=num_rows)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay shrinks, see [`decayed_parameter_names`]."""
+        return decayed_parameter_names(model)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of `args`, or the published one."""
+        if self.optimizer is None and self.use_published_optimizer:
+            self.optimizer = published_optimizer(
+                self.model if model is None else model, self.args.learning_rate, self.args.weight_decay
+            )
+        return super().create_optimizer(model)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """
+        Ranks the target of every row among the model's items.
+
+        Args:
+            eval_dataset (`datasets.Dataset` or a dictionary of them, *optional*): By default the trainer's.
+            ignore_keys (`list[str]`, *optional*): As transformers'.
+            metric_key_prefix (`str`, *optional*, defaults to `"eval"`): Stands before each name: `eval_ndcg@10`.
+
+        Returns:
+            `dict[str, float]`: The metrics.
+        """
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if self._protocol:
+            history: list[Any] = self.state.log_history
+            entry = next(entry for entry in reversed(history) if f"{metric_key_prefix}_users" in entry)
+            entry["eval_protocol"] = describe(self._protocol)
+        return metrics
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As transformers', with one [`ItemRanker`] for all batches."""
+        self._ranker, self._protocol = None, {}
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            if self._ranker is not None and f"{metric_key_prefix}_users" in (output.metrics or {}):
+                self._complete(output.metrics, self._ranker, dataloader, metric_key_prefix)
+        finally:
+            self._ranker = None
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """
+        Ranks the targets of a batch; without labels as transformers'.
+
+        Returns:
+            `tuple`: No loss, which would be a mean over this batch; the pair of [`ItemRanker.rank`]; and the labels.
+        """
+        history = inputs.get("history")
+        inputs = {name: value for name, value in inputs.items() if name != "history"}
+        if inputs.get("labels") is None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs["labels"]
+        recommender = self.accelerator.unwrap_model(model)
+        if self._ranker is None:
+            self._ranker = ItemRanker(
+                recommender, exclude_history=self.exclude_history, sampled=self.sampled, coverage_at=self.ks
+            )
+        with torch.no_grad(), self.accelerator.autocast():
+            users = recommender.user_embeds(
+                inputs["input_ids"],
+                inputs.get("timestamps"),
+                inputs.get("attention_mask"),
+                item_embeds=self._ranker.item_embeds,
+            )
+        counts, losses = self._ranker.rank(users, labels, history)
+        if prediction_loss_only:
+            return losses.mean(), None, None
+        return None, (counts, losses), labels
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As transformers'; batches have the whole `history` where that leaves the ranking."""
+        with self._collating_histories():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As transformers'; batches have the whole `history` where that leaves the ranking."""
+        with self._collating_histories():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextlib.contextmanager
+    def _collating_histories(self) -> Iterator[None]:
+        collate: Any = self.data_collator
+        if self.exclude_history:
+            self.data_collator = HistoryCollator(collate)
+        try:
+            yield
+        finally:
+            self.data_collator = collate
+
+    def _metrics_of_ranks(self, prediction: EvalPrediction) -> dict[str, float]:
+        predictions: Any = prediction.predictions
+        counts, losses = predictions
+        metrics = metrics_from_counts(counts, self.ks)
+        metrics["loss"] = float(np.mean(losses))
+        return {self._named(name): value for name, value in metrics.items()}
+
+    def _named(self, name: str) -> str:
+        is_ranked = "@" in name or name == "loss"
+        return f"sampled_{name}" if is_ranked and self.sampled is not None else name
+
+    def _complete(self, metrics: dict[str, Any], ranker: ItemRanker, dataloader: DataLoader, prefix: str) -> None:
+        """Adds what only the whole evaluation knows, and writes the numbers down with their meaning."""
+        covered = self.accelerator.reduce(ranker.covered.long(), "sum") > 0
+        metrics |= {f"{prefix}_{self._named(name)}": share for name, share in ranker.coverage(covered).items()}
+        split = getattr(dataloader.dataset, "split", None)
+        self._protocol = {
+            "split": prefix if split is None else str(split),
+            "num_items": ranker.num_rows - 1,
+            "sampled": self.sampled,
+            "exclude_history": self.exclude_history,
+            "score_padding_item": self.model.config.score_padding_item,
+            "ks": list(self.ks),
+            "ties": "expectation over a random order",
+            "prepared": {},
+        }
+        self._say_chance(metrics, ranker, prefix)
+        if self.args.should_save:
+            path = Path(str(self.args.output_dir)) / METRICS_NAME
+            path.parent.mkdir(parents=True, exist_ok=True)
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            numbers = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+            known[self._protocol["split"]] = {
+                "step": self.state.global_step,
+                "metrics": numbers,
+                "protocol": self._protocol,
+            }
+            write_json(path, known)
+
+    def _say_chance(self, metrics: dict[str, Any], ranker: ItemRanker, prefix: str) -> None:
+        """Warns, once, of a hit rate that a random order has as well."""
+        k, users = max(self.ks), metrics[f"{prefix}_users"]
+        chance = k / ranker.num_candidates
+        is_untrained = self.is_in_train and self.state.global_step == 0
+        name = f"{prefix}_{self._named(f'hr@{k}')}"
+        if self._has_said_chance or is_untrained or chance >= 1 or name not in metrics:
+            return
+        if metrics[name] <= chance + 2 * math.sqrt(chance * (1 - chance) / users):
+            self._has_said_chance = True
+            logger.warning(
+                "%s is %.4f over %d users; a random order of %d items has %.4f: the model ranks no better than "
+                "chance. Check learning_rate, and that items and features are in the same order",
+                name,
+                metrics[name],
+                users,
+                ranker.num_candidates,
+                chance,
+            )

@@ -98,11 +98,12 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     arguments = _training_arguments(recipe)
     sequences = SequenceDatasets.load_from_disk(recipe.sequences)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
-    if arguments.should_save:
-        claim_output(output, recipe)
     sequences = sequences.align(catalog.item_ids)
     set_seed(arguments.seed)
     model = build_model(recipe, catalog)
+    # Only now: a recipe that fails to load must not keep its corrected form out.
+    if arguments.should_save:
+        claim_output(output, recipe)
     trainer = _trainer(recipe, arguments, model, sequences)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(output / CHECKPOINTS_NAME))
     evaluation = evaluate_model(

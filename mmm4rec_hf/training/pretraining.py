@@ -1,0 +1,351 @@
+"""Pretraining over several domains under Accelerate: in-batch negatives, exact resume, a base model without items."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import get_scheduler
+
+from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
+
+from .batches import BatchStream, Mixture
+from .checkpoints import last_checkpoint, save_checkpoint
+from .domains import Domain, DomainRecipe, feature_sizes
+from .folders import claim_output, replace_folder
+from .objective import InBatchObjective
+from .recipes import check_options
+from .validation import validate
+
+logger = logging.getLogger(__name__)
+
+# What the recipe itself decides, or what belongs to a catalogue.
+_NOT_OF_PRETRAINING = {
+    "item_loss", "mask_same_target", "use_log_q", "gather_negatives", "num_sampled_negatives", "negative_sampling",
+    "num_items", "feature_encoder", "use_item_bias", "score_padding_item",
+}  # fmt: skip
+MODEL_NAME, CHECKPOINTS_NAME, LOG_NAME = "model", "checkpoints", "log.jsonl"
+
+
+@dataclass
+class PretrainRecipe:
+    """
+    What a pretraining does.
+
+    Args:
+        domains (`list[DomainRecipe]`): What is learned from; their catalogues were encoded alike.
+        output_dir (`str`): Where `model/`, `checkpoints/` and `log.jsonl` go. A run that was stopped goes on there.
+        max_steps (`int`): Steps of the optimizer.
+        start_from (`str`, *optional*): A base model's folder or Hub name; fresh weights without it.
+        model (`dict`, *optional*): Options of [`MMM4RecConfig`] other than its defaults.
+        batch_size (`int`, *optional*, defaults to 1024):
+            Rows whose targets are each other's negatives, of all processes together, so that the number of processes
+            does not change what is learned.
+        gradient_accumulation_steps (`int`, *optional*, defaults to 1): Batches a step; the step's loss is their mean.
+        negatives (`"domain"` or `"all"`, *optional*, defaults to `"domain"`):
+            Whether each batch is of one domain, or of all.
+        sampling_temperature (`float`, *optional*, defaults to 1.0):
+            T: a domain of n training rows is drawn with a probability proportional to n^(1/T).
+        mask_same_target (`bool`, *optional*, defaults to `True`):
+            Whether another row with the same target is no negative; as published it is one.
+        optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`): `"nadam"` with L2 of all weights, as
+            published.
+        learning_rate (`float`, *optional*, defaults to 2.5e-4): Of the optimizer.
+        weight_decay (`float`, *optional*, defaults to 0.0): Of the optimizer.
+        lr_scheduler_type (`str`, *optional*, defaults to `"constant_with_warmup"`): As transformers names it.
+        warmup_steps (`int`, *optional*, defaults to 0): Steps to the full learning rate.
+        max_grad_norm (`float`, *optional*): Gradients are scaled down to this norm.
+        mixed_precision (`"no"`, `"bf16"` or `"fp16"`, *optional*, defaults to `"no"`): To compute in.
+        compile (`bool`, *optional*, defaults to `False`): Whether to use `torch.compile`.
+        eval_steps (`int`, *optional*): Steps between validations; only at the end without it.
+        early_stopping_patience (`int`, *optional*): Validations without a better NDCG@10 after which to stop.
+        save_steps (`int`, *optional*): Steps between checkpoints; none without it.
+        save_total_limit (`int`, *optional*, defaults to 2): How many checkpoints stay.
+        logging_steps (`int`, *optional*, defaults to 50): Steps between lines of the log.
+        report_to (`list[str]`, *optional*): Trackers that Accelerate knows, such as `tensorboard`.
+        seed (`int`, *optional*, defaults to 0): Of weights, order and dropout.
+    """
+
+    domains: list[DomainRecipe]
+    output_dir: str
+    max_steps: int
+    start_from: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 1024
+    gradient_accumulation_steps: int = 1
+    negatives: Literal["domain", "all"] = "domain"
+    sampling_temperature: float = 1.0
+    mask_same_target: bool = True
+    optimizer: Literal["adamw", "nadam"] = "adamw"
+    learning_rate: float = 2.5e-4
+    weight_decay: float = 0.0
+    lr_scheduler_type: str = "constant_with_warmup"
+    warmup_steps: int = 0
+    max_grad_norm: float | None = None
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    eval_steps: int | None = None
+    early_stopping_patience: int | None = None
+    save_steps: int | None = None
+    save_total_limit: int = 2
+    logging_steps: int = 50
+    report_to: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.model = check_options(self.model, MMM4RecConfig, "model")
+        misplaced = sorted(_NOT_OF_PRETRAINING & self.model.keys())
+        if misplaced:
+            raise ValueError(
+                f"model: {', '.join(misplaced)} cannot be given: a base model holds no items, and is trained with the "
+                "in-batch loss that negatives and mask_same_target describe"
+            )
+        positive = ("max_steps", "batch_size", "gradient_accumulation_steps", "sampling_temperature", "logging_steps",
+                    "save_total_limit", "eval_steps", "early_stopping_patience", "save_steps")  # fmt: skip
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}: the others are the negatives")
+        names = [domain.name for domain in self.domains]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"domains must be one or more, each with a name of its own, got {names}")
+
+
+@dataclass
+class Progress:
+    """What is known of a run beside weights and optimizer, and saved with them."""
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    validations_without_better: int = 0
+
+
+def pretrain(recipe: PretrainRecipe) -> dict[str, float]:
+    """
+    Runs a pretraining, or goes on with one that was stopped: on a CPU with the same bits as if it had not been.
+
+    Args:
+        recipe (`PretrainRecipe`): What to do.
+
+    Returns:
+        `dict[str, float]`: The last validation: for each domain, named in front, the held-out in-batch loss and the
+        metrics of the full ranking; empty without validation rows. `output_dir/model` then holds the base model, the
+        best one by the mean NDCG@10 over domains, or the last one without validation rows.
+
+    Raises:
+        ValueError: If `output_dir` holds another recipe's run, the domains do not fit each other, or the batch cannot
+            be divided among the processes.
+        RuntimeError: If the loss is not finite, naming the step.
+    """
+    return Pretraining(recipe).run()
+
+
+class Pretraining:
+    """
+    One run.
+
+    Args:
+        recipe (`PretrainRecipe`): What to do.
+    """
+
+    def __init__(self, recipe: PretrainRecipe) -> None:
+        self.recipe = recipe
+        self.output = Path(recipe.output_dir)
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.mixed_precision,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            dynamo_backend="inductor" if recipe.compile else "no",
+            log_with=recipe.report_to or None,
+            project_dir=self.output,
+        )
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if recipe.batch_size % processes:
+            raise ValueError(f"batch_size {recipe.batch_size} cannot be divided among {processes} processes")
+        self.domains = [Domain(domain, recipe.seed, rank, processes) for domain in recipe.domains]
+        set_seed(recipe.seed)
+        self.recommender = _recommender(recipe, self.domains)
+        # Only now: a recipe that fails to load must not keep its corrected form out.
+        if self.accelerator.is_main_process:
+            claim_output(self.output, recipe)
+        self.accelerator.wait_for_everyone()
+
+        objective = InBatchObjective(self.recommender, recipe.mask_same_target)
+        optimizer = _optimizer(recipe, objective)
+        # Not prepared: Accelerate would step it once for each process.
+        self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.warmup_steps, recipe.max_steps)
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.accelerator.register_for_checkpointing(self.scheduler)
+        set_seed(recipe.seed, device_specific=True)
+        mixture = Mixture(
+            [domain.rows.num_targets for domain in self.domains],
+            recipe.batch_size,
+            recipe.negatives,
+            recipe.sampling_temperature,
+            recipe.seed,
+        )
+        length = self.recommender.config.max_sequence_length
+        self.batches = BatchStream(self.domains, mixture, length, rank, processes)
+        self.position = self.batches.state()
+        self.progress = Progress()
+
+    def run(self) -> dict[str, float]:
+        """See [`pretrain`]."""
+        recipe, progress = self.recipe, self.progress
+        if recipe.report_to:
+            self.accelerator.init_trackers("pretraining")
+        self._resume()
+        metrics: dict[str, float] = {}
+        batches = iter(self.batches)
+        hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
+        with tqdm(total=recipe.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
+            while progress.step < recipe.max_steps and not self._is_out_of_patience():
+                loss = self._step(batches)
+                progress.step += 1
+                bar.update()
+                if progress.step % recipe.logging_steps == 0:
+                    self._log({"loss": loss, "learning_rate": self.scheduler.get_last_lr()[0]})
+                if recipe.eval_steps is not None and progress.step % recipe.eval_steps == 0:
+                    metrics = self._validate()
+                if recipe.save_steps is not None and progress.step % recipe.save_steps == 0:
+                    checkpoints = self.output / CHECKPOINTS_NAME
+                    save_checkpoint(checkpoints, progress.step, self._write_checkpoint, recipe.save_total_limit)
+        metrics = metrics or self._validate()
+        if progress.best_step is None:
+            self._save_model()
+        self.accelerator.end_training()
+        return metrics
+
+    def _step(self, batches: Iterator[tuple[dict[str, Tensor], dict[str, Any]]]) -> float:
+        """One step of the optimizer; the mean loss over its batches and all processes."""
+        self.objective.train()
+        losses = []
+        for _ in range(self.recipe.gradient_accumulation_steps):
+            batch, self.position = next(batches)
+            batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            with self.accelerator.accumulate(self.objective):
+                loss = self.objective(**batch)
+                losses.append(loss.detach())
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients and self.recipe.max_grad_norm is not None:
+                    self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.scheduler.step()
+        mean = float(self.accelerator.reduce(torch.stack(losses).float().mean(), "mean"))
+        if not math.isfinite(mean):
+            raise RuntimeError(
+                f"the loss is {mean} at step {self.progress.step + 1}; lower learning_rate, or give max_grad_norm"
+            )
+        return mean
+
+    def _validate(self) -> dict[str, float]:
+        """Validates, and keeps the model if it is the best one so far."""
+        progress = self.progress
+        metrics = validate(self.accelerator, self.recommender, self.domains, self.recipe)
+        scores = [value for name, value in metrics.items() if name.endswith("/ndcg@10")]
+        if not scores:
+            return metrics
+        score = sum(scores) / len(scores)
+        self._log(metrics | {"ndcg@10": score})
+        if progress.best_metric is None or score > progress.best_metric:
+            progress.best_metric, progress.best_step, progress.validations_without_better = score, progress.step, 0
+            self._save_model()
+        else:
+            progress.validations_without_better += 1
+        return metrics
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.recipe.early_stopping_patience
+        return patience is not None and self.progress.validations_without_better >= patience
+
+    def _save_model(self) -> None:
+        if self.accelerator.is_main_process:
+            with replace_folder(self.output / MODEL_NAME) as partial:
+                # Not the backbone alone: what all items share (fusion, missing modalities) is learned here as well.
+                self.recommender.save_pretrained(partial)
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, values: dict[str, float]) -> None:
+        self.accelerator.log(values, step=self.progress.step)
+        if self.accelerator.is_main_process:
+            logger.info("step %d: %s", self.progress.step, ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
+            with (self.output / LOG_NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.progress.step} | values) + "\n")
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder))
+        position = folder / f"position-{self.accelerator.process_index:05d}.json"
+        position.write_text(json.dumps(self.position), encoding="utf-8")
+        if self.accelerator.is_main_process:
+            (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
+
+    def _resume(self) -> None:
+        """Goes on from the newest whole checkpoint, if there is one."""
+        checkpoint = last_checkpoint(self.output / CHECKPOINTS_NAME)
+        if checkpoint is not None:
+            logger.info("going on from %s", checkpoint)
+            self.accelerator.load_state(str(checkpoint))
+            vars(self.progress).update(json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+            position = checkpoint / f"position-{self.accelerator.process_index:05d}.json"
+            if not position.is_file():
+                raise ValueError(
+                    f"{checkpoint} was written by fewer processes than these {self.accelerator.num_processes}; start "
+                    "as many as before"
+                )
+            self.position = json.loads(position.read_text(encoding="utf-8"))
+            self.batches.restore(self.position)
+        if self.accelerator.is_main_process:
+            _forget_lines_after(self.output / LOG_NAME, self.progress.step)
+
+
+def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSequentialRecommendation:
+    """The model that is trained, which holds no items."""
+    sizes = {f"{modality}_feature_size": size for modality, size in feature_sizes(domains).items()}
+    if recipe.start_from is None:
+        model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(sizes | recipe.model)))
+    else:
+        options = recipe.model | {"num_items": None, "use_item_bias": False}
+        model = MMM4RecForSequentialRecommendation.from_pretrained(recipe.start_from, **options)
+    if model.config.fusion == "dynamic_instance":
+        raise ValueError(
+            "fusion is 'dynamic_instance', weights of each item, but a base model holds no items; give "
+            "model.fusion=static, or dynamic_shared"
+        )
+    for name, size in sizes.items():
+        if getattr(model.config, name) != size:
+            raise ValueError(
+                f"the model reads a {name} of {getattr(model.config, name)}, the catalogues hold {size}; encode them "
+                "with the encoder of that model"
+            )
+    for domain in domains:
+        missing_items(domain.catalog, model.config)
+        model.config.feature_encoder = agreed_encoder(domain.catalog, model.config)
+    return model
+
+
+def _optimizer(recipe: PretrainRecipe, module: nn.Module) -> torch.optim.Optimizer:
+    kind = torch.optim.NAdam if recipe.optimizer == "nadam" else torch.optim.AdamW
+    return kind(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def _forget_lines_after(path: Path, step: int) -> None:
+    """Drops what a run logged after the checkpoint that is gone on from, since it will be logged again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        partial.replace(path)

@@ -1,0 +1,59 @@
+"""Tiny shops on disk, as `mmm4rec prepare` and `mmm4rec encode` write them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmm4rec_hf.data import load_interactions, prepare_sequences
+from mmm4rec_hf.items import ItemCatalog
+
+TINY_MODEL = {
+    "hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_domain(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Writes `<name>/sequences` and `<name>/catalog`, and returns the domain's part of a recipe."""
+
+    def make(name: str, users: int = 30, items: int = 12, text_size: int = 5, **catalog: Any) -> dict[str, str]:
+        rng = np.random.default_rng(len(name))
+        rows = []
+        for user in range(users):
+            # Round a circle of items: what comes next can be learned.
+            start, count = int(rng.integers(items)), int(rng.integers(4, 10))
+            times = 1_400_000_000 + np.cumsum(rng.integers(1, 100_000, count))
+            rows += [(f"u{user}", f"{name}{(start + n) % items}", int(times[n])) for n in range(count)]
+        log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+        folder = tmp_path / name
+        prepare_sequences(load_interactions(log), k_core=1, output_dir=folder / "sequences")
+        arrays = {
+            "text_features": rng.normal(size=(items, text_size)).astype(np.float32),
+            "image_features": rng.normal(size=(items, 3)).astype(np.float32),
+        }
+        # In another order than that of the sequences.
+        item_ids = [f"{name}{n}" for n in reversed(range(items))]
+        ItemCatalog(item_ids, **(arrays | catalog)).save_pretrained(folder / "catalog")
+        return {"name": name, "catalog": str(folder / "catalog"), "sequences": str(folder / "sequences")}
+
+    return make
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> Callable[..., dict[str, Any]]:
+    """A recipe of a pretraining over two tiny domains, as YAML would hold it."""
+    domains = [make_domain("a"), make_domain("bb", users=12, items=9)]
+
+    def make(output: str = "out", **changes: Any) -> dict[str, Any]:
+        recipe: dict[str, Any] = {
+            "domains": domains, "output_dir": str(tmp_path / output), "model": TINY_MODEL, "max_steps": 8,
+            "batch_size": 8, "learning_rate": 1e-2, "eval_steps": 3, "save_steps": 2, "logging_steps": 1,
+            "weight_decay": 0.01, "sampling_temperature": 2.0,
+        }  # fmt: skip
+        return recipe | changes
+
+    return make

@@ -1,0 +1,127 @@
+"""Pretraining runs: what they write, what they learn, and what they refuse."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
+from mmm4rec_hf.training.recipes import build
+
+MakeRecipe = Callable[..., dict[str, Any]]
+
+
+def run(recipe: dict[str, Any]) -> dict[str, float]:
+    return pretrain(build(PretrainRecipe, recipe, "test"))
+
+
+def lines(recipe: dict[str, Any]) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(recipe["output_dir"]) / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_pretraining_writes_a_base_model_that_any_catalogue_can_be_put_into(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    metrics = run(recipe)
+    folder = Path(recipe["output_dir"]) / "model"
+    base = AutoModel.from_pretrained(folder)
+    assert base.config.num_items is None and base.config.hidden_size == 16
+    features = torch.randn(2, 4, 5), torch.randn(2, 4, 3)
+    stamps = torch.arange(8).view(2, 4) * 1000
+    assert base(text_features=features[0], image_features=features[1], timestamps=stamps).user_embeds.shape == (2, 16)
+    catalog = ItemCatalog.from_pretrained(recipe["domains"][1]["catalog"])
+    tuned = MMM4RecForSequentialRecommendation.from_pretrained(folder, catalog=catalog)
+    assert tuned.item_ids == catalog.item_ids
+    for name, weight in base.named_parameters():
+        assert torch.equal(weight, tuned.get_parameter(f"model.{name}")), name
+    assert {f"{domain}/{name}" for domain in ("a", "bb") for name in ("loss", "hr@10", "ndcg@50")} <= metrics.keys()
+    assert not list(Path(recipe["output_dir"]).rglob("*.partial"))
+    assert sorted(path.name for path in (folder.parent / "checkpoints").iterdir()) == [
+        "checkpoint-000000006", "checkpoint-000000008",
+    ]  # fmt: skip
+
+
+def test_what_comes_next_is_learned_in_every_domain(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(max_steps=150, eval_steps=None, save_steps=None)
+    recipe["model"] = recipe["model"] | dict.fromkeys(("hidden_dropout", "embedding_dropout", "time_dropout"), 0.0)
+    metrics = run(recipe)
+    losses = [line["loss"] for line in lines(recipe) if "loss" in line]
+    # Where all eight targets of a batch are as likely it is log 8, 2.08.
+    assert np.mean(losses[-10:]) < 0.5 * math.log(8)
+    # By chance NDCG@10 over 12 items is 0.38.
+    assert metrics["a/ndcg@10"] > 0.7 and metrics["bb/ndcg@10"] > 0.7
+
+
+def test_the_best_model_by_the_mean_ndcg_over_domains_is_kept_and_patience_ends_the_run(
+    make_recipe: MakeRecipe,
+) -> None:
+    recipe = make_recipe(max_steps=60, eval_steps=2, early_stopping_patience=3, save_steps=1)
+    run(recipe)
+    validations = [line for line in lines(recipe) if "ndcg@10" in line]
+    scores = [line["ndcg@10"] for line in validations]
+    for line in validations:
+        assert line["ndcg@10"] == pytest.approx((line["a/ndcg@10"] + line["bb/ndcg@10"]) / 2)
+    best = int(np.argmax(scores))
+    stopped_early = len(scores) - 1 - best == 3
+    assert stopped_early or validations[-1]["step"] == 60
+    last = sorted((Path(recipe["output_dir"]) / "checkpoints").iterdir())[-1]
+    progress = json.loads((last / "progress.json").read_text())
+    assert progress["best_metric"] == scores[best] and progress["best_step"] == validations[best]["step"]
+
+
+def test_features_of_different_encoders_are_refused(
+    make_recipe: MakeRecipe, make_domain: Callable[..., dict[str, str]]
+) -> None:
+    recipe = make_recipe()
+    wide = make_domain("ccc", text_size=7)
+    with pytest.raises(ValueError, match=r"text features of 'a' are 5 wide, those of 'ccc' 7"):
+        run(recipe | {"domains": [recipe["domains"][0], wide]})
+    infos = [{"text": {"encoder": name, "revision": None, "pooling": "mean"}} for name in ("one", "two")]
+    others = [make_domain("d" * n, feature_info=info) for n, info in enumerate(infos, start=4)]
+    with pytest.raises(ValueError, match=r"'one'.*'two'"):
+        run(recipe | {"domains": others})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"max_steps": 0}, "max_steps must be positive, got 0"),
+        ({"sampling_temperature": -1}, "sampling_temperature must be positive"),
+        ({"domains": []}, "domains must be one or more"),
+        ({"negatives": "none"}, "negatives must be one of 'domain', 'all'"),
+        ({"model": {"use_item_bias": True}}, "use_item_bias cannot be given"),
+        ({"model": {"hidden_sizes": 3}}, "did you mean 'hidden_size'"),
+        ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(
+    make_recipe: MakeRecipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(PretrainRecipe, make_recipe(**changes), "test")
+
+
+def test_a_domain_needs_a_name_of_its_own_and_something_to_train_on(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    with pytest.raises(ValueError, match=r"name of its own, got \['a', 'a'\]"):
+        build(PretrainRecipe, recipe | {"domains": [recipe["domains"][0]] * 2}, "test")
+    with pytest.raises(ValueError, match="'a' has nothing to train on"):
+        build(PretrainRecipe, recipe | {"domains": [{"name": "a", "catalog": "x"}]}, "test")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step \d+; lower learning_rate"):
+        run(make_recipe(learning_rate=1e30, eval_steps=None, optimizer="nadam", max_steps=40))
+
+
+def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> None:
+    run(make_recipe(max_steps=2))
+    with pytest.raises(ValueError, match=r"another recipe \(learning_rate 0.01 before, 0.5 now\)"):
+        run(make_recipe(max_steps=2, learning_rate=0.5))

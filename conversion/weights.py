@@ -1,11 +1,17 @@
 """Names of weights: the published checkpoint's and ours. Pure functions of dictionaries, both ways."""
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
 
-# Published name -> ours. The published code owns the shared TiSSD twice, once a branch; we own it once.
+# Of a catalogue: they lie in the published data folder.
+FEATURES = ("items.text_features", "items.image_features")
+# The published code owns the shared TiSSD twice, once a branch; we own it once.
+_SHARED = re.compile(r"(encoder|decoder)_ssd_layers\.\d+\.ssd\.")
+
+# Published name -> ours.
 _TOP = {
     "text_adapter.0": "model.text_projection",
     "vision_adapter.0": "model.image_projection",
@@ -77,19 +83,16 @@ def from_published(weights: Mapping[str, T]) -> dict[str, T]:
     Raises:
         ValueError: Naming every key that no published model has.
     """
-    layers = {
-        int(key.split(".")[1]) for key in weights if key.startswith(("encoder_ssd_layers.", "decoder_ssd_layers."))
-    }
     names = dict(_TOP)
-    for j in layers:
+    for j in published_layers(weights):
         names |= _layer(j)
     renamed, unknown = {}, []
     for key, value in weights.items():
-        if key.startswith("decoder_ssd_layers.") and key.split(".")[2] == "ssd":
+        if key.startswith("decoder") and _SHARED.match(key):
             continue
         if key == "fusion_factor" and getattr(value, "shape", None) == ():
             continue
-        module = next((name for name in (key, *_prefixes(key)) if name in names), None)
+        module = _owner(key, names)
         if module is None:
             unknown.append(key)
         else:
@@ -99,7 +102,54 @@ def from_published(weights: Mapping[str, T]) -> dict[str, T]:
     return renamed
 
 
-def _prefixes(key: str) -> list[str]:
-    """`a.b.c` -> `a.b`, `a`: the modules that may own a weight, the innermost first."""
+def to_published(weights: Mapping[str, T]) -> dict[str, T]:
+    """
+    Renames the weights of [`MMM4RecForSequentialRecommendation`] to those of a published checkpoint.
+
+    Args:
+        weights (`Mapping[str, T]`): The model's state dictionary; the values are passed on as they are.
+
+    Returns:
+        `dict[str, T]`: The same values under the published names, the shared TiSSD once for each branch, without the
+        features, which a published checkpoint leaves out.
+
+    Raises:
+        ValueError: Naming every key that a published model has no place for.
+    """
+    names = {ours: published for published, ours in _TOP.items()}
+    for j in {int(key.split(".")[3]) for key in weights if key.startswith("model.encoder.layers.")}:
+        names |= {ours: published for published, ours in _layer(j).items()}
+    renamed, unplaced = {}, []
+    for key, value in weights.items():
+        if key in FEATURES:
+            continue
+        module = _owner(key, names)
+        if module is None:
+            unplaced.append(key)
+            continue
+        published = names[module] + key[len(module) :]
+        renamed[published] = value
+        copy = decoder_copy(published)
+        if copy is not None:
+            renamed[copy] = value
+    if unplaced:
+        raise ValueError(f"a published checkpoint has no place for the weights {', '.join(sorted(unplaced))}")
+    return renamed
+
+
+def decoder_copy(name: str) -> str | None:
+    """The decoder's name of a weight that the encoder shares with it, both published; `None` for other weights."""
+    return name.replace("encoder", "decoder", 1) if name.startswith("encoder") and _SHARED.match(name) else None
+
+
+def published_layers(weights: Mapping[str, T]) -> set[int]:
+    """Numbers of the layers that a published checkpoint's names speak of."""
+    found = (re.match(r"(?:encoder|decoder)_ssd_layers\.(\d+)\.", key) for key in weights)
+    return {int(match[1]) for match in found if match}
+
+
+def _owner(key: str, names: Mapping[str, str]) -> str | None:
+    """The module, or the weight itself, that has a name: of `a.b.c` that is `a.b.c`, `a.b` or `a`."""
     parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in names), None)

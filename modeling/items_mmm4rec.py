@@ -12,9 +12,6 @@ from .ids_mmm4rec import canonical_id
 
 logger = logging.get_logger(__name__)
 
-# What tells encoders apart, of all that a catalogue records.
-_IDENTITY = ("encoder", "revision", "pooling")
-
 
 def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient: it would be 1 / eps."""
@@ -275,7 +272,7 @@ def agreed_encoder(catalog: Any, config: MMM4RecConfig) -> dict[str, dict[str, A
                     f"{_described(known[name])}"
                 )
             continue
-        given = {key: info[name].get(key) for key in _IDENTITY}
+        given = encoder_identity(info[name])
         if name in known and not _is_same_encoder(known[name], given):
             raise ValueError(
                 f"the model reads {name} features of {_described(known[name])}, the catalogue's were made by "
@@ -284,6 +281,11 @@ def agreed_encoder(catalog: Any, config: MMM4RecConfig) -> dict[str, dict[str, A
             )
         agreed.setdefault(name, given)
     return agreed or None
+
+
+def encoder_identity(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells encoders apart, of all that a catalogue records of one: `encoder`, `revision` and `pooling`."""
+    return {key: info.get(key) for key in ("encoder", "revision", "pooling")}
 
 
 def _is_same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -307,4 +309,12 @@ def previous_rows(item_ids: Sequence[str], old_ids: Sequence[str] | None) -> Ten
     return torch.tensor([rows.get(item_id, 0) for item_id in item_ids])
 
 
-__all__ = ["MMM4RecItems", "agreed_encoder", "check_catalog", "l2_normalize", "missing_items", "previous_rows"]
+__all__ = [
+    "MMM4RecItems",
+    "agreed_encoder",
+    "check_catalog",
+    "encoder_identity",
+    "l2_normalize",
+    "missing_items",
+    "previous_rows",
+]

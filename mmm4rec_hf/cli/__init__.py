@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo, encode, evaluate, finetune, prepare, recommend
+from . import convert, demo, encode, evaluate, finetune, prepare, recommend
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -16,6 +16,7 @@ COMMANDS: dict[str, ModuleType] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "recommend": recommend,
+    "convert": convert,
 }
 
 

@@ -44,7 +44,7 @@ def read_published(folder: Path) -> RawLog:
     """
     if not is_published(folder):
         raise ValueError(f"{folder} does not hold {ITEM_FILE} and one of {', '.join(SEQUENCE_FILES.values())}")
-    items, users = _ids(folder / ITEM_FILE, first=1), _ids(folder / USER_FILE, first=0)
+    items, users = published_item_ids(folder), _ids(folder / USER_FILE, first=0)
     source = folder / SEQUENCE_FILES["test"]
     if not source.is_file():
         source = folder / SEQUENCE_FILES["train"]
@@ -66,6 +66,15 @@ def read_published(folder: Path) -> RawLog:
     )
     columns = LogColumns("user_id", "item_id", "timestamp")
     return RawLog(nw.from_native(frame), columns, str(folder), deduplicated=True, item_ids=items)
+
+
+def published_item_ids(folder: Path) -> list[str]:
+    """The ids of `item2id.jsonl`, in the order of their indices.
+
+    Raises:
+        ValueError: For a missing file and lines of another form.
+    """
+    return _ids(folder / ITEM_FILE, first=1)
 
 
 def write_published(datasets: SequenceDatasets, folder: str | os.PathLike) -> None:

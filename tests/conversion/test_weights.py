@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
-from mmm4rec_hf.conversion import config_from_published, from_published
+from mmm4rec_hf.conversion import config_from_published, from_published, to_published
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -43,6 +43,43 @@ def test_values_are_passed_on_untouched_and_names_by_hand() -> None:
         "model.encoder.layers.0.cross_ssd.A_log": 7,
         "items.fusion_factor": 8,
     }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back_is_the_checkpoint_but_for_the_unused_scalar(case: str) -> None:
+    published = torch.load(GOLDEN / case / "checkpoint.ckpt", weights_only=True)["model"]
+    back = to_published(from_published(published))
+    unused = {"fusion_factor"} if published["fusion_factor"].ndim == 0 else set()
+    assert back.keys() == published.keys() - unused
+    for name, value in back.items():
+        assert value is published[name.replace("decoder", "encoder") if ".ssd." in name else name]
+
+
+def test_back_the_shared_layer_stands_once_a_branch_and_features_are_left_out() -> None:
+    ours = {
+        "model.encoder.layers.1.ssd.time_gate.norm.bias": 1,
+        "model.encoder.layers.1.cross_ssd.query_proj.weight": 2,
+        "model.encoder.layers.0.fourier_filter.text_filter.real.weight": 3,
+        "items.text_features": 4,
+        "items.image_bias": 5,
+    }
+    assert to_published(ours) == {
+        "encoder_ssd_layers.1.ssd.time_layer_norm.bias": 1,
+        "decoder_ssd_layers.1.ssd.time_layer_norm.bias": 1,
+        "decoder_ssd_layers.1.co_ssd.q_in_proj.weight": 2,
+        "decoder_ssd_layers.0.vision_complex_weight.0.real.weight": 3,
+        "vision_item_embedding_bias": 5,
+    }
+    with pytest.raises(ValueError, match="no place for the weights items.missing_text"):
+        to_published({"items.missing_text": 1, "items.text_bias": 2})
+
+
+@pytest.mark.parametrize(
+    "name", ["decoder_ssd_layers.0", "encoder_ssd_layers.x.ssd.D", "decoder_ssd_layers", "encoder_ssd_layers.0.", ""]
+)
+def test_malformed_names_are_unknown_and_no_crash(name: str) -> None:
+    with pytest.raises(ValueError, match="no MMM4Rec checkpoint"):
+        from_published({name: 1})
 
 
 def test_the_static_fusions_unused_scalar_is_left_out() -> None:

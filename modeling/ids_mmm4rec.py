@@ -1,7 +1,15 @@
-"""External ids: the strings that name users and items outside the model."""
+"""External ids: the strings that name users and items outside the model, and the file that keeps a model's own."""
 
+import json
+import os
+from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
+
+from transformers.utils import cached_file
+
+ITEM_IDS_NAME = "item_ids.json"
 
 
 def canonical_id(value: Any) -> str:
@@ -29,3 +37,55 @@ def canonical_id(value: Any) -> str:
         f"an id must be a string or an integer, got {value!r} ({type(value).__name__}); convert the column before, "
         "so that no digit is lost"
     )
+
+
+def save_item_ids(folder: str | os.PathLike, item_ids: Sequence[str] | None) -> None:
+    """
+    Writes the ids of a model's items beside its weights.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where the weights are.
+        item_ids (`Sequence[str]`, *optional*): Ids of rows 1..num_items; without them an older file is removed.
+    """
+    path = Path(folder) / ITEM_IDS_NAME
+    if item_ids is None:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def load_item_ids(name: str | os.PathLike, num_items: int | None, hub_options: dict[str, Any]) -> list[str] | None:
+    """
+    Reads what [`save_item_ids`] wrote.
+
+    Args:
+        name (`str` or `os.PathLike`): A Hub name or a folder.
+        num_items (`int`, *optional*): Items of the weights.
+        hub_options (`dict[str, Any]`): `revision`, `token`, `cache_dir` and the like.
+
+    Returns:
+        `list[str]`: The ids, or `None` where there are none.
+
+    Raises:
+        ValueError: If there are more or fewer ids than items.
+    """
+    path = cached_file(
+        name,
+        ITEM_IDS_NAME,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub_options,
+    )
+    if path is None:
+        return None
+    item_ids: Sequence[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    if len(item_ids) != num_items:
+        raise ValueError(
+            f"{ITEM_IDS_NAME} of {name} names {len(item_ids)} items, the weights hold {num_items}; save it again"
+        )
+    return [str(item_id) for item_id in item_ids]
+
+
+__all__ = ["canonical_id", "load_item_ids", "save_item_ids"]

@@ -121,4 +121,25 @@ def _fullest_fit(counts: list[int], length: int) -> tuple[list[int], list[int], 
     return rows, offsets, n
 
 
-__all__ = ["MMM4RecLayout", "one_history_a_row", "pack_histories"]
+def events_first(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """
+    Where the last `length` events of each history stand, whatever its padding.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(b, s)`): Non-zero where an event stands.
+        length (`int`): l.
+
+    Returns:
+        `tuple(torch.Tensor)`: Positions in the input, `(b, l)`, and the canonical mask, `(b, l)`: events first.
+    """
+    events = attention_mask != 0
+    total = events.sum(1, keepdim=True)
+    count = total.clamp_max(length)
+    places = torch.arange(length, device=events.device)
+    mask = places < count
+    events_first = (~events).to(torch.uint8).argsort(dim=1, stable=True)
+    wanted = (places + total - count).clamp_max(events.shape[1] - 1)
+    return events_first.gather(1, wanted), mask
+
+
+__all__ = ["MMM4RecLayout", "events_first", "one_history_a_row", "pack_histories"]

@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 import narwhals as nw
 
-from .canonical import canonical_log
 from .columns import LogColumns
+from .normalization import normalized_log
 from .published import is_published, read_published
 from .readers.amazon import read_amazon_2018, read_amazon_2023
 from .readers.delimited import read_delimited
@@ -99,7 +99,7 @@ def load_interactions(
         raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
     if format == "amazon-2023" and time_unit is None:
         time_unit = "ms"
-    frame, statistics = canonical_log(raw, time_unit)
+    frame, statistics = normalized_log(raw, time_unit)
     logger.info("%s: read %d rows", raw.where, statistics["rows_read"])
     return Interactions(frame, statistics, raw.deduplicated, raw.item_ids)
 

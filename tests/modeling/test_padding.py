@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
-from mmm4rec_hf.modeling.modeling_mmm4rec import canonical_positions
+from mmm4rec_hf.modeling.packing_mmm4rec import events_first
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 
@@ -116,12 +116,12 @@ def test_a_history_of_one_event_has_finite_gradients(lively_model: Model) -> Non
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_canonical_positions_of_hand_made_masks() -> None:
+def test_events_first_of_hand_made_masks() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
-    index, events = canonical_positions(mask, 2)
+    index, events = events_first(mask, 2)
     assert events.tolist() == [[True, True], [True, True], [True, True], [False, False]]
     assert index[:3].tolist() == [[2, 3], [1, 2], [0, 2]]
-    index, events = canonical_positions(mask, 6)
+    index, events = events_first(mask, 6)
     assert events.sum(1).tolist() == [2, 3, 2, 0]
     assert index[1, :3].tolist() == [0, 1, 2]
 

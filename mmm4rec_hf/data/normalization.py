@@ -15,7 +15,7 @@ RATING = "^[+-]?[0-9]+([.][0-9]*)?$"
 WHOLE_NUMBER = "^[+-]?[0-8]?[0-9]{1,18}$"
 
 
-def canonical_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
+def normalized_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
     """A log in its own columns to one in ours, on the engine that holds it.
 
     Args:

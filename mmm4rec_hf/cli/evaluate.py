@@ -103,6 +103,7 @@ def print_metrics(evaluation: "Evaluation") -> None:
     """Prints the metrics of all targets with their intervals."""
     metrics, intervals = evaluation.metrics, evaluation.intervals()
     rows = [[name, f"{metrics[name]:.4f}", f"{low:.4f} - {high:.4f}"] for name, (low, high) in intervals.items()]
+    rows += [[name, f"{share:.4f}", ""] for name, share in evaluation.coverage.items()]
     print_table(["", "mean", "95% interval"], rows)
     print(f"\n{metrics['users']:,} targets, {metrics['tied_targets']:,} of them level with other items.")
 

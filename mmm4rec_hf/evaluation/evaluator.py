@@ -17,10 +17,13 @@ from tqdm.auto import tqdm
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 
 from . import subgroups
-from .metrics import DEFAULT_KS, metrics_from_counts, ranking_counts
+from .metrics import DEFAULT_KS, metrics_from_counts
+from .ranking import HistoryCollator, ItemRanker
 from .significance import bootstrap_intervals, metric_values, paired_p_values
 
 if TYPE_CHECKING:
+    import datasets
+
     from mmm4rec_hf.data import SequenceDatasets
     from mmm4rec_hf.items import ItemCatalog
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
@@ -43,16 +46,19 @@ class Evaluation:
             in nats), and the groups `history_length`, `target_popularity` and, with a catalogue, `target_modalities`.
         protocol (`dict`): How the numbers were got: `split`, `num_items`, `exclude_history`, `score_padding_item`,
             `ks`, `prepared` (how the sequences were made) and `users_without_target`.
+        coverage (`dict[str, float]`): `coverage@K`, the share of items that stand in someone's ranking up to K.
     """
 
     targets: pl.DataFrame
     protocol: dict[str, Any]
+    coverage: dict[str, float]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`dict[str, float]`: As [`metrics_from_counts`], and `loss`."""
+        """`dict[str, float]`: As [`metrics_from_counts`], `coverage@K` and `loss`."""
         counts = self.targets.select("above", "level").to_numpy()
-        return metrics_from_counts(counts, self.protocol["ks"]) | {"loss": _mean(self.targets["loss"])}
+        loss = float(np.mean(self.targets["loss"].to_numpy()))
+        return metrics_from_counts(counts, self.protocol["ks"]) | self.coverage | {"loss": loss}
 
     def values(self) -> dict[str, np.ndarray]:
         """Metrics and loss of each target."""
@@ -108,8 +114,9 @@ class Evaluation:
         for name in ("metrics.json", "targets.parquet"):
             if not (source / name).is_file():
                 raise ValueError(f"{source} holds no evaluation: {name} is missing; see mmm4rec evaluate --output")
-        protocol = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["protocol"]
-        return cls(pl.read_parquet(source / "targets.parquet"), protocol)
+        numbers = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+        coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
+        return cls(pl.read_parquet(source / "targets.parquet"), numbers["protocol"], coverage)
 
 
 def evaluate_model(
@@ -150,7 +157,7 @@ def evaluate_model(
     sequences = sequences.align(model.item_ids)
     if len(sequences[split]) == 0:
         raise ValueError(f"the split {split!r} is empty: there is nothing to evaluate")
-    counts, losses = _ranks(model, sequences, split, batch_size, exclude_history)
+    counts, losses, coverage = _ranks(model, sequences[split], batch_size, exclude_history, ks)
     user_ids = sequences.user_ids_of(split)
     targets = _targets(model.item_ids, sequences, split, catalog).with_columns(
         user_id=pl.Series(user_ids),
@@ -167,7 +174,7 @@ def evaluate_model(
         "prepared": prepared or {},
         "users_without_target": len(sequences.user_ids) - len(set(user_ids)),
     }
-    return Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol)
+    return Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)
 
 
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -210,49 +217,30 @@ def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, d
 @torch.no_grad()
 def _ranks(
     model: "MMM4RecForSequentialRecommendation",
-    sequences: "SequenceDatasets",
-    split: str,
+    rows: "datasets.Dataset",
     batch_size: int,
     exclude_history: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Items above and level with each target, `(num_targets, 2)`, and its cross entropy, `(num_targets,)`."""
+    ks: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Items above and level with each target, `(num_targets, 2)`; its loss, `(num_targets,)`; and the coverage."""
     was_training = model.training
     model.eval()
-    counts, losses = [], []
-    loader = DataLoader(sequences[split], batch_size=batch_size, collate_fn=_Collator(model.config, exclude_history))
+    collate: Any = MMM4RecDataCollator(model.config.max_sequence_length)
+    loader = DataLoader(rows, batch_size, collate_fn=HistoryCollator(collate) if exclude_history else collate)
+    counts: list[torch.Tensor] = []
+    losses: list[torch.Tensor] = []
     try:
-        for batch in tqdm(loader, desc=f"Evaluating {split}", disable=None):
-            history = batch.pop("history", None)
+        ranker = ItemRanker(model, exclude_history=exclude_history, coverage_at=ks)
+        for batch in tqdm(loader, desc="Evaluating", disable=None):
+            history, labels = batch.pop("history", None), batch.pop("labels")
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")
-            logits = model(**batch).logits.float()
-            if history is not None:
-                history = history.to(model.device)
-            counts.append(
-                ranking_counts(
-                    logits, labels, history=history, score_padding_item=model.config.score_padding_item
-                ).cpu()
-            )
-            # The padding item's score is the least finite number where it does not compete.
-            losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none").cpu())
+            users = model.user_embeds(**batch, item_embeds=ranker.item_embeds)
+            count, loss = ranker.rank(users, labels, history)
+            counts.append(count.cpu())
+            losses.append(loss.cpu())
     finally:
         model.train(was_training)
-    return torch.cat(counts).numpy(), torch.cat(losses).double().numpy()
-
-
-class _Collator:
-    """The model's batch, and beside it the whole history where that leaves the ranking."""
-
-    def __init__(self, config: Any, with_history: bool) -> None:
-        self.collate = MMM4RecDataCollator(config.max_sequence_length)
-        self.with_history = with_history
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self.collate(rows)
-        if self.with_history:
-            histories = [torch.from_numpy(np.asarray(row["input_ids"], dtype=np.int64)) for row in rows]
-            batch["history"] = torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)
-        return batch
+    return torch.cat(counts).numpy(), torch.cat(losses).numpy(), ranker.coverage()
 
 
 def _targets(
@@ -270,7 +258,3 @@ def _targets(
         groups = subgroups.modality_groups(catalog.select(item_ids))
         columns["target_modalities"] = groups[labels - 1].tolist()
     return pl.DataFrame(columns)
-
-
-def _mean(series: pl.Series) -> float:
-    return float(np.mean(series.to_numpy()))

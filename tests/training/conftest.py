@@ -1,16 +1,25 @@
-"""Tiny shops on disk, as `mmm4rec prepare` and `mmm4rec encode` write them."""
+"""Tiny shops: on disk, as `mmm4rec prepare` and `mmm4rec encode` write them, and that of run_trainer.py."""
 
+import json
+import os
+import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.items import ItemCatalog
 
+RUN_TRAINER = Path(__file__).with_name("run_trainer.py")
+Runs = Callable[[list[dict[str, Any]]], tuple[list[list[int]], list[dict[str, Any]]]]
 TINY_MODEL = {
     "hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6,
 }  # fmt: skip
@@ -57,3 +66,33 @@ def make_recipe(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> C
         return recipe | changes
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shop() -> SimpleNamespace:
+    """`make_sequences`, `make_model` and `make_arguments`."""
+    return SimpleNamespace(**runpy.run_path(str(RUN_TRAINER)))
+
+
+@pytest.fixture
+def run_all(tmp_path: Path) -> Runs:
+    """Runs specifications one after the other; their exit codes, and what those that ended well left behind."""
+
+    def start(specs: list[dict[str, Any]]) -> tuple[list[list[int]], list[dict[str, Any]]]:
+        for number, spec in enumerate(specs):
+            spec.setdefault("output_dir", str(tmp_path / f"run-{number}"))
+            spec["result"] = str(tmp_path / f"result-{number}.pt")
+        (tmp_path / "runs.json").write_text(json.dumps(specs))
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, str(RUN_TRAINER), str(tmp_path / "runs.json"), str(tmp_path / "codes.json")]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+        assert finished.returncode == 0, finished.stderr
+        codes = json.loads((tmp_path / "codes.json").read_text())
+        assert all(code in (0, -9) for run in codes for code in run), finished.stderr[-5000:]
+        results = [
+            torch.load(spec["result"], weights_only=False) if set(code) == {0} else {}
+            for spec, code in zip(specs, codes, strict=True)
+        ]
+        return codes, results
+
+    return start

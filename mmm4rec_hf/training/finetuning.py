@@ -1,6 +1,5 @@
 """Fine-tuning by recipe: a pretrained base, or fresh weights, and one shop's sequences to a ready recommender."""
 
-import json
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
-from mmm4rec_hf.data import MMM4RecDataCollator, SequenceDatasets
-from mmm4rec_hf.evaluation import compute_metrics, ranking_counts
+from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.items import ItemCatalog
@@ -19,7 +17,9 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 
 from .folders import claim_output
 from .recipes import check_options
+from .resuming import last_whole_checkpoint
 from .saving import load_processor, save_recommender
+from .trainer import MMM4RecTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class FinetuneRecipe:
         freeze_encoder (`bool`, *optional*, defaults to `False`):
             Whether the layers stay as they are, so that projections of features and item biases alone learn.
         optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`):
-            `"adamw"`: as `training` says. `"nadam"`: as published, with `learning_rate` and `weight_decay` (L2 of all
-            weights) of `training`.
+            `"adamw"`: as `training` says. `"nadam"`: see [`published_optimizer`], with `learning_rate` and
+            `weight_decay` of `training`.
         early_stopping_patience (`int`, *optional*): Evaluations without a better metric after which to stop.
         training (`dict`, *optional*): Options of [`~transformers.TrainingArguments`].
     """
@@ -105,7 +105,10 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     if arguments.should_save:
         claim_output(output, recipe)
     trainer = _trainer(recipe, arguments, model, sequences)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output / CHECKPOINTS_NAME))
+    checkpoint = last_whole_checkpoint(arguments)
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint)
+    trainer.train(checkpoint)
     evaluation = evaluate_model(
         model,
         sequences,
@@ -154,23 +157,6 @@ def build_model(recipe: FinetuneRecipe, catalog: ItemCatalog) -> MMM4RecForSeque
     return model
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest of the trainer's checkpoints that was written to its end; `None` where there is none."""
-    if not folder.is_dir():
-        return None
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
-        # The trainer writes this file last.
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s is not whole: it is left out", checkpoint)
-            continue
-        logger.info("going on from %s", checkpoint)
-        return str(checkpoint)
-    return None
-
-
 def _training_arguments(recipe: FinetuneRecipe) -> TrainingArguments:
     fixed = {
         "output_dir": str(Path(recipe.output_dir) / CHECKPOINTS_NAME),
@@ -185,20 +171,13 @@ def _trainer(
     arguments: TrainingArguments,
     model: MMM4RecForSequentialRecommendation,
     sequences: SequenceDatasets,
-) -> Trainer:
-    optimizer = None
-    if recipe.optimizer == "nadam":
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.NAdam(weights, lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
+) -> MMM4RecTrainer:
     patience = recipe.early_stopping_patience
-    return Trainer(
-        model=model,
-        args=arguments,
+    return MMM4RecTrainer(
+        model,
+        arguments,
         train_dataset=sequences["train"],
         eval_dataset=sequences["validation"],
-        data_collator=MMM4RecDataCollator(model.config.max_sequence_length),
-        compute_metrics=compute_metrics,
-        preprocess_logits_for_metrics=ranking_counts,
-        optimizers=(optimizer, None),
+        use_published_optimizer=recipe.optimizer == "nadam",
         callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
     )

@@ -24,6 +24,7 @@ from .checkpoints import last_checkpoint, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output, replace_folder
 from .objective import InBatchObjective
+from .optimization import parameter_groups, published_optimizer
 from .recipes import check_options
 from .validation import validate
 
@@ -58,8 +59,8 @@ class PretrainRecipe:
             T: a domain of n training rows is drawn with a probability proportional to n^(1/T).
         mask_same_target (`bool`, *optional*, defaults to `True`):
             Whether another row with the same target is no negative; as published it is one.
-        optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`): `"nadam"` with L2 of all weights, as
-            published.
+        optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`):
+            `"nadam"`: see [`published_optimizer`]. `"adamw"`: without decay of biases, norms, rates and step sizes.
         learning_rate (`float`, *optional*, defaults to 2.5e-4): Of the optimizer.
         weight_decay (`float`, *optional*, defaults to 0.0): Of the optimizer.
         lr_scheduler_type (`str`, *optional*, defaults to `"constant_with_warmup"`): As transformers names it.
@@ -337,8 +338,9 @@ def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSeq
 
 
 def _optimizer(recipe: PretrainRecipe, module: nn.Module) -> torch.optim.Optimizer:
-    kind = torch.optim.NAdam if recipe.optimizer == "nadam" else torch.optim.AdamW
-    return kind(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "nadam":
+        return published_optimizer(module, recipe.learning_rate, recipe.weight_decay)
+    return torch.optim.AdamW(parameter_groups(module, recipe.weight_decay), lr=recipe.learning_rate)
 
 
 def _forget_lines_after(path: Path, step: int) -> None:

@@ -1,0 +1,149 @@
+"""Fine-tuning by recipe: what it starts from, what it writes, and how it goes on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import pipeline
+
+from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.training.finetuning import FinetuneRecipe, build_model, finetune
+from mmm4rec_hf.training.recipes import build
+from mmm4rec_hf.training.trainer import MMM4RecTrainer
+
+SIZES = {
+    "hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6,
+    "hidden_dropout": 0.1, "embedding_dropout": 0.1, "time_dropout": 0.1,
+}  # fmt: skip
+MakeRecipe = Callable[..., FinetuneRecipe]
+
+
+@pytest.fixture
+def make(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> MakeRecipe:
+    shop = make_domain("shop", users=20)
+
+    def recipe(**changes: Any) -> FinetuneRecipe:
+        values: dict[str, Any] = {
+            "sequences": shop["sequences"], "catalog": shop["catalog"], "output_dir": str(tmp_path / "out"),
+            "model": SIZES,
+            "training": {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 1e-2, "seed": 3},
+        }  # fmt: skip
+        return build(FinetuneRecipe, values | changes, "test")
+
+    return recipe
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A pretrained model of two layers without items."""
+    torch.manual_seed(1)
+    config = MMM4RecConfig(**SIZES, num_hidden_layers=2, text_feature_size=5, image_feature_size=3)
+    MMM4RecForSequentialRecommendation(config).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_fine_tuned_folder_recommends_at_once(make: MakeRecipe, tmp_path: Path) -> None:
+    evaluation = finetune(make(training={"num_train_epochs": 12, "learning_rate": 2e-2, "seed": 0}))
+    recommend = pipeline("sequential-recommendation", model=str(tmp_path / "out" / "model"), device="cpu")
+    found = recommend({"items": ["shop3", "shop4"], "timestamps": [1_400_000_000, 1_400_090_000]}, top_k=3)
+    assert len(found) == 3 and not {"shop3", "shop4"} & {item["item_id"] for item in found}
+    catalog = ItemCatalog.from_pretrained(tmp_path / "out" / "model" / "catalog")
+    model = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "out" / "model")
+    assert model.item_ids == catalog.item_ids
+    # By chance NDCG@10 over 12 items is 0.38.
+    assert evaluation.metrics["ndcg@10"] > 0.6
+    saved = Evaluation.load(tmp_path / "out" / "evaluation")
+    assert saved.metrics == evaluation.metrics and saved.protocol["split"] == "test"
+
+
+def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> None:
+    recipe = make(start_from=str(base), model={"num_hidden_layers": 1, "use_item_bias": True}, freeze_encoder=True)
+    model = build_model(recipe, ItemCatalog.from_pretrained(recipe.catalog))
+    pretrained = MMM4RecForSequentialRecommendation.from_pretrained(base)
+    layers = [name for name, _ in pretrained.named_parameters() if ".layers.0." in name]
+    assert len(layers) > 10 and model.config.num_hidden_layers == 1
+    for name in [*layers, "model.text_projection.weight"]:
+        assert torch.equal(model.get_parameter(name), pretrained.get_parameter(name)), name
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning == {
+        f"model.{modality}_projection.{part}" for modality in ("text", "image") for part in ("weight", "bias")
+    } | {"items.text_bias", "items.image_bias"}  # fmt: skip
+
+
+def test_a_frozen_encoder_stays_bit_for_bit_while_the_rest_learns(
+    make: MakeRecipe, base: Path, tmp_path: Path
+) -> None:
+    recipe = make(
+        start_from=str(base), model={"num_hidden_layers": 1, "use_item_bias": True}, freeze_encoder=True,
+        optimizer="nadam",
+    )  # fmt: skip
+    before = dict(build_model(recipe, ItemCatalog.from_pretrained(recipe.catalog)).named_parameters())
+    finetune(recipe)
+    after = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "out" / "model")
+    for name, weight in after.named_parameters():
+        assert torch.equal(weight, before[name]) == name.startswith("model.encoder."), name
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing catches it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 9])
+def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
+    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    options = {
+        "num_train_epochs": 3, "per_device_train_batch_size": 24, "learning_rate": 1e-2, "seed": 3,
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2,
+    }  # fmt: skip
+    whole = finetune(make(output_dir=str(tmp_path / "whole"), training=options, early_stopping_patience=3))
+    recipe = make(output_dir=str(tmp_path / "stopped"), training=options, early_stopping_patience=3)
+    original = MMM4RecTrainer.training_step
+    steps: list[int] = []
+
+    def stopping(self: MMM4RecTrainer, *args: Any) -> torch.Tensor:
+        steps.append(self.state.global_step)
+        if len(steps) == step:
+            raise Killed
+        return original(self, *args)
+
+    monkeypatch.setattr(MMM4RecTrainer, "training_step", stopping)
+    with pytest.raises(Killed):
+        finetune(recipe)
+    assert not (tmp_path / "stopped" / "model").exists()
+    monkeypatch.setattr(MMM4RecTrainer, "training_step", original)
+    again = finetune(recipe)
+    assert again.targets.equals(whole.targets)
+    models = [
+        MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / name / "model") for name in ("whole", "stopped")
+    ]
+    for (name, weight), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(weight, other), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"learning_rates": 1}}, "did you mean 'learning_rate'"),
+        ({"training": {"output_dir": "x"}}, "output_dir stands at the recipe's top"),
+        ({"model": {"use_item_bais": True}}, "did you mean 'use_item_bias'"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1, got 0"),
+        ({"optimizer": "sgd"}, "must be one of 'adamw', 'nadam', got 'sgd'"),
+        ({"training": {"learning_rate": "fast"}}, "learning_rate must be a number, got 'fast'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(make: MakeRecipe, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+def test_a_catalogue_without_features_is_refused(make: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make()
+    ItemCatalog(ItemCatalog.from_pretrained(recipe.catalog).item_ids).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match="has no text features; name a model to mmm4rec encode"):
+        finetune(make(catalog=str(tmp_path / "bare")))
+    assert not (tmp_path / "out").exists()

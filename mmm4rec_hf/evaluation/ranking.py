@@ -22,9 +22,9 @@ class ItemRanker:
     Ranks targets among the items of a model as it is now. Memory grows with users in a batch x `block_size`, and with
     items x width; never with users x items.
 
-    The ranks do not change with the batch or the block: items that look the same to the model are scored as one, so
-    that they tie exactly, and scores are float64, because float32 products round by the shape of the operands, and
-    among many items one lies within that of a target every few users.
+    Given the user vectors, the ranks do not change with the batch or the block: items that look the same to the model
+    are scored as one, so that they tie exactly, and scores are float64, because float32 products round by the shape of
+    the operands, and among many items one lies within that of a target every few users.
 
     Args:
         model ([`MMM4RecForSequentialRecommendation`]): With items.

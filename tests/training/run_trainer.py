@@ -19,6 +19,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
+from mmm4rec_hf.modeling.loss_mmm4rec import gather_targets
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 TINY = {
@@ -88,9 +89,24 @@ class Kill(TrainerCallback):
         self.die("saved", state)
 
 
+def gather(spec: dict[str, Any]) -> None:
+    """Gathers targets, each process as many as `spec["gather"]` says, and takes gradients by known factors."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    rows = torch.arange(spec["gather"][rank])
+    own = (100.0 * rank + rows).unsqueeze(1).requires_grad_()
+    embeds, labels, offset = gather_targets(own, 10 + 10 * rank + rows)
+    factors = torch.arange(1.0, len(embeds) + 1) * 10**rank
+    (embeds * factors.unsqueeze(1)).sum().backward()
+    if rank == 0:
+        torch.save({"labels": labels, "embeds": embeds.detach(), "offset": offset, "grad": own.grad}, spec["result"])
+
+
 def run(spec: dict[str, Any]) -> None:
     """One process of a run; the first leaves what it ended with in `spec["result"]`."""
     torch.set_num_threads(1)
+    if "gather" in spec:
+        return gather(spec)
     sequences = make_sequences(spec.get("users", 20))
     model = make_model(sequences.item_ids, **spec.get("model", {}))
     callbacks = [EarlyStoppingCallback(spec["patience"])] if "patience" in spec else []

@@ -191,7 +191,9 @@ class MMM4RecTrainer(Trainer):
             `dict[str, float]`: The metrics.
         """
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        if self._protocol:
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        # Each set of a dictionary came through here by itself.
+        if self._protocol and not isinstance(dataset, dict):
             history: list[Any] = self.state.log_history
             entry = next(entry for entry in reversed(history) if f"{metric_key_prefix}_users" in entry)
             entry["eval_protocol"] = describe(self._protocol)

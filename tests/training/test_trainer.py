@@ -1,0 +1,326 @@
+"""The trainer on a tiny shop: what it needs no word for, what it refuses, and what its numbers mean."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+import mmm4rec_hf
+from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
+from mmm4rec_hf.training.resuming import last_whole_checkpoint
+from mmm4rec_hf.training.trainer import MMM4RecTrainer
+
+NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
+KINDS = ("hr", "recall", "ndcg", "mrr", "coverage")
+
+
+@pytest.fixture(scope="module")
+def sequences(shop: SimpleNamespace) -> Any:
+    return shop.make_sequences()
+
+
+def plain_counts(model: Any, rows: Any, exclude_history: bool = False) -> torch.Tensor:
+    """Ranks of targets by the scores of each row alone."""
+    counts = []
+    collate = MMM4RecDataCollator(model.config.max_sequence_length)
+    with torch.no_grad():
+        for row in rows:
+            batch = collate([row])
+            labels = batch.pop("labels")
+            history = torch.tensor(np.array(row["input_ids"]))[None].long() if exclude_history else None
+            counts.append(ranking_counts(model.eval()(**batch).logits, labels, history=history))
+    return torch.cat(counts)
+
+
+def test_default_arguments_train_evaluate_and_save_what_loads_again(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    model = shop.make_model(sequences.item_ids, use_item_bias=True)
+    arguments = TrainingArguments(output_dir=str(tmp_path), save_steps=1, max_steps=2, use_cpu=True, report_to=[])
+    trainer = mmm4rec_hf.MMM4RecTrainer(
+        model=model, args=arguments, train_dataset=sequences["train"], eval_dataset=sequences["validation"]
+    )
+    trainer.train()
+    assert isinstance(trainer.data_collator, MMM4RecDataCollator)
+    metrics = trainer.evaluate(sequences["test"])
+    expected = metrics_from_counts(plain_counts(model, sequences["test"]))
+    for name, value in expected.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(value), name
+    assert {f"eval_{kind}@{k}" for kind in KINDS for k in (10, 20, 50)} <= metrics.keys()
+
+    checkpoint = tmp_path / "checkpoint-2"
+    loaded = MMM4RecForSequentialRecommendation.from_pretrained(checkpoint)
+    assert loaded.item_ids == sequences.item_ids
+    weights = loaded.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    size = sum(value.numel() * value.element_size() for value in weights.values())
+    assert size <= (checkpoint / "model.safetensors").stat().st_size < size + 50_000
+
+
+def test_the_stock_trainer_trains_the_same_model(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    results = []
+    for kind in (Trainer, MMM4RecTrainer):
+        model = shop.make_model(sequences.item_ids)
+        options = {
+            "data_collator": MMM4RecDataCollator(model.config.max_sequence_length),
+            "compute_metrics": compute_metrics,
+            "preprocess_logits_for_metrics": ranking_counts,
+        }
+        trainer = kind(
+            model,
+            shop.make_arguments(tmp_path, max_steps=3, weight_decay=0.0, save_strategy="no"),
+            train_dataset=sequences["train"],
+            eval_dataset=sequences["validation"],
+            **(options if kind is Trainer else {}),
+        )
+        trainer.train()
+        results.append((model.state_dict(), trainer.evaluate()))
+    (stock_weights, stock_metrics), (weights, metrics) = results
+    for name, value in stock_weights.items():
+        torch.testing.assert_close(weights[name], value, msg=name)
+    for name, value in stock_metrics.items():
+        if "@" in name or name in ("eval_users", "eval_tied_targets"):
+            assert metrics[name] == pytest.approx(value), name
+    assert metrics["eval_loss"] == pytest.approx(stock_metrics["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Trainer, MMM4RecTrainer])
+def test_accumulated_batches_give_the_gradient_of_the_whole_the_short_last_one_included(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, kind: type[Trainer]
+) -> None:
+    # 22 rows: 12 and 10 at once, or 4 + 4 + 4 and 4 + 4 + 2.
+    rows = sequences["train"].select(range(22))
+    weights, losses = [], []
+    for batch, accumulated in ((12, 1), (4, 3)):
+        model = shop.make_model(sequences.item_ids, **NO_DROPOUT)
+        trainer = kind(
+            model,
+            shop.make_arguments(
+                tmp_path,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulated,
+                num_train_epochs=1,
+                train_sampling_strategy="sequential",
+                max_grad_norm=0.0,
+                lr_scheduler_type="constant",
+                logging_steps=1,
+                save_strategy="no",
+            ),
+            data_collator=MMM4RecDataCollator(model.config.max_sequence_length),
+            train_dataset=rows,
+            optimizers=(torch.optim.SGD(model.parameters(), lr=0.1), None),
+        )
+        trainer.train()
+        assert trainer.state.global_step == 2
+        weights.append(model.state_dict())
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_frequencies_of_targets_are_counted_where_the_loss_asks_for_them(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    labels = [row["labels"] for row in sequences["train"]]
+    for rows in (sequences["train"], list(sequences["train"])):
+        model = shop.make_model(sequences.item_ids, item_loss="in_batch", use_log_q=True)
+        MMM4RecTrainer(model, shop.make_arguments(tmp_path, max_steps=1), train_dataset=rows).train()
+        counts = [max(1, labels.count(row)) for row in range(1, len(sequences.item_ids) + 1)]
+        expected = torch.tensor(counts).double().div(sum(counts)).log().float()
+        torch.testing.assert_close(model.items.log_q[1:], expected)
+
+
+def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    model = shop.make_model(sequences.item_ids)
+    trainer = MMM4RecTrainer(
+        model,
+        shop.make_arguments(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2, save_steps=2),
+        train_dataset=sequences["train"],
+        eval_dataset={"valid": sequences["validation"]},
+    )
+    trainer.train()
+    trainer.evaluate(sequences["test"])
+    metrics = trainer.predict(sequences["test"].select(range(3))).metrics
+    assert metrics["test_users"] == 3
+
+    logged = [entry for entry in trainer.state.log_history if "eval_protocol" in entry]
+    meaning = "split, target ranked among all 25 items, history not masked, ties by expectation"
+    assert [entry["eval_protocol"] for entry in logged] == [f"validation {meaning}", f"test {meaning}"]
+    assert "eval_valid_ndcg@10" in logged[0] and "eval_ndcg@10" in logged[1]
+    saved = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert saved["log_history"][-1]["eval_protocol"] == f"validation {meaning}"
+
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written.keys() == {"validation", "test"}
+    assert written["test"]["metrics"]["users"] == 3 and written["test"]["step"] == 2
+    assert written["validation"]["metrics"]["ndcg@10"] == logged[0]["eval_valid_ndcg@10"]
+    assert written["test"]["protocol"] == {
+        "split": "test", "num_items": 25, "sampled": None, "exclude_history": False, "score_padding_item": False,
+        "ks": [10, 20, 50], "ties": "expectation over a random order", "prepared": {},
+    }  # fmt: skip
+
+
+def test_masking_the_history_takes_the_whole_history_and_never_the_target(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    model = shop.make_model(sequences.item_ids)
+    rows = sequences["test"]
+    longer = [len(row["input_ids"]) > model.config.max_sequence_length for row in rows]
+    repeated = [row["labels"] in row["input_ids"] for row in rows]
+    assert any(longer) and any(repeated)
+    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), exclude_history=True, ks=(3,))
+    expected = metrics_from_counts(plain_counts(model, rows, exclude_history=True), ks=(3,))
+    for metrics in (trainer.evaluate(rows), trainer.predict(rows, metric_key_prefix="eval").metrics):
+        assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
+    assert "history left out" in trainer.state.log_history[0]["eval_protocol"]
+
+
+def test_sampled_metrics_bear_the_word_in_their_names(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    trainer = MMM4RecTrainer(shop.make_model(sequences.item_ids), shop.make_arguments(tmp_path), sampled=5)
+    metrics = trainer.evaluate(sequences["test"])
+    assert metrics["eval_sampled_hr@10"] == 1.0 and "eval_sampled_coverage@10" in metrics
+    assert not [name for name in metrics if "@" in name and "sampled" not in name]
+    assert "among 5 drawn of 25 items" in trainer.state.log_history[0]["eval_protocol"]
+
+
+def test_tied_targets_count_by_expectation(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    model = shop.make_model(sequences.item_ids)
+    ids = sequences.item_ids
+    alike = SimpleNamespace(item_ids=ids, text_features=torch.ones(25, 6), image_features=torch.ones(25, 5))
+    model.set_items(alike)
+    metrics = MMM4RecTrainer(model, shop.make_arguments(tmp_path), ks=(1, 10)).evaluate(sequences["test"])
+    assert metrics["eval_tied_targets"] == 20
+    assert metrics["eval_hr@1"] == pytest.approx(1 / 25) and metrics["eval_hr@10"] == pytest.approx(10 / 25)
+    assert metrics["eval_ndcg@10"] == pytest.approx(sum(1 / math.log2(place + 2) for place in range(10)) / 25)
+    assert metrics["eval_loss"] == pytest.approx(math.log(25))
+
+
+def test_an_evaluation_keeps_two_numbers_a_user(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    trainer = MMM4RecTrainer(shop.make_model(sequences.item_ids), shop.make_arguments(tmp_path))
+    predictions = trainer.predict(sequences["test"]).predictions
+    assert [values.shape for values in predictions] == [(20, 2), (20,)]
+
+
+def test_prediction_loss_only_gives_the_loss(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    model = shop.make_model(sequences.item_ids)
+    metrics = [
+        MMM4RecTrainer(
+            model,
+            shop.make_arguments(tmp_path, prediction_loss_only=only, per_device_eval_batch_size=7),
+            eval_dataset=sequences["test"],
+        ).evaluate()
+        for only in (False, True)
+    ]
+    assert metrics[1]["eval_loss"] == pytest.approx(metrics[0]["eval_loss"], rel=1e-5)
+    assert "eval_hr@10" not in metrics[1]
+
+
+class Spoil(TrainerCallback):
+    """Makes one weight NaN before the third step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            with torch.no_grad():
+                model.model.text_projection.weight[0, 0] = torch.nan
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    model = shop.make_model(sequences.item_ids)
+    arguments = shop.make_arguments(tmp_path, max_steps=5)
+    trainer = MMM4RecTrainer(model, arguments, train_dataset=sequences["train"], callbacks=[Spoil()])
+    with pytest.raises(RuntimeError, match="the loss is nan at step 3"):
+        trainer.train()
+
+
+def test_metrics_at_chance_level_are_said_once(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shop.make_model(sequences.item_ids)
+    alike = SimpleNamespace(
+        item_ids=sequences.item_ids, text_features=torch.ones(25, 6), image_features=torch.ones(25, 5)
+    )
+    model.set_items(alike)
+    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), eval_dataset=sequences["test"], ks=(5, 10))
+    with caplog.at_level(logging.WARNING, logger="mmm4rec_hf.training.trainer"):
+        trainer.evaluate()
+        trainer.evaluate()
+    said = [record.getMessage() for record in caplog.records if "no better than chance" in record.getMessage()]
+    assert len(said) == 1 and "eval_hr@10 is 0.4000 over 20 users; a random order of 25 items has 0.4000" in said[0]
+
+
+def test_there_must_be_a_whole_checkpoint_to_go_on_from(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shop.make_model(sequences.item_ids)
+    arguments = shop.make_arguments(tmp_path, max_steps=3, save_steps=1)
+    trainer = MMM4RecTrainer(model, arguments, train_dataset=sequences["train"])
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        trainer.train(resume_from_checkpoint=True)
+    trainer.train()
+    state = tmp_path / "checkpoint-3" / "trainer_state.json"
+    state.write_text(state.read_text()[:-40])
+    random = tmp_path / "checkpoint-2" / "rng_state.pth"
+    random.write_bytes(random.read_bytes()[:-40])
+    with caplog.at_level(logging.WARNING, logger="mmm4rec_hf.training.resuming"):
+        assert last_whole_checkpoint(arguments) == str(tmp_path / "checkpoint-1")
+    assert "checkpoint-3 is left out: it was not written to its end" in caplog.text
+    assert "checkpoint-2 is left out: rng_state.pth is missing or cut off" in caplog.text
+
+
+def test_the_best_checkpoint_is_loaded_and_reported_to_others(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    class Reporter(TrainerCallback):
+        seen: list[dict[str, Any]] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            self.seen.append(dict(logs))
+
+    model = shop.make_model(sequences.item_ids)
+    trainer = MMM4RecTrainer(
+        model,
+        shop.make_arguments(
+            tmp_path, num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+            metric_for_best_model="ndcg@10", learning_rate=3e-2,
+        ),
+        train_dataset=sequences["train"],
+        eval_dataset=sequences["validation"],
+        callbacks=[Reporter()],
+    )  # fmt: skip
+    trainer.train()
+    reported = [logs["eval_ndcg@10"] for logs in Reporter.seen if "eval_ndcg@10" in logs]
+    assert len(reported) == 3 and trainer.state.best_metric == max(reported)
+    assert all(isinstance(value, int | float) for logs in Reporter.seen for value in logs.values())
+    assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(reported))
+
+
+def test_a_model_made_by_the_trainer_gets_its_collator(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    trainer = MMM4RecTrainer(
+        args=shop.make_arguments(tmp_path), model_init=lambda: shop.make_model(sequences.item_ids)
+    )
+    assert trainer.data_collator.max_sequence_length == 6
+    assert trainer.evaluate(sequences["test"])["eval_users"] == 20
+
+
+def test_users_are_ranked_by_the_weights_of_now(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    model = shop.make_model(sequences.item_ids)
+    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), eval_dataset=sequences["test"])
+    before = trainer.evaluate()
+    with torch.no_grad():
+        model.model.text_projection.weight.normal_()
+    expected = metrics_from_counts(plain_counts(model, sequences["test"]))
+    after = trainer.evaluate()
+    assert after["eval_mrr@10"] == pytest.approx(expected["mrr@10"]) and after["eval_mrr@10"] != before["eval_mrr@10"]
+    assert ItemRanker(model).num_candidates == 25

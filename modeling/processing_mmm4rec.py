@@ -14,7 +14,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpa
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
 from .ids_mmm4rec import canonical_id
-from .timestamps_mmm4rec import to_unix_seconds
+from .timestamps_mmm4rec import to_unix_time
 
 logger = logging.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class MMM4RecProcessor(ProcessorMixin):
             images (a picture or a list of them, *optional*): Pictures of items.
             text (`str` or `list[str]`, *optional*): Texts of items.
             histories (`list[dict]`, *optional*):
-                Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_seconds`] reads; left out for a
+                Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_time`] reads; left out for a
                 model without time). Events are put in time order, those of one time stay in the order given.
             kwargs:
                 For histories: `return_tensors`, `time_unit` (`"s"`, `"ms"`, `"us"`, `"ns"`; told by magnitude by
@@ -183,17 +183,20 @@ class MMM4RecProcessor(ProcessorMixin):
                     "rank as for someone without events"
                 )
             kept = np.array(rows, dtype=np.int64)
-            kept_times = None if times is None else times[number][positions]
-            if kept_times is not None:
-                order = np.argsort(kept_times, kind="stable")
-                kept, kept_times = kept[order], kept_times[order]
+            kept_times = None
+            if times is not None:
+                seconds, nanoseconds = (part[positions] for part in times[number])
+                order = np.lexsort((nanoseconds, seconds))
+                kept, kept_times = kept[order], seconds[order]
             last = slice(-self.max_sequence_length, None)
             sequences.append((kept[last], None if kept_times is None else kept_times[last]))
         return BatchFeature(self._pad(sequences, padding), tensor_type=return_tensors)
 
     @staticmethod
-    def _times(histories: Sequence[Mapping[str, Any]], time_unit: str | None) -> list[np.ndarray] | None:
-        """Unix seconds of each history; one unit is told for all of them together."""
+    def _times(
+        histories: Sequence[Mapping[str, Any]], time_unit: str | None
+    ) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Unix seconds of each history, and nanoseconds after them; one unit is told for all histories together."""
         for number, history in enumerate(histories):
             if "items" not in history:
                 raise ValueError(f'history {number} has no "items", only {sorted(history)}')
@@ -208,9 +211,10 @@ class MMM4RecProcessor(ProcessorMixin):
                 )
         if histories[0].get("timestamps") is None:
             return None
-        seconds = to_unix_seconds([stamp for history in histories for stamp in history["timestamps"]], time_unit)
-        ends = np.cumsum([len(history["timestamps"]) for history in histories])
-        return np.split(seconds, ends[:-1])
+        stamps = [stamp for history in histories for stamp in history["timestamps"]]
+        ends = np.cumsum([len(history["timestamps"]) for history in histories])[:-1]
+        seconds, nanoseconds = (np.split(part, ends) for part in to_unix_time(stamps, time_unit))
+        return list(zip(seconds, nanoseconds, strict=True))
 
     def _pad(
         self, sequences: list[tuple[np.ndarray, np.ndarray | None]], padding: bool | str

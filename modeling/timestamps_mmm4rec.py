@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,31 +16,38 @@ LEAST_MAGNITUDE = {"s": 0, "ms": 10**11, "us": 10**14, "ns": 10**17}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INT64 = np.iinfo(np.int64)
+_BILLION = 10**9
 # The longest int64 has 19 digits; int() refuses thousands of them with an error that names no row.
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 _ISO_8601 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d{1,12})?(?: ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?))?)?",
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,12}))?(?: ?(?:[Zz]|([+-]\d{2})(?::?(\d{2}))?))?)?",
     re.ASCII,
 )
 
 
 def to_unix_seconds(values: Iterable[Any], time_unit: str | None = None) -> np.ndarray:
-    """Unix seconds of a column or batch of points in time, by integer arithmetic alone.
+    """Unix seconds of a column or batch of points in time: the first of what [`to_unix_time`] returns."""
+    return to_unix_time(values, time_unit)[0]
+
+
+def to_unix_time(values: Iterable[Any], time_unit: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Unix seconds, and what is left of each, of a column or batch of points in time, by integer arithmetic alone.
 
     Args:
-        values (`Iterable`, shape `[n]`): Integers; floats that are whole numbers and of full precision (float64 below
-            2**53); strings, of digits or in ISO 8601 form, with `Z` or an offset or neither; `datetime`, `date`,
-            `numpy.datetime64` or `pandas.Timestamp`. Dates without an offset are UTC.
+        values (`Iterable`, shape `[n]`): Integers; floats of full precision (float64 below 2**53), whose decimals are
+            rounded down with a warning; strings, of digits or in ISO 8601 form, with `Z` or an offset or neither;
+            `datetime`, `date`, `numpy.datetime64` or `pandas.Timestamp`. Dates without an offset are UTC.
         time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`, the unit of the numbers. By default one unit is
             read off the magnitude of all numbers together, with a warning where it is not seconds.
 
     Returns:
-        `np.ndarray`, shape `[n]`, int64: Seconds since 1970-01-01 UTC, rounded down.
+        `tuple(np.ndarray)`, each of shape `[n]`, int64: Seconds since 1970-01-01 UTC, rounded down, and the
+        nanoseconds from there on, which order the events of one second.
 
     Raises:
-        ValueError: For a missing value, a fraction, a float that may have lost digits, a string that is no time,
-            numbers of two magnitudes, a time beyond int64. The message names the value and its row, counted from 0.
+        ValueError: For a missing value, a float that may have lost digits, a string that is no time, numbers of two
+            magnitudes, a time beyond int64. The message names the value and its row, counted from 0.
         TypeError: For values of any other type.
     """
     if time_unit is not None and time_unit not in TICKS_PER_SECOND:
@@ -47,18 +55,28 @@ def to_unix_seconds(values: Iterable[Any], time_unit: str | None = None) -> np.n
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
         raise TypeError(f"timestamps must be a sequence, got {values!r}; a single one goes into a list")
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
-        return _datetime64_to_seconds(values)
+        return _datetime64_to_time(values)
     if isinstance(values, np.ndarray) and values.dtype.kind == "i":
         numbers = values.astype(np.int64)
-        return numbers // TICKS_PER_SECOND[time_unit or _unit_of(numbers)]
+        ticks = TICKS_PER_SECOND[time_unit or _unit_of(numbers)]
+        return numbers // ticks, numbers % ticks * (_BILLION // ticks)
 
     parsed = [_parse(value, row) for row, value in enumerate(values)]
-    ticks = TICKS_PER_SECOND[time_unit or _unit_of([value for value, is_number in parsed if is_number])]
-    seconds = [value // ticks if is_number else value for value, is_number in parsed]
-    for row, value in enumerate(seconds):
-        if not _INT64.min <= value <= _INT64.max:
+    ticks = TICKS_PER_SECOND[time_unit or _unit_of([whole for whole, _, is_number in parsed if is_number])]
+    times = [
+        (whole // ticks, whole % ticks * (_BILLION // ticks) + rest // ticks) if is_number else (whole, rest)
+        for whole, rest, is_number in parsed
+    ]
+    for row, (seconds, _) in enumerate(times):
+        if not _INT64.min <= seconds <= _INT64.max:
             raise ValueError(f"timestamp {parsed[row][0]} in row {row} lies beyond int64; check the column")
-    return np.array(seconds, dtype=np.int64)
+    if any(rest for _, rest, is_number in parsed if is_number):
+        warnings.warn(
+            "timestamps with decimals are rounded down to whole seconds; events of one second keep their order",
+            stacklevel=2,
+        )
+    pairs = np.array(times, dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def unit_by_magnitude(smallest: int, largest: int) -> str:
@@ -106,73 +124,89 @@ def _unit_of(numbers: Any) -> str:
     return unit_by_magnitude(min(numbers, key=abs), max(numbers, key=abs))
 
 
-def _datetime64_to_seconds(values: np.ndarray) -> np.ndarray:
+def _datetime64_to_time(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     missing = np.flatnonzero(np.isnat(values))
     if missing.size:
         raise ValueError(f"timestamp in row {missing[0]} is missing (NaT); drop such rows or give them a time")
-    return values.astype("datetime64[s]").astype(np.int64)
+    seconds = values.astype("datetime64[s]")
+    return seconds.astype(np.int64), (values - seconds).astype("timedelta64[ns]").astype(np.int64)
 
 
-def _parse(value: Any, row: int) -> tuple[int, bool]:
-    """A number in the log's unit and True, or seconds and False."""
+def _parse(value: Any, row: int) -> tuple[int, int, bool]:
+    """A number in the log's unit, the billionths of a unit after it and True; or seconds, nanoseconds and False."""
     # NaN, NaT and their kind are the values that differ from themselves; pandas.NaT passes for a datetime.
     if value is None or (isinstance(value, Real | datetime | np.datetime64) and value != value):
         raise ValueError(f"timestamp in row {row} is missing ({value!r}); drop such rows or give them a time")
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"timestamp in row {row} is {value!r}; expected a number, an ISO string or a datetime")
     if isinstance(value, Integral):
-        return int(value), True
+        return int(value), 0, True
+    if isinstance(value, Decimal):
+        return *_whole_and_rest(value, row), True
     if isinstance(value, Real):
         # float32 holds whole numbers up to 2**24 only: 1387670430 has become 1387670400 in it.
         digits = np.finfo(type(value)).nmant + 1 if isinstance(value, np.floating) else 53
-        return _whole_number(float(value), row, digits), True
+        if abs(value) >= 2**digits and np.isfinite(float(value)):
+            raise ValueError(
+                f"timestamp {value!r} in row {row} is a float that may have lost digits (2**{digits} and above); read "
+                "the column as integers"
+            )
+        return *_whole_and_rest(Decimal(float(value)), row), True
     if isinstance(value, str):
         return _parse_string(value, row)
     if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[s]").astype(np.int64)), False
+        seconds, nanoseconds = _datetime64_to_time(np.array([value]))
+        return int(seconds[0]), int(nanoseconds[0]), False
     if isinstance(value, datetime):
-        return _datetime_to_seconds(value), False
+        return *_datetime_to_time(value), False
     if isinstance(value, date):
-        return _datetime_to_seconds(datetime.combine(value, time())), False
+        return *_datetime_to_time(datetime.combine(value, time())), False
     raise TypeError(
         f"timestamp in row {row} is {value!r} ({type(value).__name__}); expected a number, an ISO string or a datetime"
     )
 
 
-def _whole_number(value: float, row: int, digits: int = 53) -> int:
-    if not value.is_integer():
-        raise ValueError(f"timestamp {value!r} in row {row} is no whole number; round it, or give a finer unit")
-    if abs(value) >= 2**digits:
-        raise ValueError(
-            f"timestamp {value!r} in row {row} is a float that may have lost digits (2**{digits} and above); read the "
-            "column as integers"
-        )
-    return int(value)
+def _whole_and_rest(value: Decimal, row: int) -> tuple[int, int]:
+    """A number rounded down, and the billionths that were left."""
+    if not value.is_finite():
+        raise ValueError(f"timestamp {value} in row {row} is no finite number; check the column")
+    if value.adjusted() > 40:
+        raise ValueError(f"timestamp {value} in row {row} lies beyond int64; check the column")
+    if value.adjusted() < -18:
+        return (-1, _BILLION - 1) if value < 0 else (0, 0)
+    # int() rounds towards zero, and a decimal context would round at its 28 digits.
+    whole = int(value)
+    whole -= value < whole
+    numerator, denominator = value.as_integer_ratio()
+    return whole, (numerator - whole * denominator) * _BILLION // denominator
 
 
-def _parse_string(value: str, row: int) -> tuple[int, bool]:
+def _parse_string(value: str, row: int) -> tuple[int, int, bool]:
     text = value.strip()
     if not text:
         raise ValueError(f"timestamp in row {row} is missing ({value!r}); drop such rows or give them a time")
     if _INTEGER.fullmatch(text):
-        return int(text), True
+        return int(text), 0, True
     if _DECIMAL.fullmatch(text):
-        return _whole_number(float(text), row), True
+        return *_whole_and_rest(Decimal(text), row), True
     match = _ISO_8601.fullmatch(text)
     try:
         if match is None:
             raise ValueError("expected YYYY-MM-DD, with HH:MM[:SS] and Z or an offset where known")
-        day, clock, second, hours, minutes = match.groups()
-        # Spelled out, because Python 3.10 reads neither Z nor other short forms; fractions are rounded away anyway.
+        day, clock, second, fraction, hours, minutes = match.groups()
+        # Spelled out, because Python 3.10 reads neither Z nor other short forms, and no version nanoseconds.
         text = f"{day}T{clock or '00:00'}{second or ':00'}{hours or '+00'}:{minutes or '00'}"
-        return _datetime_to_seconds(datetime.fromisoformat(text)), False
+        seconds, _ = _datetime_to_time(datetime.fromisoformat(text))
+        return seconds, int(f"{fraction or '':0<9.9}"), False
     except ValueError as error:
         raise ValueError(
             f"timestamp {value!r} in row {row} is neither a number nor an ISO 8601 time: {error}"
         ) from None
 
 
-def _datetime_to_seconds(value: datetime) -> int:
+def _datetime_to_time(value: datetime) -> tuple[int, int]:
     if value.tzinfo is None:
         value = value.replace(tzinfo=timezone.utc)
-    return (value - _EPOCH) // timedelta(seconds=1)
+    # A pandas.Timestamp gives a timedelta of its own kind, which divides alike.
+    seconds, rest = divmod(value - _EPOCH, timedelta(seconds=1))
+    return int(seconds), rest // timedelta(microseconds=1) * 1000

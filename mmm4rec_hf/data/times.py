@@ -1,8 +1,10 @@
 """A log's column of times as int64 unix seconds, by expressions that every engine runs.
 
-The rules are those of `to_unix_seconds`, which reads one batch of values in Python; this reads whole logs. What a
+The rules are those of `to_unix_time`, which reads one batch of values in Python; this reads whole logs. What a
 clock finer than a second tells about the order inside a second is kept in a column of its own.
 """
+
+import logging
 
 import narwhals as nw
 
@@ -10,24 +12,28 @@ from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_mag
 
 from . import engines
 
+logger = logging.getLogger(__name__)
+
 # At most 19 digits, and then no 9 before them: all of these fit int64.
-WHOLE_NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.]0*)? *$"
+NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.][0-9]*)? *$"
+DECIMALS = "[.]0*[1-9]"
 ISO_8601 = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2})?([.,][0-9]{1,12})?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$"
 )
-NANOSECONDS = 10**9
+BILLION = 10**9
 
 
 def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     """The frame with its column `timestamp` as int64 unix seconds and, for a finer clock, a column `subsecond`.
 
     Args:
-        frame (`nw.LazyFrame`): Has the columns `timestamp`, of any type `to_unix_seconds` reads, and `order`.
+        frame (`nw.LazyFrame`): Has the columns `timestamp`, of any type `to_unix_time` reads, and `order`.
         time_unit (`str`, *optional*): The unit of numbers; by default told by their magnitude, with a warning.
 
     Returns:
-        `nw.LazyFrame`: `timestamp` is rounded down; `subsecond` is what that took off, in nanoseconds.
+        `nw.LazyFrame`: `timestamp` is rounded down; `subsecond` is what that took off, in nanoseconds. Numbers with
+        decimals are counted and logged.
 
     Raises:
         ValueError: For missing or unreadable times, with the first one's value and row; for two units in one column.
@@ -59,6 +65,11 @@ def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
 
 
 def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    return _in_seconds(frame, _ticks(frame, time_unit))
+
+
+def _ticks(frame: nw.LazyFrame, time_unit: str | None) -> int:
+    """Units a second of the numbers in `timestamp`."""
     number = nw.col("timestamp")
     if time_unit is None:
         positive, negative = nw.when(number > 0).then(number), nw.when(number < 0).then(number)
@@ -67,12 +78,29 @@ def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
         ).values()
         known = sorted((int(value) for value in extremes if value is not None), key=abs)
         time_unit = unit_by_magnitude(known[0], known[-1]) if known else "s"
-    ticks = TICKS_PER_SECOND[time_unit]
+    return TICKS_PER_SECOND[time_unit]
+
+
+def _in_seconds(frame: nw.LazyFrame, ticks: int) -> nw.LazyFrame:
+    number = nw.col("timestamp")
     if ticks == 1:
         return frame
-    return frame.with_columns(
-        timestamp=floor_divide(number, ticks), subsecond=(number % ticks) * (NANOSECONDS // ticks)
+    return frame.with_columns(timestamp=floor_divide(number, ticks), subsecond=(number % ticks) * (BILLION // ticks))
+
+
+def _from_decimals(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+    """As [`_from_numbers`], for numbers rounded down whose billionths, 0 to 999,999,999, stand in `rest`."""
+    counts = engines.one_row(frame.select(n=(nw.col("rest") > 0).cast(nw.Int64).sum(), rows=nw.len()))
+    if not counts["n"]:
+        return _from_numbers(frame.drop("rest"), time_unit)
+    logger.warning(
+        "%d of %d timestamps have decimals; they are rounded down to whole seconds, and keep their order",
+        *(counts["n"], counts["rows"]),
     )
+    ticks = _ticks(frame, time_unit)
+    frame = _in_seconds(frame, ticks)
+    below = nw.lit(0, nw.Int64) if ticks == 1 else nw.col("subsecond")
+    return frame.with_columns(subsecond=below + floor_divide(nw.col("rest"), ticks)).drop("rest")
 
 
 def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
@@ -80,30 +108,54 @@ def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     number = nw.col("timestamp").cast(nw.Float64)
     _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
     _refuse(frame, number.abs() >= limit, "is a float that may have lost digits; read the column as integers")
-    _refuse(frame, number != number.round(), "is no whole number; round it, or give a finer unit")
-    return _from_numbers(frame.with_columns(number.cast(nw.Int64)), time_unit)
+    # Rounding down out of rounding, which every engine has.
+    whole = number.round() - (number.round() > number).cast(nw.Float64)
+    rest = ((number - whole) * float(BILLION)).round().cast(nw.Int64)
+    frame = frame.with_columns(timestamp=whole.cast(nw.Int64), rest=rest)
+    # What is closer to the next unit than a billionth stays in its own.
+    rest = nw.col("rest")
+    return _from_decimals(
+        frame.with_columns(rest=nw.when(rest < BILLION).then(rest).otherwise(nw.lit(BILLION - 1))), time_unit
+    )
 
 
 def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     text = nw.col("timestamp")
-    is_number, is_iso = text.str.contains(WHOLE_NUMBER), text.str.contains(ISO_8601)
+    is_number, is_iso = text.str.contains(NUMBER), text.str.contains(ISO_8601)
     _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
-    _refuse(frame, ~(is_number | is_iso), "is neither a whole number nor an ISO 8601 time")
-    number = _integer(nw.when(is_number).then(text.str.replace_all(r"[.]0*| ", "")).otherwise(nw.lit("0")))
-    has_dates = engines.one_row(frame.select(n=is_iso.cast(nw.Int64).max()))["n"]
-    if not has_dates:
-        return _from_numbers(frame.with_columns(timestamp=number), time_unit)
-
+    _refuse(frame, ~(is_number | is_iso), "is neither a number nor an ISO 8601 time")
+    has_decimals = is_number & text.str.contains(DECIMALS)
+    kinds = {"dates": is_iso, "decimals": has_decimals}
+    has = engines.one_row(frame.select(**{name: kind.cast(nw.Int64).max() for name, kind in kinds.items()}))
     date_text = nw.when(is_iso).then(text).otherwise(nw.lit("1970-01-01"))
-    _refuse(frame, ~_is_real_date(date_text), "is no date or time of day that exists")
-    numbers = _from_numbers(frame.with_columns(timestamp=number, text=date_text), time_unit)
+    if has["dates"]:
+        _refuse(frame, ~_is_real_date(date_text), "is no date or time of day that exists")
+        frame = frame.with_columns(text=date_text)
+    number_text = nw.when(is_number).then(text.str.replace_all(" ", "")).otherwise(nw.lit("0"))
+    if has["decimals"]:
+        whole, rest = _whole_and_rest(number_text)
+        numbers = _from_decimals(frame.with_columns(timestamp=whole, rest=rest), time_unit)
+    else:
+        whole = _integer(number_text.str.replace_all("[.]0*", ""))
+        numbers = _from_numbers(frame.with_columns(timestamp=whole), time_unit)
+    if not has["dates"]:
+        return numbers
     if "subsecond" not in numbers.collect_schema().names():
         numbers = numbers.with_columns(subsecond=nw.lit(0, nw.Int64))
     date_text = nw.col("text")
     return numbers.with_columns(
         timestamp=nw.col("timestamp") + _iso_seconds(date_text),
-        subsecond=nw.col("subsecond") + _iso_nanoseconds(date_text),
+        subsecond=nw.col("subsecond") + _billionths(date_text),
     ).drop("text")
+
+
+def _whole_and_rest(text: nw.Expr) -> tuple[nw.Expr, nw.Expr]:
+    """Numbers in decimals rounded down, and the billionths that were left: -1.25 is -2 and 750,000,000."""
+    after = _billionths(text)
+    borrow = (text.str.slice(0, 1) == "-") & text.str.contains(DECIMALS)
+    whole = _integer(text.str.replace_all("[.].*$", "")) - borrow.cast(nw.Int64)
+    least = nw.when(after > 0).then(after).otherwise(nw.lit(1))
+    return whole, nw.when(borrow).then(BILLION - least).otherwise(after)
 
 
 def _integer(text: nw.Expr) -> nw.Expr:
@@ -147,7 +199,8 @@ def _iso_seconds(text: nw.Expr) -> nw.Expr:
     return days * 86_400 + clock - _offset_seconds(text)
 
 
-def _iso_nanoseconds(text: nw.Expr) -> nw.Expr:
+def _billionths(text: nw.Expr) -> nw.Expr:
+    """Nine digits behind the decimal point, or comma, of a number or of a time of day."""
     fraction = text.str.replace_all("^[^.,]*[.,]?", "").str.replace_all("[^0-9].*$", "")
     return _integer(nw.concat_str([fraction, nw.lit("000000000")]).str.slice(0, 9))
 

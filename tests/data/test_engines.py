@@ -126,6 +126,20 @@ def test_nanoseconds_round_down_on_every_engine(spark: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spark_type", ["double", "string"])
+def test_decimals_round_down_on_every_engine(spark: Any, spark_type: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    times = [1387670400.25, -1.25, 3.0, -2.0, 0.5]
+    values = times if spark_type == "double" else [str(time) for time in times]
+    log = pl.DataFrame({"user_id": ["u"] * 5, "item_id": ["a"] * 5, "timestamp": values})
+    spark_log = spark_frame(spark, log, f"user_id string, item_id string, timestamp {spark_type}")
+    expected = [(1387670400, 250_000_000), (-2, 750_000_000), (3, 0), (-2, 0), (0, 500_000_000)]
+    for frame in (log, log.to_pandas(), duckdb.connect().from_arrow(log.to_arrow()), spark_log):
+        loaded = load_interactions(frame).frame.sort("order").collect("polars")
+        assert loaded.select("timestamp", "subsecond").rows() == expected, type(frame)
+
+
+@pytest.mark.slow
 def test_wrong_logs_on_spark_are_refused_as_elsewhere(spark: Any) -> None:
     times = spark.createDataFrame([("u", "a", "noon")], "user_id string, item_id string, timestamp string")
     with pytest.raises(ValueError, match="timestamp 'noon' in row"):

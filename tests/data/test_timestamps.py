@@ -1,4 +1,7 @@
+import math
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import narwhals as nw
@@ -9,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmm4rec_hf import MMM4RecProcessor
+from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.data.times import with_unix_seconds
-from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds, to_unix_time
 
 # 2013-12-22 00:00:00 UTC, in every form.
 SOLSTICE = 1387670400
@@ -82,8 +87,8 @@ def test_a_missing_time_is_refused_with_its_row(missing: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (1.5, "no whole number"),
-        (float("inf"), "no whole number"),
+        (float("inf"), "no finite number"),
+        ("1e500", "beyond int64"),
         (2.0**53, "lost digits"),
         ("yesterday", "neither a number nor an ISO 8601 time"),
         ("2013-02-30", "neither a number nor an ISO 8601 time"),
@@ -143,6 +148,7 @@ def test_seconds_and_what_they_leave_make_up_the_number(number: int, unit: tuple
     assert to_unix_seconds([number], time_unit=unit[0]).tolist() == [seconds]
 
 
+@pytest.mark.filterwarnings("ignore:timestamps with decimals")
 @given(st.text(alphabet="0123456789-+:. TtZzé", max_size=30))
 def test_a_string_of_a_column_is_read_as_a_single_one_or_refused(text: str) -> None:
     frame = pl.LazyFrame({"timestamp": [text], "order": [0]})
@@ -151,6 +157,77 @@ def test_a_string_of_a_column_is_read_as_a_single_one_or_refused(text: str) -> N
     except ValueError:
         return
     assert to_unix_seconds([text], time_unit="s").tolist() == column
+
+
+# A number with decimals, in seconds; its seconds rounded down, and the nanoseconds that were left.
+DECIMALS = [
+    ("1387670400.25", SOLSTICE, 250_000_000),
+    ("-1.25", -2, 750_000_000),
+    ("-0.5", -1, 500_000_000),
+    ("+3.", 3, 0),
+    ("7.000", 7, 0),
+    ("1387670400.123456789123", SOLSTICE, 123_456_789),
+    ("-1.0000000000001", -2, 999_999_999),
+]
+
+
+@pytest.mark.filterwarnings("ignore:timestamps with decimals")
+@pytest.mark.parametrize(("text", "seconds", "nanoseconds"), DECIMALS)
+def test_decimals_are_rounded_down_and_what_is_left_is_kept(text: str, seconds: int, nanoseconds: int) -> None:
+    assert [part.tolist() for part in to_unix_time([text])] == [[seconds], [nanoseconds]]
+    assert [part.tolist() for part in to_unix_time([Decimal(text)])] == [[seconds], [nanoseconds]]
+    frame = pl.LazyFrame({"timestamp": [text, "0.5"], "order": [0, 1]})
+    column = with_unix_seconds(nw.from_native(frame), None).collect()
+    assert column.select("timestamp", "subsecond").rows() == [(seconds, nanoseconds), (0, 500_000_000)]
+
+
+def test_decimals_of_finer_units_are_rounded_down_too() -> None:
+    with pytest.warns(UserWarning, match="decimals are rounded down"):
+        assert [part.tolist() for part in to_unix_time([1387670400123.5], "ms")] == [[SOLSTICE], [123_500_000]]
+    frame = pl.LazyFrame({"timestamp": [1387670400123.5, -0.5], "order": [0, 1]})
+    column = with_unix_seconds(nw.from_native(frame), "ms").collect()
+    assert column.select("timestamp", "subsecond").rows() == [(SOLSTICE, 123_500_000), (-1, 999_500_000)]
+
+
+@pytest.mark.filterwarnings("ignore:timestamps with decimals")
+@given(st.lists(st.floats(-(2.0**52), 2.0**52), min_size=1, max_size=4))
+def test_floats_are_rounded_down_in_columns_and_alone(values: list[float]) -> None:
+    expected = [math.floor(value) for value in values]
+    assert to_unix_seconds(values, time_unit="s").tolist() == expected
+    frame = pl.LazyFrame({"timestamp": values, "order": range(len(values))})
+    column = with_unix_seconds(nw.from_native(frame), "s").collect()
+    assert column["timestamp"].to_list() == expected
+    if "subsecond" in column.columns:
+        left = [(value - floor) * 1e9 for value, floor in zip(values, expected, strict=True)]
+        assert column["subsecond"].to_list() == pytest.approx(left, abs=1)
+        assert column["subsecond"].min() >= 0 and column["subsecond"].max() < 10**9
+
+
+def test_decimals_are_counted_and_keep_the_order_of_one_second(caplog: pytest.LogCaptureFixture) -> None:
+    log = pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["c", "b", "a"], "timestamp": [10.75, 10.5, 9.0]})
+    prepared = prepare_sequences(load_interactions(log), k_core=0)
+    assert prepared.item_ids == ["a", "b", "c"] and prepared.events["item"][:] == [1, 2, 3]
+    assert prepared.events["timestamp"][:] == [9, 10, 10]
+    assert "2 of 3 timestamps have decimals" in caplog.text
+    processor = MMM4RecProcessor()
+    processor.set_items(SimpleNamespace(item_ids=["a", "b", "c"], titles=[None] * 3))
+    with pytest.warns(UserWarning, match="decimals"):
+        batch = processor(histories=[{"items": ["c", "b", "a"], "timestamps": [10.75, 10.5, 9.0]}])
+    assert batch["input_ids"].tolist() == [[1, 2, 3]] and batch["timestamps"].tolist() == [[9, 10, 10]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.datetime64("1969-12-31T23:59:59.5"),
+        "1969-12-31T23:59:59.5Z",
+        datetime(1969, 12, 31, 23, 59, 59, 500000),
+        pd.Timestamp("1969-12-31T23:59:59.5"),
+    ],
+    ids=repr,
+)
+def test_what_is_left_of_a_second_is_the_same_in_every_form(value: Any) -> None:
+    assert [part.tolist() for part in to_unix_time([value])] == [[-1], [500_000_000]]
 
 
 def test_times_in_float32_are_refused_for_the_seconds_they_lost() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, encode, evaluate, finetune, prepare, recommend
+from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, recommend
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "prepare": prepare,
     "encode": encode,
+    "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
     "recommend": recommend,

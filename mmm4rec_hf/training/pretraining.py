@@ -131,6 +131,7 @@ class Progress:
     step: int = 0
     best_metric: float | None = None
     best_step: int | None = None
+    best_metrics: dict[str, float] = field(default_factory=dict)
     validations_without_better: int = 0
 
 
@@ -142,9 +143,9 @@ def pretrain(recipe: PretrainRecipe) -> dict[str, float]:
         recipe (`PretrainRecipe`): What to do.
 
     Returns:
-        `dict[str, float]`: The last validation: for each domain, named in front, the held-out in-batch loss and the
-        metrics of the full ranking; empty without validation rows. `output_dir/model` then holds the base model, the
-        best one by the mean NDCG@10 over domains, or the last one without validation rows.
+        `dict[str, float]`: Of the model that was kept: for each domain, named in front, the held-out in-batch loss and
+        the metrics of the full ranking; empty without validation rows. `output_dir/model` then holds the base model,
+        the best one by the mean NDCG@10 over domains, or the last one without validation rows.
 
     Raises:
         ValueError: If `output_dir` holds another recipe's run, the domains do not fit each other, or the batch cannot
@@ -208,7 +209,6 @@ class Pretraining:
         if recipe.report_to:
             self.accelerator.init_trackers("pretraining")
         self._resume()
-        metrics: dict[str, float] = {}
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
         with tqdm(total=recipe.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
@@ -218,16 +218,16 @@ class Pretraining:
                 bar.update()
                 if progress.step % recipe.logging_steps == 0:
                     self._log({"loss": loss, "learning_rate": self.scheduler.get_last_lr()[0]})
-                if recipe.eval_steps is not None and progress.step % recipe.eval_steps == 0:
-                    metrics = self._validate()
-                if recipe.save_steps is not None and progress.step % recipe.save_steps == 0:
+                is_last = progress.step == recipe.max_steps
+                if is_last or (recipe.eval_steps is not None and progress.step % recipe.eval_steps == 0):
+                    self._validate()
+                if recipe.save_steps is not None and (is_last or progress.step % recipe.save_steps == 0):
                     checkpoints = self.output / CHECKPOINTS_NAME
                     save_checkpoint(checkpoints, progress.step, self._write_checkpoint, recipe.save_total_limit)
-        metrics = metrics or self._validate()
         if progress.best_step is None:
             self._save_model()
         self.accelerator.end_training()
-        return metrics
+        return progress.best_metrics
 
     def _step(self, batches: Iterator[tuple[dict[str, Tensor], dict[str, Any]]]) -> float:
         """One step of the optimizer; the mean loss over its batches and all processes."""
@@ -252,21 +252,21 @@ class Pretraining:
             )
         return mean
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> None:
         """Validates, and keeps the model if it is the best one so far."""
         progress = self.progress
         metrics = validate(self.accelerator, self.recommender, self.domains, self.recipe)
         scores = [value for name, value in metrics.items() if name.endswith("/ndcg@10")]
         if not scores:
-            return metrics
+            return
         score = sum(scores) / len(scores)
         self._log(metrics | {"ndcg@10": score})
         if progress.best_metric is None or score > progress.best_metric:
-            progress.best_metric, progress.best_step, progress.validations_without_better = score, progress.step, 0
+            progress.best_metric, progress.best_metrics, progress.best_step = score, metrics, progress.step
+            progress.validations_without_better = 0
             self._save_model()
         else:
             progress.validations_without_better += 1
-        return metrics
 
     def _is_out_of_patience(self) -> bool:
         patience = self.recipe.early_stopping_patience

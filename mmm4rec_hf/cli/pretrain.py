@@ -1,0 +1,54 @@
+"""`mmm4rec pretrain`: several shops to a base model that any catalogue can be put into."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .finetune import add_recipe_arguments, recipe_arguments
+from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+
+COLUMNS = ("loss", "hr@10", "ndcg@10", "hr@50", "ndcg@50")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `pretrain` to the command's parser."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="train a base model on several shops",
+        description=(
+            "Reads a recipe (YAML) that names domains: for each the catalogue that `encode` wrote and the sequences, "
+            "or shards of them, that `prepare` wrote. Trains with the other targets of a batch as negatives; writes "
+            "OUTPUT_DIR/model, which `finetune` starts from, and OUTPUT_DIR/log.jsonl. A run that was stopped goes on "
+            "when the same command is given again. `accelerate launch -m mmm4rec_hf.cli pretrain ...` uses several "
+            "devices."
+        ),
+        epilog="example: mmm4rec pretrain configs/pretrain_movies_beauty.yaml output_dir=base max_steps=2000",
+    )
+    add_recipe_arguments(parser)
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec pretrain`."""
+    hide_bars_without_terminal()
+    from accelerate import PartialState
+
+    from ..training.pretraining import MODEL_NAME, PretrainRecipe, pretrain
+    from ..training.recipes import load_recipe
+
+    recipe = load_recipe(PretrainRecipe, *recipe_arguments(args))
+    metrics = pretrain(recipe)
+    if not PartialState().is_main_process:
+        return
+    model = str(Path(recipe.output_dir) / MODEL_NAME)
+    if args.json:
+        print_json({"model": model, "metrics": metrics})
+        return
+    if metrics:
+        print("Validation split: each target ranked among all items of its domain, history not masked, ties by")
+        print("expectation; the loss is over batches of the domain.\n")
+        names = dict.fromkeys(name.rpartition("/")[0] for name in metrics)
+        rows = [[name, *(f"{metrics[f'{name}/{column}']:.4f}" for column in COLUMNS)] for name in names]
+        print_table(["", *COLUMNS], rows)
+        print()
+    print(f"The base model is in {model}; next: mmm4rec finetune start_from={model} sequences=... catalog=...")

@@ -1,0 +1,188 @@
+"""A pretraining that was stopped and went on is one that was not: the same bits in everything that it leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mmm4rec_hf.training import pretraining
+from mmm4rec_hf.training.pretraining import Pretraining, PretrainRecipe, pretrain
+from mmm4rec_hf.training.recipes import build
+
+MakeRecipe = Callable[..., dict[str, Any]]
+
+# Dies by the hand of the operating system before a step, or in the middle of a checkpoint.
+KILLED = """
+import os, signal, sys
+from mmm4rec_hf.training import checkpoints, pretraining
+from mmm4rec_hf.training.recipes import load_recipe
+
+recipe, place, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+calls = 0
+
+def dying(original):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    return call
+
+if place == "step":
+    pretraining.Pretraining._step = dying(pretraining.Pretraining._step)
+else:
+    checkpoints._manifest = dying(checkpoints._manifest)
+pretraining.pretrain(load_recipe(pretraining.PretrainRecipe, recipe))
+"""
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing catches it."""
+
+
+def run(recipe: dict[str, Any]) -> dict[str, float]:
+    return pretrain(build(PretrainRecipe, recipe, "test"))
+
+
+def run_until(recipe: dict[str, Any], step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops before the given step is taken, counted from 0."""
+    original = Pretraining._step
+
+    def stopping(self: Pretraining, batches: Any) -> float:
+        if self.progress.step == step:
+            raise Killed
+        return original(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "_step", stopping)
+        with pytest.raises(Killed):
+            run(recipe)
+
+
+def assert_same_runs(one: str | Path, other: str | Path) -> None:
+    """Weights, optimizer, schedule, random numbers, data position, best metric and log."""
+    one, other = Path(one), Path(other)
+    assert (one / "log.jsonl").read_text() == (other / "log.jsonl").read_text()
+    weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+    for checkpoint in sorted((one / "checkpoints").iterdir()):
+        twin = other / "checkpoints" / checkpoint.name
+        files = sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+        assert {"model.safetensors", "optimizer.bin", "progress.json", "position-00000.json"} <= {
+            str(name) for name in files
+        }
+        for name in files:
+            if name.suffix in (".bin", ".pkl"):
+                assert_same(*(torch.load(path / name, weights_only=False) for path in (checkpoint, twin)))
+            elif name.name != "manifest.json":
+                assert (checkpoint / name).read_bytes() == (twin / name).read_bytes(), name
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same(one[name], other[name])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert str(one) == str(other)
+
+
+@pytest.mark.parametrize("negatives", ["domain", "all"])
+def test_a_run_that_was_stopped_twice_ends_with_the_bits_of_one_that_was_not(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, negatives: str
+) -> None:
+    options = {"negatives": negatives, "gradient_accumulation_steps": 2, "warmup_steps": 4, "max_steps": 10}
+    whole, stopped = (make_recipe(name, **options) for name in ("whole", "stopped"))
+    expected = run(whole)
+    run_until(stopped, 5, monkeypatch)
+    run_until(stopped, 7, monkeypatch)
+    assert run(stopped) == expected
+    assert_same_runs(whole["output_dir"], stopped["output_dir"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(8))
+def test_any_step_is_as_good_as_another_to_stop_at(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    options: dict[str, Any] = {"early_stopping_patience": 2, "eval_steps": 2, "save_steps": 1, "save_total_limit": 9}
+    whole, stopped = (make_recipe(name, optimizer="nadam", **options) for name in ("whole", "stopped"))
+    run(whole)
+    steps = json.loads((Path(whole["output_dir"]) / "log.jsonl").read_text().splitlines()[-1])["step"]
+    if step >= steps:
+        pytest.skip(f"the run ends after {steps} steps by early stopping")
+    run_until(stopped, step, monkeypatch)
+    run(stopped)
+    assert_same_runs(whole["output_dir"], stopped["output_dir"])
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_step_and_in_the_middle_of_a_checkpoint_ends_with_the_same_bits(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    whole, stopped = make_recipe("whole"), make_recipe("stopped")
+    run(whole)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(stopped))
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    # The checkpoint of step 2 is written, that of step 4 is cut off; then the run ends at step 5.
+    for place, number in (("checkpoint", "2"), ("step", "4")):
+        command = [sys.executable, str(tmp_path / "killed.py"), str(file), place, number]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == -signal.SIGKILL, finished.stderr
+        if place == "checkpoint":
+            names = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir())
+            assert names == [".checkpoint-000000004.partial", "checkpoint-000000002"]
+    run(stopped)
+    assert_same_runs(whole["output_dir"], stopped["output_dir"])
+
+
+def test_a_run_that_had_ended_is_not_run_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe()
+    expected = run(recipe)
+    log = (Path(recipe["output_dir"]) / "log.jsonl").read_text()
+    monkeypatch.setattr(Pretraining, "_step", lambda self, batches: pytest.fail("a step was taken"))
+    assert run(recipe) == expected
+    assert (Path(recipe["output_dir"]) / "log.jsonl").read_text() == log
+
+
+def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, stopped = make_recipe("whole"), make_recipe("stopped")
+    run(whole)
+    run_until(stopped, 5, monkeypatch)
+    newest = Path(stopped["output_dir"]) / "checkpoints" / "checkpoint-000000004"
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    run(stopped)
+    assert f"{newest} is damaged (model.safetensors is not as it was written)" in caplog.text
+    assert_same_runs(whole["output_dir"], stopped["output_dir"])
+
+
+def test_more_processes_than_before_are_refused(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe()
+    run_until(recipe, 5, monkeypatch)
+    found = pretraining.last_checkpoint(Path(recipe["output_dir"]) / "checkpoints")
+    assert found is not None
+    (found / "position-00000.json").unlink()
+    monkeypatch.setattr(pretraining, "last_checkpoint", lambda folder: found)
+    with pytest.raises(ValueError, match="start as many as before"):
+        run(recipe)

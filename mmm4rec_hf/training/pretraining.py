@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import GradientAccumulationPlugin, set_seed
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
@@ -168,7 +168,10 @@ class Pretraining:
         self.output = Path(recipe.output_dir)
         self.accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
-            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            # Not synchronised with data loaders: none is used, but one that another run left in this process counts.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=recipe.gradient_accumulation_steps, sync_with_dataloader=False
+            ),
             dynamo_backend="inductor" if recipe.compile else "no",
             log_with=recipe.report_to or None,
             project_dir=self.output,

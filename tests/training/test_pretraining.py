@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
 from transformers import AutoModel
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
@@ -73,6 +75,19 @@ def test_the_best_model_by_the_mean_ndcg_over_domains_is_kept_and_patience_ends_
     last = sorted((Path(recipe["output_dir"]) / "checkpoints").iterdir())[-1]
     progress = json.loads((last / "progress.json").read_text())
     assert progress["best_metric"] == scores[best] and progress["best_step"] == validations[best]["step"]
+
+
+def test_a_data_loader_that_another_run_left_at_its_end_changes_no_step(make_recipe: MakeRecipe) -> None:
+    alone, after = (make_recipe(name, gradient_accumulation_steps=2) for name in ("alone", "after"))
+    expected = run(alone)
+    loader = Accelerator().prepare(DataLoader(torch.arange(2)))
+    loader.begin()
+    loader.end_of_dataloader = True
+    try:
+        assert run(after) == expected
+    finally:
+        loader.end()
+    assert lines(after) == lines(alone)
 
 
 def test_features_of_different_encoders_are_refused(

@@ -229,7 +229,9 @@ class Pretraining:
                     save_checkpoint(checkpoints, progress.step, self._write_checkpoint, recipe.save_total_limit)
         if progress.best_step is None:
             self._save_model()
-        self.accelerator.end_training()
+        # Not end_training: it destroys the process group while DDP holds it, and freeing DDP can then wait for ever.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return progress.best_metrics
 
     def _step(self, batches: Iterator[tuple[dict[str, Tensor], dict[str, Any]]]) -> float:

@@ -1,17 +1,19 @@
 """Item records from what a user has: JSON lines, tables, lists of dictionaries, Amazon metadata."""
 
-import ast
-import bz2
-import gzip
-import json
 import logging
-import lzma
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import datasets
+import narwhals
+import polars
+
+from mmm4rec_hf.data.readers.delimited import read_table
+from mmm4rec_hf.data.readers.files import KINDS, kind_of
+from mmm4rec_hf.data.readers.json_records import json_records, log_bad_lines
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS
@@ -21,8 +23,7 @@ logger = logging.getLogger(__name__)
 
 ID_COLUMNS = ("item_id", "parent_asin", "asin", "itemId", "movieId", "product_id", "article_id", "sku", "id")
 ITEM_FILES = ("items.jsonl", "items.jsonl.gz", "items.csv", "items.parquet")
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_REPORTED_LINES = 10
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 def read_items(
@@ -110,12 +111,8 @@ def _rows(source: Any) -> Iterable[Mapping[str, Any]]:
         return _file_rows(_item_file(Path(source)))
     if isinstance(source, Mapping):
         raise TypeError("items must be a list of dictionaries, one an item, not one dictionary")
-    import datasets
-
     if isinstance(source, datasets.Dataset):
         return _dataset_rows(source)
-    import narwhals
-
     frame = narwhals.from_native(source, pass_through=True)
     if isinstance(frame, narwhals.LazyFrame):
         frame = frame.collect()
@@ -130,8 +127,6 @@ def _dictionaries(source: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _dataset_rows(dataset: Any) -> Iterator[dict[str, Any]]:
-    import datasets
-
     # Undecoded image cells: a broken picture must not end the reading.
     for name, feature in dataset.features.items():
         if isinstance(feature, datasets.Image):
@@ -151,65 +146,26 @@ def _item_file(path: Path) -> Path:
 
 
 def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    kind = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _OPENERS][-1:]
-    if kind in ([".jsonl"], [".json"], [".ndjson"]):
+    kind = KINDS.get(kind_of(path))
+    if kind == "jsonl":
         return _json_rows(path)
-    if kind in ([".csv"], [".tsv"], [".parquet"]):
-        import polars
-
-        if kind == [".parquet"]:
-            return polars.read_parquet(path).iter_rows(named=True)
-        separator = "," if kind == [".csv"] else "\t"
-        # Without schema inference ids keep their leading zeros.
-        with _open(path) as stream:
-            table = polars.read_csv(stream.read(), separator=separator, infer_schema=False, encoding="utf8-lossy")
-        return table.iter_rows(named=True)
-    raise ValueError(f"{path} is none of .jsonl, .json, .csv, .tsv, .parquet (plain, .gz, .bz2 or .xz)")
-
-
-def _open(path: Path) -> IO[bytes]:
-    stream: IO[bytes] = _OPENERS.get(path.suffix.lower(), open)(path, "rb")
-    return stream
+    if kind == "parquet":
+        return _parquet_rows(path)
+    if kind is not None:
+        return read_table(path, SEPARATORS[kind]).iter_rows(named=True)
+    raise ValueError(f"{path} is none of {', '.join(KINDS)} (plain, .gz, .bz2 or .xz)")
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Records of a file of one JSON object, or one Python literal, a line; a JSON array too."""
-    with _open(path) as stream:
-        start = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if start.startswith(b"["):
-        with _open(path) as stream:
-            yield from _dictionaries(json.loads(_decode(stream.read())))
-        return
-    bad: list[int] = []
-    with _open(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            row = _parse(_decode(line))
-            if row is None:
-                bad.append(number)
-            else:
-                yield row
-    if bad:
-        shown = ", ".join(map(str, bad[:_REPORTED_LINES])) + (", ..." if len(bad) > _REPORTED_LINES else "")
-        logger.warning(
-            "%s: %d lines are neither JSON nor a Python literal and were dropped: %s", path, len(bad), shown
-        )
+    bad_lines: list[int] = []
+    for _, record in json_records(path, bad_lines):
+        yield record
+    log_bad_lines(path, bad_lines)
 
 
-def _decode(content: bytes) -> str:
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        try:
-            row = ast.literal_eval(line.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            return None
-    return row if isinstance(row, dict) else None
+        table = polars.read_parquet(path, glob=False)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    return table.iter_rows(named=True)

@@ -60,7 +60,7 @@ def test_python_literals_are_read_and_code_is_never_run(tmp_path, caplog, monkey
     ]
     (tmp_path / "meta.json").write_text("\n".join(lines))
     assert read_items(tmp_path / "meta.json") == (["B1", "B2"], [{"title": "it's"}, {"title": "x"}])
-    assert "4 lines are neither JSON nor a Python literal and were dropped: 2, 4, 5, 6" in caplog.text
+    assert "dropped 4 lines that are no records: 2, 4, 5, 6" in caplog.text
     assert not (tmp_path / "pwned").exists()
 
 
@@ -105,7 +105,9 @@ def test_an_id_that_has_lost_its_digits_is_refused(bad):
         read_items([{"item_id": bad}])
 
 
-@pytest.mark.parametrize(("name", "message"), [("none.jsonl", "does not exist"), ("a.xlsx", "is none of .jsonl")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("none.jsonl", "does not exist"), ("a.xlsx", "is none of .csv, .txt, .tsv, .jsonl")]
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, message):
     (tmp_path / "a.xlsx").touch()
     with pytest.raises(ValueError, match=f"{name} {message}"):

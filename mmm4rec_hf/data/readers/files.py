@@ -1,7 +1,9 @@
 """Finding and opening the files of a log."""
 
 import bz2
+import codecs
 import gzip
+import io
 import lzma
 import os
 from collections.abc import Iterable
@@ -58,9 +60,22 @@ def kind_of(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, decompressed where its name says that it is compressed."""
+    """The file's bytes, decompressed where its name says that it is compressed; UTF-16, as spreadsheets write it, as
+    UTF-8.
+
+    Raises:
+        ValueError: For a file that begins like UTF-16 and is none.
+    """
     opener = OPENERS.get(path.suffix.lower(), open)
-    return opener(path, "rb")  # type: ignore[operator]
+    stream = opener(path, "rb")  # type: ignore[operator]
+    if stream.peek(2)[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return stream
+    with stream:
+        try:
+            text = stream.read().decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} begins like UTF-16, but is none: {error}") from error
+    return io.BufferedReader(io.BytesIO(text.encode()))
 
 
 def existing_paths(source: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:

@@ -9,12 +9,11 @@ import polars as pl
 import pyarrow as pa
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
 
 from .. import engines
 from ..columns import LogColumns
 from .files import RawLog
-from .json_lines import read_records
+from .json_lines import read_records, time_text
 
 
 def read_frame(source: Any, columns: LogColumns) -> RawLog:
@@ -61,7 +60,8 @@ def _values(column: nw.Series, ours: str, where: str) -> pl.Series:
     """A column in polars; columns of Python objects value by value, so that large integers stay exact."""
     if column.dtype == nw.Object:
         if ours == "timestamp":
-            return pl.Series(to_unix_seconds(column.to_list()))
+            values = [time_text(value, f"row {row} of {where}") for row, value in enumerate(column.to_list())]
+            return pl.Series(values, dtype=pl.String)
         if ours in ("user_id", "item_id"):
             missing = column.is_null().to_list()
             ids = [None if missing[row] else _id(value, row, ours, where) for row, value in enumerate(column)]

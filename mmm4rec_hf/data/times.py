@@ -42,10 +42,14 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
     if time_unit is not None and time_unit not in TICKS_PER_SECOND:
         raise ValueError(f"time_unit must be one of {', '.join(map(repr, TICKS_PER_SECOND))}, got {time_unit!r}")
     dtype = frame.collect_schema()["timestamp"]
+    if isinstance(dtype, nw.Categorical | nw.Enum | nw.Decimal):
+        frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
     if dtype == nw.String:
         return _from_strings(frame, time_unit)
     _refuse(frame, nw.col("timestamp").is_null(), "is missing; drop such rows or give them a time")
     if dtype.is_integer():
+        if dtype in (nw.UInt64, nw.Int128, nw.UInt128):
+            _refuse(frame, nw.col("timestamp").cast(nw.Float64).abs() >= 2.0**63, "lies beyond int64")
         return _from_numbers(frame.with_columns(nw.col("timestamp").cast(nw.Int64)), time_unit)
     if dtype.is_float():
         return _from_floats(frame, time_unit)
@@ -61,7 +65,10 @@ def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
 
     Spark's own division goes through floats, and is off by one at times for nanoseconds.
     """
-    return ((number - number % divisor) / divisor).round().cast(nw.Int64)
+    # Towards zero, and back by one below it: the multiple on the other side may lie beyond int64.
+    below = (number < 0).cast(nw.Int64)
+    multiple = number + below * divisor - number % divisor
+    return (multiple / divisor).round().cast(nw.Int64) - below
 
 
 def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
@@ -123,7 +130,7 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     text = nw.col("timestamp")
     is_number, is_iso = text.str.contains(NUMBER), text.str.contains(ISO_8601)
     _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
-    _refuse(frame, ~(is_number | is_iso), "is neither a number nor an ISO 8601 time")
+    _refuse(frame, ~(is_number | is_iso), "is neither a plain number below 9e18 nor an ISO 8601 time")
     has_decimals = is_number & text.str.contains(DECIMALS)
     kinds = {"dates": is_iso, "decimals": has_decimals}
     has = engines.one_row(frame.select(**{name: kind.cast(nw.Int64).max() for name, kind in kinds.items()}))

@@ -2,6 +2,7 @@
 
 import datetime
 import random
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -96,6 +97,7 @@ TIMES = [
     ("string", "2013-12-22 02:02:03+01:00", None),
     ("long", 1387674123, None),
     ("double", 1387674123.0, None),
+    ("decimal(12,2)", Decimal("1387674123.00"), None),
 ]
 
 
@@ -118,11 +120,13 @@ def test_every_type_of_time_is_one_second_on_every_engine(
 @pytest.mark.filterwarnings("ignore:timestamps of")
 def test_nanoseconds_round_down_on_every_engine(spark: Any) -> None:
     duckdb = pytest.importorskip("duckdb")
-    log = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1387670400999999999]})
+    times = [1387670400999999999, -(2**63)]
+    log = pl.DataFrame({"user_id": ["u"] * 2, "item_id": ["a"] * 2, "timestamp": times})
     spark_log = spark_frame(spark, log, "user_id string, item_id string, timestamp long")
     for frame in (log, duckdb.connect().from_arrow(log.to_arrow()), spark_log):
-        loaded = load_interactions(frame).frame.collect("polars")
-        assert loaded.select("timestamp", "subsecond").rows() == [(1387670400, 999999999)], type(frame)
+        loaded = load_interactions(frame).frame.sort("order").collect("polars")
+        rows = [(1387670400, 999999999), (-9223372037, 145224192)]
+        assert loaded.select("timestamp", "subsecond").rows() == rows, type(frame)
 
 
 @pytest.mark.slow

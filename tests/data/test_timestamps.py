@@ -8,8 +8,9 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mmm4rec_hf import MMM4RecProcessor
@@ -137,9 +138,16 @@ def test_the_columns_expressions_agree_with_the_reading_of_single_strings(
     assert to_unix_seconds(texts).tolist() == expected
 
 
-# Seconds up to 2**52, a hundred million years.
-@given(st.integers(-(2**61), 2**61), st.sampled_from([("ms", 10**3), ("us", 10**6), ("ns", 10**9)]))
-def test_seconds_and_what_they_leave_make_up_the_number(number: int, unit: tuple[str, int]) -> None:
+# Seconds up to 2**52, a hundred million years; of nanoseconds, all that int64 holds.
+@given(
+    st.one_of(
+        st.tuples(st.integers(-(2**61), 2**61), st.sampled_from([("ms", 10**3), ("us", 10**6)])),
+        st.tuples(st.integers(-(2**63), 2**63 - 1), st.just(("ns", 10**9))),
+    )
+)
+@example((-(2**63), ("ns", 10**9)))
+def test_seconds_and_what_they_leave_make_up_the_number(drawn: tuple[int, tuple[str, int]]) -> None:
+    number, unit = drawn
     frame = pl.LazyFrame({"timestamp": [number], "order": [0]})
     row = with_unix_seconds(nw.from_native(frame), unit[0]).collect()
     seconds, subsecond = row["timestamp"].item(), row["subsecond"].item()
@@ -238,3 +246,109 @@ def test_times_in_float32_are_refused_for_the_seconds_they_lost() -> None:
     frame = pl.LazyFrame({"timestamp": stored, "order": [0]})
     with pytest.raises(ValueError, match="lost digits"):
         with_unix_seconds(nw.from_native(frame), None)
+
+
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def seconds_of(column: Any, **options: Any) -> list[int]:
+    """A log's times in its own order; the column is of any library."""
+    ids = {"user_id": ["u"] * len(column), "item_id": [f"i{n}" for n in range(len(column))]}
+    log: Any
+    if isinstance(column, pa.Array):
+        log = pa.table({**ids, "timestamp": column})
+    elif isinstance(column, pl.Series):
+        log = pl.DataFrame(ids).with_columns(timestamp=column)
+    else:
+        log = pd.DataFrame(ids).assign(timestamp=column)
+    return load_interactions(log, **options).frame.sort("order").collect("polars")["timestamp"].to_list()
+
+
+@pytest.mark.filterwarnings("ignore:timestamps of")
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_unit_in_every_type_of_column_gives_the_same_seconds(unit: str) -> None:
+    # Before 1970 as well, where rounding goes the other way.
+    expected = [-SOLSTICE, SOLSTICE, SOLSTICE + 30]
+    numbers = [second * UNITS[unit] for second in expected]
+    columns: list[Any] = [
+        pl.Series(numbers),
+        pl.Series(list(map(str, numbers))),
+        pl.Series([f"{number}.0" for number in numbers]),
+        pl.Series(list(map(str, numbers)), dtype=pl.Categorical),
+        pl.Series(list(map(Decimal, numbers))),
+        pd.Series(numbers),
+        pd.Series(numbers, dtype="Int64"),
+        pd.Series(numbers, dtype=object),
+        pd.Series(list(map(str, numbers)), dtype="category"),
+        pa.array(numbers),
+        pa.array(map(str, numbers), pa.large_string()),
+        pa.array(numbers, pa.timestamp(unit)),
+        pa.array(numbers, pa.timestamp(unit, "Asia/Tokyo")),
+        pd.Series(np.array(numbers, dtype=f"datetime64[{unit}]")),
+        pd.Series(np.array(numbers, dtype=f"datetime64[{unit}]")).dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"),
+        pd.Series([np.datetime64(number, unit) for number in numbers], dtype=object),
+    ]
+    if unit != "s":
+        columns += [pl.Series(numbers).cast(pl.Datetime(unit, zone)) for zone in (None, "America/New_York")]
+    if unit != "ns":  # as floats, nanoseconds have lost digits
+        columns += [pl.Series(list(map(float, numbers))), pd.Series(numbers, dtype="float64")]
+    for column in columns:
+        assert seconds_of(column) == expected, (type(column), column)
+    for alone in (numbers, list(map(str, numbers)), np.array(numbers), np.array(numbers, dtype=f"datetime64[{unit}]")):
+        assert to_unix_seconds(alone).tolist() == expected
+
+
+def test_text_and_dates_of_every_library_give_the_same_seconds() -> None:
+    texts = ["2013-12-22", "2013-12-22T00:00:00Z", "2013-12-22 09:00:00+09:00", "2013-12-21T19:30-0430"]
+    for column in (pl.Series(texts), pd.Series(texts), pd.Series(texts, dtype="category"), pa.array(texts)):
+        assert seconds_of(column) == [SOLSTICE] * 4
+    day = date(2013, 12, 22)
+    for column in (pl.Series([day]), pd.Series([day]), pa.array([day]), pa.array([day], pa.date64())):
+        assert seconds_of(column) == [SOLSTICE]
+
+
+@pytest.mark.filterwarnings("ignore:timestamps of")
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [
+        (10**11 - 1, 10**11 - 1),
+        (10**11, 10**8),
+        (10**14 - 1, 10**11 - 1),
+        (10**14, 10**8),
+        (10**17 - 1, 10**11 - 1),
+        (10**17, 10**8),
+        (-(10**11) + 1, -(10**11) + 1),
+        (-(10**11), -(10**8)),
+        (-(10**14) + 1, -(10**11)),
+        (-(10**17) + 1, -(10**11)),
+        (2**63 - 1, 9223372036),
+        (-(2**63), -9223372037),
+        (0, 0),
+        (-1, -1),
+    ],
+)
+def test_the_unit_changes_where_it_is_said_to(number: int, seconds: int) -> None:
+    assert to_unix_seconds([number]).tolist() == [seconds]
+    assert seconds_of(pl.Series([number])) == [seconds]
+    if abs(number) < 9 * 10**18:
+        assert seconds_of(pl.Series([str(number)])) == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "message"),
+    [
+        (pl.Series([2**64 - 1], dtype=pl.UInt64), ValueError, "18446744073709551615 in row 0 lies beyond int64"),
+        (pl.Series(["9223372036854775808"]), ValueError, "neither a plain number below 9e18"),
+        (pl.Series(["1.38767E+09"]), ValueError, "neither a plain number below 9e18"),
+        (pl.Series([1.3876704e18]), ValueError, "may have lost digits"),
+        (pl.Series([timedelta(1)]), TypeError, "Duration"),
+        (pl.Series([True]), TypeError, "Boolean"),
+        (pl.Series([[1]]), TypeError, "List"),
+        (pd.Series([SOLSTICE, pd.NaT], dtype="datetime64[ns]"), ValueError, "row 1 is missing"),
+        (pd.Series([1, None], dtype="Int64"), ValueError, "row 1 is missing"),
+    ],
+    ids=str,
+)
+def test_columns_that_hold_no_times_are_refused(column: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        seconds_of(column)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ class MMM4RecProcessor(ProcessorMixin):
             raise ValueError(
                 "this processor knows no items; call set_items(catalog) or load one that was saved with items"
             )
+        if isinstance(items, str):
+            raise TypeError(f"items must be a list of ids, got {items!r}; a single one goes into a list")
         rows, positions = [], []
         for position, item in enumerate(items):
             row = self._rows.get(canonical_id(item))
@@ -137,7 +139,8 @@ class MMM4RecProcessor(ProcessorMixin):
             text (`str` or `list[str]`, *optional*): Texts of items.
             histories (`list[dict]`, *optional*):
                 Each with `"items"` (external ids) and `"timestamps"` (what [`to_unix_time`] reads; left out for a
-                model without time). Events are put in time order, those of one time stay in the order given.
+                model without time); `"user_id"`, if there is one, stands in errors. Events are put in time order,
+                those of one time stay in the order given.
             kwargs:
                 For histories: `return_tensors`, `time_unit` (`"s"`, `"ms"`, `"us"`, `"ns"`; told by magnitude by
                 default), `unknown_items` (see [`~MMM4RecProcessor.rows`]), `empty_histories` (`"error"`, or
@@ -170,6 +173,8 @@ class MMM4RecProcessor(ProcessorMixin):
     ) -> BatchFeature:
         if empty_histories not in ("error", "default"):
             raise ValueError(f"empty_histories must be 'error' or 'default', got {empty_histories!r}")
+        if isinstance(histories, str) or not isinstance(histories, Iterable):
+            raise TypeError(f"histories must be a list of dictionaries, got {histories!r}")
         histories = [histories] if isinstance(histories, Mapping) else list(histories)
         if not histories:
             raise ValueError("histories is empty; give at least one")
@@ -179,8 +184,8 @@ class MMM4RecProcessor(ProcessorMixin):
             rows, positions = self.rows(history["items"], unknown_items)
             if not rows and empty_histories == "error":
                 raise ValueError(
-                    f"history {number} holds no known item; leave the user out, or pass empty_histories='default' to "
-                    "rank as for someone without events"
+                    f"{_name(number, history)} holds no known item; leave the user out, or pass "
+                    "empty_histories='default' to rank as for someone without events"
                 )
             kept = np.array(rows, dtype=np.int64)
             kept_times = None
@@ -198,16 +203,22 @@ class MMM4RecProcessor(ProcessorMixin):
     ) -> list[tuple[np.ndarray, np.ndarray]] | None:
         """Unix seconds of each history, and nanoseconds after them; one unit is told for all histories together."""
         for number, history in enumerate(histories):
-            if "items" not in history:
-                raise ValueError(f'history {number} has no "items", only {sorted(history)}')
-            stamps = history.get("timestamps")
-            if (stamps is None) != (histories[0].get("timestamps") is None):
-                raise ValueError(
-                    f"history {number} and history 0 differ in having timestamps; give them for all or none"
+            if not isinstance(history, Mapping):
+                raise TypeError(
+                    f'history {number} is {history!r}; expected a dictionary with "items" and "timestamps"'
                 )
+            name = _name(number, history)
+            if "items" not in history:
+                raise ValueError(f'{name} has no "items", only {list(history)}')
+            stamps = history.get("timestamps")
+            for field, values in (("items", history["items"]), ("timestamps", stamps)):
+                if not _is_list(values) and not (values is None and field == "timestamps"):
+                    raise TypeError(f"{field} of {name} must be a list, got {values!r}")
+            if (stamps is None) != (histories[0].get("timestamps") is None):
+                raise ValueError(f"{name} and history 0 differ in having timestamps; give them for all or none")
             if stamps is not None and len(stamps) != len(history["items"]):
                 raise ValueError(
-                    f"history {number} has {len(history['items'])} items and {len(stamps)} timestamps; give one each"
+                    f"{name} has {len(history['items'])} items and {len(stamps)} timestamps; give one each"
                 )
         if histories[0].get("timestamps") is None:
             return None
@@ -320,6 +331,16 @@ class MMM4RecProcessor(ProcessorMixin):
             else:
                 parts.append(AutoImageProcessor.from_pretrained(name, **kwargs))
         return parts
+
+
+def _name(number: int, history: Mapping[str, Any]) -> str:
+    """What to call a history in errors."""
+    return f"history {number}" + (f" (user {history['user_id']!r})" if "user_id" in history else "")
+
+
+def _is_list(values: Any) -> bool:
+    """Whether values have an order and can be read twice; a string would be a list of its letters."""
+    return isinstance(values, Collection) and not isinstance(values, str | bytes | Mapping | Set)
 
 
 MMM4RecProcessor.register_for_auto_class()

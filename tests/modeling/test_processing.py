@@ -89,6 +89,8 @@ def test_ids_are_kept_to_the_letter(tiny_catalog: Catalog) -> None:
     ]
     with pytest.raises(TypeError, match="1.0"):
         processor.rows([1.0])
+    with pytest.raises(TypeError, match="a single one goes into a list"):
+        processor.rows("0")
 
 
 def test_unknown_items_are_skipped_or_an_error(processor: MMM4RecProcessor) -> None:
@@ -106,6 +108,8 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
     batch = processor(histories=histories, empty_histories="default")
     assert batch["attention_mask"].tolist() == [[1], [0]] and batch["input_ids"].tolist() == [[2], [0]]
     assert processor(histories={"items": [], "timestamps": []}, empty_histories="default")["input_ids"].shape == (1, 1)
+    batch = processor(histories=[{"items": []}, {"items": ["50"]}], empty_histories="default")
+    assert batch["attention_mask"].tolist() == [[0], [1]] and batch["input_ids"].tolist() == [[0], [2]]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,18 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
         ([{"items": ["50"], "timestamps": [T, T]}], {}, "1 items and 2 timestamps"),
         ([{"items": ["50"], "timestamps": [T]}, {"items": ["50"]}], {}, "history 1 and history 0"),
         ([{"items": ["50"], "timestamps": ["soon"]}], {}, "soon"),
+        # Letters of a string and half-read iterators would pass for items.
+        ([{"items": "50", "timestamps": [T, T]}], {}, "items of history 0 must be a list, got '50'"),
+        ([{"items": iter(["50"])}], {}, "items of history 0 must be a list"),
+        ([{"items": {"50"}}], {}, "items of history 0 must be a list"),
+        ([{"items": None}], {}, "items of history 0 must be a list, got None"),
+        ([{"items": ["50"], "timestamps": "5"}], {}, "timestamps of history 0 must be a list, got '5'"),
+        ([{"user_id": 7, "items": [], "timestamps": []}], {}, r"history 0 \(user 7\) holds no known item"),
+        ([{"items": [""]}], {}, "an id is the empty string"),
+        ([{"items": [None]}], {}, "an id must be a string or an integer, got None"),
+        ([[], [1]], {}, r"history 0 is \[\]; expected a dictionary"),
+        ("50", {}, "histories must be a list of dictionaries, got '50'"),
+        (50, {}, "histories must be a list of dictionaries, got 50"),
         ([{"items": ["50"], "timestamps": [T]}], {"unknown_items": "drop"}, "'drop'"),
         ([{"items": ["50"], "timestamps": [T]}], {"empty_histories": "skip"}, "'skip'"),
     ],

@@ -1,13 +1,12 @@
 """The command `mmm4rec`: each sub-command is a file of this folder with `add_parser(subparsers)` and `run(args)`."""
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
 from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, recommend
+from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -46,17 +45,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         `int`: Exit status: 0 done, 1 failed with one line on stderr, 130 interrupted. Wrong usage exits with 2.
     """
     args = build_parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
-    try:
-        COMMANDS[args.command].run(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        if args.debug:
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"mmm4rec: error: {message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("mmm4rec: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("mmm4rec", lambda: COMMANDS[args.command].run(args), args.debug)

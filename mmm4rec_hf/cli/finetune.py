@@ -4,10 +4,15 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .evaluate import print_metrics
 from .output import add_json_option, hide_bars_without_terminal, print_json
+from .recipes import add_recipe_arguments, recipe_arguments
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluator import Evaluation
+    from ..training.finetuning import FinetuneRecipe
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,32 +35,30 @@ def add_parser(subparsers: Any) -> None:
     add_json_option(parser)
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the recipe's file and the changes of it."""
-    parser.add_argument("recipe", nargs="?", help="a YAML file")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="values in place of the file's")
-
-
-def recipe_arguments(args: argparse.Namespace) -> tuple[str | None, list[str]]:
-    """The file, if any, and the changes; a first argument with an equals sign is a change."""
-    if args.recipe is not None and "=" in args.recipe and not Path(args.recipe).is_file():
-        return None, [args.recipe, *args.changes]
-    return args.recipe, args.changes
-
-
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec finetune`."""
     hide_bars_without_terminal()
-    from ..evaluation.protocol import describe
-    from ..training.finetuning import EVALUATION_NAME, MODEL_NAME, FinetuneRecipe, finetune
+    from ..training.finetuning import FinetuneRecipe, finetune
     from ..training.recipes import load_recipe
 
     recipe = load_recipe(FinetuneRecipe, *recipe_arguments(args))
     # The trainer prints its log; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         evaluation = finetune(recipe)
+    print_finetuning(recipe, evaluation, args.json)
+
+
+def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json: bool = False) -> None:
+    """Prints what a fine-tuning came to on the test split; of several processes the first prints."""
+    from accelerate import PartialState
+
+    from ..evaluation.protocol import describe
+    from ..training.finetuning import EVALUATION_NAME, MODEL_NAME
+
+    if not PartialState().is_main_process:
+        return
     output = Path(recipe.output_dir)
-    if args.json:
+    if as_json:
         print_json(evaluation.to_dict() | {"model": str(output / MODEL_NAME)})
         return
     print(f"{describe(evaluation.protocol)}.\n")

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .finetune import add_recipe_arguments, recipe_arguments
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+from .recipes import add_recipe_arguments, recipe_arguments
+
+if TYPE_CHECKING:
+    from ..training.pretraining import PretrainRecipe
 
 COLUMNS = ("loss", "hr@10", "ndcg@10", "hr@50", "ndcg@50")
 
@@ -31,17 +34,23 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec pretrain`."""
     hide_bars_without_terminal()
-    from accelerate import PartialState
-
-    from ..training.pretraining import MODEL_NAME, PretrainRecipe, pretrain
+    from ..training.pretraining import PretrainRecipe, pretrain
     from ..training.recipes import load_recipe
 
     recipe = load_recipe(PretrainRecipe, *recipe_arguments(args))
-    metrics = pretrain(recipe)
+    print_pretraining(recipe, pretrain(recipe), args.json)
+
+
+def print_pretraining(recipe: "PretrainRecipe", metrics: dict[str, float], as_json: bool = False) -> None:
+    """Prints what a pretraining came to on the validation splits; of several processes the first prints."""
+    from accelerate import PartialState
+
+    from ..training.pretraining import MODEL_NAME
+
     if not PartialState().is_main_process:
         return
     model = str(Path(recipe.output_dir) / MODEL_NAME)
-    if args.json:
+    if as_json:
         print_json({"model": model, "metrics": metrics})
         return
     if metrics:

@@ -1,0 +1,33 @@
+"""How a command runs and ends: its log on stderr, its exit status, an error as one line."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+
+def run_command(program: str, command: Callable[[], None], debug: bool = False) -> int:
+    """
+    Runs a command of this package.
+
+    Args:
+        program (`str`): Its name, which stands before an error.
+        command (`Callable`): What it does.
+        debug (`bool`, *optional*, defaults to `False`): Whether an error keeps its traceback.
+
+    Returns:
+        `int`: Exit status: 0 done, 1 failed with one line on stderr, 130 interrupted.
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
+    try:
+        command()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"{program}: error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0

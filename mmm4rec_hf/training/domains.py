@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -208,6 +208,14 @@ class DomainRecipe:
     def __post_init__(self) -> None:
         if self.sequences is None and self.shards is None:
             raise ValueError(f"domain {self.name!r} has nothing to train on; give it sequences, or shards")
+
+    def below(self, data_dir: str | None) -> "DomainRecipe":
+        """The same domain with its paths starting from a folder; absolute paths stay as they are."""
+        if data_dir is None:
+            return self
+        paths = {name: getattr(self, name) for name in ("catalog", "sequences", "shards")}
+        joined = {name: str(Path(data_dir, path)) for name, path in paths.items() if path is not None}
+        return replace(self, **joined)
 
 
 class Domain:

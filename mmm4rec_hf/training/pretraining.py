@@ -46,7 +46,10 @@ class PretrainRecipe:
     Args:
         domains (`list[DomainRecipe]`): What is learned from; their catalogues were encoded alike.
         output_dir (`str`): Where `model/`, `checkpoints/` and `log.jsonl` go. A run that was stopped goes on there.
-        max_steps (`int`): Steps of the optimizer.
+        max_steps (`int`, *optional*): Steps of the optimizer; or give `num_train_epochs`.
+        num_train_epochs (`float`, *optional*):
+            In place of `max_steps`; an epoch has as many rows as the domains have together, rounded up to a step.
+        data_dir (`str`, *optional*): The folder that the paths of domains start from, by default the working one.
         start_from (`str`, *optional*): A base model's folder or Hub name; fresh weights without it.
         model (`dict`, *optional*): Options of [`MMM4RecConfig`] other than its defaults.
         batch_size (`int`, *optional*, defaults to 1024):
@@ -68,7 +71,7 @@ class PretrainRecipe:
         max_grad_norm (`float`, *optional*): Gradients are scaled down to this norm.
         mixed_precision (`"no"`, `"bf16"` or `"fp16"`, *optional*, defaults to `"no"`): To compute in.
         compile (`bool`, *optional*, defaults to `False`): Whether to use `torch.compile`.
-        eval_steps (`int`, *optional*): Steps between validations; only at the end without it.
+        eval_steps (`int`, *optional*): Steps between validations, by default those of an epoch.
         early_stopping_patience (`int`, *optional*): Validations without a better NDCG@10 after which to stop.
         save_steps (`int`, *optional*): Steps between checkpoints; none without it.
         save_total_limit (`int`, *optional*, defaults to 2): How many checkpoints stay.
@@ -79,7 +82,9 @@ class PretrainRecipe:
 
     domains: list[DomainRecipe]
     output_dir: str
-    max_steps: int
+    max_steps: int | None = None
+    num_train_epochs: float | None = None
+    data_dir: str | None = None
     start_from: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 1024
@@ -111,8 +116,13 @@ class PretrainRecipe:
                 f"model: {', '.join(misplaced)} cannot be given: a base model holds no items, and is trained with the "
                 "in-batch loss that negatives and mask_same_target describe"
             )
-        positive = ("max_steps", "batch_size", "gradient_accumulation_steps", "sampling_temperature", "logging_steps",
-                    "save_total_limit", "eval_steps", "early_stopping_patience", "save_steps")  # fmt: skip
+        if (self.max_steps is None) == (self.num_train_epochs is None):
+            raise ValueError(
+                f"give either max_steps or num_train_epochs, got {self.max_steps} and {self.num_train_epochs}"
+            )
+        positive = ("max_steps", "num_train_epochs", "batch_size", "gradient_accumulation_steps",
+                    "sampling_temperature", "logging_steps", "save_total_limit", "eval_steps",
+                    "early_stopping_patience", "save_steps")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -179,7 +189,9 @@ class Pretraining:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         if recipe.batch_size % processes:
             raise ValueError(f"batch_size {recipe.batch_size} cannot be divided among {processes} processes")
-        self.domains = [Domain(domain, recipe.seed, rank, processes) for domain in recipe.domains]
+        self.domains = [
+            Domain(domain.below(recipe.data_dir), recipe.seed, rank, processes) for domain in recipe.domains
+        ]
         set_seed(recipe.seed)
         self.recommender = _recommender(recipe, self.domains)
         # Only now: a recipe that fails to load must not keep its corrected form out.
@@ -189,13 +201,17 @@ class Pretraining:
 
         objective = InBatchObjective(self.recommender, recipe.mask_same_target)
         optimizer = _optimizer(recipe, objective)
+        num_targets = [domain.rows.num_targets for domain in self.domains]
+        epoch = math.ceil(sum(num_targets) / (recipe.batch_size * recipe.gradient_accumulation_steps))
+        self.max_steps = recipe.max_steps or math.ceil((recipe.num_train_epochs or 0) * epoch)
+        self.eval_steps = recipe.eval_steps or epoch
         # Not prepared: Accelerate would step it once for each process.
-        self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.warmup_steps, recipe.max_steps)
+        self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.warmup_steps, self.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.accelerator.register_for_checkpointing(self.scheduler)
         set_seed(recipe.seed, device_specific=True)
         mixture = Mixture(
-            [domain.rows.num_targets for domain in self.domains],
+            num_targets,
             recipe.batch_size,
             recipe.negatives,
             recipe.sampling_temperature,
@@ -214,15 +230,15 @@ class Pretraining:
         self._resume()
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
-        with tqdm(total=recipe.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
-            while progress.step < recipe.max_steps and not self._is_out_of_patience():
+        with tqdm(total=self.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
+            while progress.step < self.max_steps and not self._is_out_of_patience():
                 loss = self._step(batches)
                 progress.step += 1
                 bar.update()
                 if progress.step % recipe.logging_steps == 0:
                     self._log({"loss": loss, "learning_rate": self.scheduler.get_last_lr()[0]})
-                is_last = progress.step == recipe.max_steps
-                if is_last or (recipe.eval_steps is not None and progress.step % recipe.eval_steps == 0):
+                is_last = progress.step == self.max_steps
+                if is_last or progress.step % self.eval_steps == 0:
                     self._validate()
                 if recipe.save_steps is not None and (is_last or progress.step % recipe.save_steps == 0):
                     checkpoints = self.output / CHECKPOINTS_NAME

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
 
@@ -77,6 +78,28 @@ def test_the_best_model_by_the_mean_ndcg_over_domains_is_kept_and_patience_ends_
     assert progress["best_metric"] == scores[best] and progress["best_step"] == validations[best]["step"]
 
 
+def test_an_epoch_has_as_many_rows_as_the_domains_and_ends_with_a_validation(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        max_steps=None, num_train_epochs=1.5, eval_steps=None, save_steps=None, gradient_accumulation_steps=3
+    )
+    folders = [Path(domain["sequences"]) for domain in recipe["domains"]]
+    rows = sum(len(SequenceDatasets.load_from_disk(folder)["train"]) for folder in folders)
+    run(recipe)
+    epoch = math.ceil(rows / (3 * 8))
+    assert epoch > 2
+    validations = [line["step"] for line in lines(recipe) if "ndcg@10" in line]
+    assert validations == [epoch, math.ceil(1.5 * epoch)] and lines(recipe)[-1]["step"] == validations[-1]
+
+
+def test_the_paths_of_domains_start_from_the_data_folder(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(max_steps=1)
+    below = [{"name": "a", "catalog": "a/catalog", "sequences": "a/sequences"}, recipe["domains"][1]]
+    expected = run(recipe)
+    assert (
+        run(recipe | {"domains": below, "data_dir": str(tmp_path), "output_dir": str(tmp_path / "other")}) == expected
+    )
+
+
 def test_a_data_loader_that_another_run_left_at_its_end_changes_no_step(make_recipe: MakeRecipe) -> None:
     alone, after = (make_recipe(name, gradient_accumulation_steps=2) for name in ("alone", "after"))
     expected = run(alone)
@@ -108,6 +131,8 @@ def test_features_of_different_encoders_are_refused(
     [
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"max_steps": 0}, "max_steps must be positive, got 0"),
+        ({"max_steps": None}, "give either max_steps or num_train_epochs, got None and None"),
+        ({"num_train_epochs": 2}, "give either max_steps or num_train_epochs, got 8 and 2.0"),
         ({"sampling_temperature": -1}, "sampling_temperature must be positive"),
         ({"domains": []}, "domains must be one or more"),
         ({"negatives": "none"}, "negatives must be one of 'domain', 'all'"),

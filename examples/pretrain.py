@@ -1,0 +1,50 @@
+r"""Pretrain a base model on several shops, with the other targets of a batch as negatives.
+
+A shop is a folder of the sequences that `mmm4rec prepare` wrote and the catalogue that `mmm4rec encode` wrote, all by
+one encoder:
+
+    mmm4rec prepare interactions.csv --output data/movies_a/sequences
+    mmm4rec encode items.jsonl --sequences data/movies_a/sequences --text-encoder minilm \
+        --image-encoder efficientnet-lite0 --output data/movies_a/catalog
+
+On one device, on two processes of a CPU, on every GPU of a machine, and on two machines:
+
+    python examples/pretrain.py --config configs/pretrain_movies_beauty.yaml data_dir=data output_dir=base
+    accelerate launch --cpu --num_processes 2 examples/pretrain.py --config configs/pretrain_movies_beauty.yaml \
+        data_dir=data output_dir=base
+    accelerate launch --multi_gpu examples/pretrain.py --config configs/pretrain_published.yaml data_dir=data \
+        output_dir=base mixed_precision=bf16 compile=true
+    accelerate launch --multi_gpu --num_machines 2 --num_processes 16 --machine_rank 0 --main_process_ip HOST \
+        --main_process_port 29500 examples/pretrain.py --config configs/pretrain_published.yaml data_dir=data \
+        output_dir=base
+
+A log beyond memory is streamed: `mmm4rec prepare --shards 64` writes shards, and
+`domains.0.shards=movies_a/sequences/shards` trains on them. Given again, a command goes on where the run was stopped.
+`OUTPUT_DIR/model` is what `finetune.py` starts from.
+"""
+
+import argparse
+import sys
+
+from mmm4rec_hf.cli.output import hide_bars_without_terminal
+from mmm4rec_hf.cli.pretrain import print_pretraining
+from mmm4rec_hf.cli.recipes import add_changes
+from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
+from mmm4rec_hf.training.recipes import load_recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
+    add_changes(parser)
+    args = parser.parse_args()
+    hide_bars_without_terminal()
+
+    recipe = load_recipe(PretrainRecipe, args.config, args.changes)
+    metrics = pretrain(recipe)
+    print_pretraining(recipe, metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("pretrain.py", main))

@@ -1,0 +1,93 @@
+"""The scripts of examples/ from tiny shops to a recommender, by `python` and by `accelerate launch`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModel, pipeline
+
+from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf.evaluation.evaluator import Evaluation
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., subprocess.CompletedProcess]
+TINY = [
+    "model.hidden_size=16", "model.intermediate_size=16", "model.head_dim=4", "model.state_size=4",
+    "model.max_sequence_length=6", "batch_size=8",
+]  # fmt: skip
+LAUNCHERS = {
+    "python": [sys.executable],
+    "accelerate": [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(30000 + os.getpid() % 20000),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(repository: Path, tmp_path: Path) -> Run:
+    """Runs one of the scripts in a folder of its own."""
+
+    def start(launcher: str, script: str, config: str, *changes: str) -> subprocess.CompletedProcess:
+        command = [*LAUNCHERS[launcher], str(repository / "examples" / script)]
+        command += ["--config", str(repository / "configs" / config), *changes]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return start
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
+    run: Run, make_domain: Callable[..., dict[str, Any]], tmp_path: Path, launcher: str
+) -> None:
+    for name in ("movies_a", "beauty"):
+        make_domain(name)
+    pretrained = run(
+        launcher, "pretrain.py", "pretrain_movies_beauty.yaml", f"data_dir={tmp_path}", "output_dir=base", *TINY,
+        "max_steps=3",
+    )  # fmt: skip
+    assert pretrained.returncode == 0, pretrained.stderr
+    # One table, whatever the number of processes.
+    assert pretrained.stdout.count("Validation split") == 1 and "movies_a" in pretrained.stdout
+    assert AutoModel.from_pretrained(tmp_path / "base" / "model").config.num_hidden_layers == 2
+
+    shop = [f"sequences={tmp_path}/beauty/sequences", f"catalog={tmp_path}/beauty/catalog"]
+    tuned = run(
+        launcher, "finetune.py", "finetune_published.yaml", *shop, "output_dir=tuned", "start_from=base/model",
+        "training.per_device_train_batch_size=8", "training.num_train_epochs=1",
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    assert tuned.stdout.count("95% interval") == 1
+    model = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "tuned" / "model")
+    assert model.config.num_hidden_layers == 1 and model.config.use_item_bias
+    assert Evaluation.load(tmp_path / "tuned" / "evaluation").protocol["num_items"] == 12
+    recommend = pipeline("sequential-recommendation", model=str(tmp_path / "tuned" / "model"), device="cpu")
+    history = {"items": ["beauty3", "beauty4"], "timestamps": [1_400_000_000, 1_400_090_000]}
+    assert len(recommend(history, top_k=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "changes", "message"),
+    [
+        ("pretrain.py", "pretrain_published.yaml", ["output_dir=x"], "'food/catalog' is no folder"),
+        ("finetune.py", "finetune_published.yaml", [], "sequences, catalog, output_dir must be given"),
+    ],
+)
+def test_a_failure_is_one_line_and_exit_status_1(
+    run: Run, script: str, config: str, changes: list[str], message: str
+) -> None:
+    finished = run("python", script, config, *changes)
+    assert finished.returncode == 1 and finished.stdout == ""
+    assert finished.stderr.splitlines()[-1].startswith(f"{script}: error: ") and message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_wrong_usage_is_exit_status_2(run: Run) -> None:
+    finished = run("python", "pretrain.py", "pretrain_published.yaml", "--conifg")
+    assert finished.returncode == 2 and "unrecognized arguments: --conifg" in finished.stderr

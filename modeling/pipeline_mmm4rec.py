@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Pipeline
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 _BATCH_SIZE = 256
+_DAY = 86_400
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -73,7 +77,8 @@ class SequentialRecommendationPipeline(Pipeline):
         """
         Args:
             inputs (`dict` or an iterable of them):
-                Histories: `"items"`, external ids, and `"timestamps"`, in any form that the processor reads.
+                Histories: `"items"`, external ids, and `"timestamps"`, in any form that the processor reads. Without
+                them a model that reads times gets events a day apart, oldest first, and a warning is given once.
             batch_size (`int`, *optional*, defaults to 256): Histories that are scored at once.
             top_k (`int`, *optional*, defaults to 10): Items to return; fewer where fewer are left.
             exclude_history (`bool`, *optional*, defaults to `True`): Whether items of the history are left out.
@@ -106,6 +111,10 @@ class SequentialRecommendationPipeline(Pipeline):
     def preprocess(self, histories: Sequence[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
         """Histories to the model's inputs, and the rows that each history holds."""
         inputs = dict(self.processor(histories=histories, return_tensors="pt", **options))
+        if self.model.config.use_time and "timestamps" not in inputs:
+            logger.warning_once("histories without timestamps are read as events a day apart, oldest first")
+            mask = inputs["attention_mask"]
+            inputs["timestamps"] = (mask.cumsum(1) - 1) * mask * _DAY
         # The whole history, not only the events that the model reads.
         unknown_items = options.get("unknown_items", "skip")
         return inputs | {"seen": [self.processor.rows(history["items"], unknown_items)[0] for history in histories]}

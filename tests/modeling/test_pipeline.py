@@ -87,6 +87,22 @@ def test_a_list_gives_one_answer_a_history_whatever_the_batch(make: Callable[...
     assert len(recommend(iter(histories))) == 3
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_history_without_times_is_read_as_a_day_apart(make: Callable[..., Any], side: str) -> None:
+    recommend = make()
+    recommend.processor.history_padding_side = side
+    untimed = [{"items": ["0"]}, {"items": ["1", "2", "3"]}]
+    days = ["2020-02-28", "2020-02-29", "2020-03-01"]
+    timed = [{**one, "timestamps": days[: len(one["items"])]} for one in untimed]
+    for found, expected in zip(recommend(untimed, top_k=3), recommend(timed, top_k=3), strict=True):
+        assert [entry["item_id"] for entry in found] == [entry["item_id"] for entry in expected]
+        assert [entry["score"] for entry in found] == pytest.approx([entry["score"] for entry in expected], abs=1e-5)
+    uneven = {"items": ["1", "2", "3"], "timestamps": ["2020-02-28", "2020-02-29", "2020-06-01"]}
+    assert recommend(uneven, top_k=3)[0]["score"] != pytest.approx(
+        recommend(untimed[1], top_k=3)[0]["score"], abs=1e-5
+    )
+
+
 def test_recommending_switches_dropout_off_and_back(make: Callable[..., Any]) -> None:
     recommend = make()
     recommend.model.train()

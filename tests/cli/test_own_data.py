@@ -1,0 +1,276 @@
+"""A shop by commands, from its log and its items to recommendations: ids, times and pictures of every kind."""
+
+import io
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from transformers import BertConfig, BertModel, BertTokenizerFast, ViTConfig, ViTImageProcessor, ViTModel
+
+from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf.cli import main
+from mmm4rec_hf.data import SequenceDatasets
+
+# Ids that integers, floats and paths damage; "cold" is in nobody's history.
+IDS = ["0", "1", "2", "7", "007", "1.0", "9007199254740993", "9007199254740992", "0001388703", "a/../b", "é,"]
+ITEMS = [*IDS, "cold"]
+USERS = ["0", "00", "9007199254740993", *(f"u{n}" for n in range(9))]
+START = 1_387_670_400
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+MODEL = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6}
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pictures() -> dict[str, bytes]:
+    """A file for each of the first items; those of the first two cannot be used."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    exif = noise.getexif()
+    exif[0x0112] = 6
+    return {
+        "truncated.jpg": encoded(noise, "JPEG")[:500],
+        "pixel.png": encoded(Image.new("RGB", (1, 1))),
+        "palette.png": encoded(noise.convert("P", palette=Image.Palette.ADAPTIVE)),
+        "cmyk.jpg": encoded(noise.convert("CMYK"), "JPEG"),
+        "alpha.png": encoded(noise.convert("RGBA")),
+        "animated.gif": encoded(noise, "GIF", save_all=True, append_images=[Image.new("RGB", (30, 40))]),
+        "rotated.jpg": encoded(noise, "JPEG", exif=exif),
+    }
+
+
+def history_of(user: int) -> list[tuple[str, int]]:
+    """Items and unix seconds of a user, oldest first."""
+    return [(IDS[(user + n * n) % len(IDS)], START + 1000 * user + 60 * n) for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`log.csv` with times in milliseconds and in no order, `items.jsonl`, pictures, and two tiny encoders."""
+    folder = tmp_path_factory.mktemp("shop")
+    rows = [(user, item, time * 1000) for n, user in enumerate(USERS) for item, time in history_of(n)]
+    np.random.default_rng(0).shuffle(rows)
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "log.csv")
+    records: list[dict[str, Any]] = [{"item_id": item, "title": f"Title {n}"} for n, item in enumerate(ITEMS)]
+    for record, (name, content) in zip(records, pictures().items(), strict=False):
+        (folder / name).write_bytes(content)
+        record["image"] = name
+    records[-1]["image"] = "absent.jpg"
+    (folder / "items.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "title", *map(str, range(12))]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder / "bert")
+    config = BertConfig(**TINY, vocab_size=len(words), max_position_embeddings=16)
+    BertModel(config).save_pretrained(folder / "bert")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
+    ViTModel(ViTConfig(**TINY, image_size=16, patch_size=8)).save_pretrained(folder / "vit")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(shop: Path) -> Path:
+    """What `prepare`, `encode` and `finetune` make of the shop."""
+    sequences, catalog, run = (str(shop / name) for name in ("sequences", "catalog", "run"))
+    log, items = str(shop / "log.csv"), str(shop / "items.jsonl")
+    encoders = ["--text-encoder", str(shop / "bert"), "--image-encoder", str(shop / "vit")]
+    changes = [f"model.{name}={value}" for name, value in MODEL.items()] + ["training.num_train_epochs=1"]
+    changes += [f"sequences={sequences}", f"catalog={catalog}", f"output_dir={run}"]
+    assert main(["prepare", log, "--output", sequences, "--k-core", "1", "--time-unit", "ms"]) == 0
+    assert main(["encode", items, "--output", catalog, *encoders]) == 0
+    assert main(["finetune", *changes]) == 0
+    return shop / "run" / "model"
+
+
+@pytest.fixture
+def recommend(model: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """`mmm4rec recommend` for one history: what it prints as JSON."""
+
+    def run(*options: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["recommend", str(model), "--device", "cpu", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def recommend_all(model: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, list[dict[str, Any]]]]:
+    """`mmm4rec recommend --input`: the recommendations of each user."""
+
+    def run(path: Path, *options: str) -> dict[str, list[dict[str, Any]]]:
+        capsys.readouterr()
+        assert main(["recommend", str(model), "--device", "cpu", "--input", str(path), *options]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {line["user_id"]: line["recommendations"] for line in lines}
+
+    return run
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a command that fails."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 1
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("mmm4rec: error: ")]
+    assert out == "" and len(lines) == 1 and err.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def ids(recommendations: list[dict[str, Any]]) -> list[str]:
+    return [entry["item_id"] for entry in recommendations]
+
+
+def test_ids_are_the_same_from_the_log_to_the_model(model: Path, shop: Path) -> None:
+    sequences = SequenceDatasets.load_from_disk(shop / "sequences")
+    assert sequences.item_ids == sorted(IDS) and sequences.user_ids == sorted(USERS)
+    rows = dict(zip(sequences.user_ids_of("test"), sequences["test"], strict=True))
+    for number, user in enumerate(USERS):
+        items = [sequences.item_ids[index - 1] for index in [*rows[user]["input_ids"], rows[user]["labels"]]]
+        assert items == [item for item, _ in history_of(number)]
+        assert rows[user]["timestamps"].tolist() == [time for _, time in history_of(number)][:-1]
+    assert ItemCatalog.from_pretrained(shop / "catalog").item_ids == ITEMS
+    assert ItemCatalog.from_pretrained(model / "catalog").item_ids == ITEMS
+    assert json.loads((model / "item_ids.json").read_text()) == ITEMS
+
+
+def test_pictures_that_cannot_be_used_are_marked_and_the_others_have_features(model: Path, shop: Path) -> None:
+    catalog = ItemCatalog.from_pretrained(shop / "catalog")
+    assert catalog.image_mask is not None and catalog.image_features is not None
+    assert catalog.image_mask.tolist() == [False] * 2 + [True] * 5 + [False] * 5
+    assert np.isfinite(catalog.image_features).all()
+    white = catalog.image_features[~catalog.image_mask]
+    assert (white == white[0]).all()
+    assert catalog.text_mask is not None and catalog.text_mask.all()
+
+
+def test_every_item_can_be_recommended_and_the_history_is_not(recommend: Any) -> None:
+    for item in ITEMS:
+        assert sorted(ids(recommend("--history", item, "--top-k", "50"))) == sorted({*ITEMS} - {item})
+    assert ids(recommend("--history", "7", "--candidates", "0", "007", "cold", "--top-k", "50")).count("0") == 1
+    assert set(ids(recommend("--history", "0", "--candidates", "0", "cold"))) == {"cold"}
+    assert len(recommend("--history", "0", "--include-history", "--top-k", "50")) == len(ITEMS)
+
+
+def test_nothing_is_left_to_recommend_to_someone_who_had_everything(
+    recommend: Any, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommend("--history", *ITEMS, "--top-k", "10") == []
+    assert main(["recommend", str(model), "--device", "cpu", "--history", *ITEMS]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert ids(recommend("--history", *ITEMS[:-1], "--top-k", "10")) == ["cold"]
+
+
+@pytest.mark.filterwarnings("ignore:timestamps of")
+def test_every_form_of_time_gives_the_same_scores(recommend: Any) -> None:
+    seconds = [START, START + 30]
+    forms: list[list[str]] = [
+        [str(time) for time in seconds],
+        [str(time * 1000) for time in seconds],
+        [str(time * 10**9) for time in seconds],
+        [datetime.fromtimestamp(time, timezone.utc).isoformat() for time in seconds],
+        ["2013-12-22T01:00:00+01:00", "2013-12-21T20:30:30-03:30"],
+        [f"{time}.0" for time in seconds],
+    ]
+    lists = [recommend("--history", "1", "2", "--timestamps", *form) for form in forms]
+    assert all(found == lists[0] for found in lists)
+    # Two events out of order are put in it.
+    assert recommend("--history", "2", "1", "--timestamps", *reversed(forms[0])) == lists[0]
+    assert recommend("--history", "2", "1", "--timestamps", *forms[0]) != lists[0]
+
+
+def test_a_log_and_files_of_histories_give_the_same_recommendations(
+    recommend: Any, recommend_all: Any, shop: Path, tmp_path: Path
+) -> None:
+    from_log = recommend_all(shop / "log.csv", "--time-unit", "ms")
+    assert sorted(from_log) == sorted(USERS)
+    items, times = zip(*history_of(1), strict=True)
+    alone = recommend("--history", *items, "--timestamps", *map(str, times))
+    assert ids(alone) == ids(from_log["00"])
+    assert [entry["score"] for entry in alone] == pytest.approx([e["score"] for e in from_log["00"]], abs=1e-5)
+    histories = [
+        {"user_id": user, "items": [item for item, _ in history_of(n)], "timestamps": [t for _, t in history_of(n)]}
+        for n, user in enumerate(USERS)
+    ]
+    (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, histories)))
+    pl.DataFrame(histories).write_parquet(tmp_path / "users.parquet")
+    for name in ("users.jsonl", "users.parquet"):
+        found = recommend_all(tmp_path / name)
+        assert {user: ids(entries) for user, entries in found.items()} == {
+            user: ids(entries) for user, entries in from_log.items()
+        }
+
+
+def test_recommendations_are_written_with_their_ids_to_the_letter(model: Path, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.jsonl").write_text('{"user_id": 0, "items": [0]}\n{"user_id": "00", "items": ["0"]}\n')
+    for suffix in ("csv", "parquet", "jsonl"):
+        target = tmp_path / f"out.{suffix}"
+        command = ["recommend", str(model), "--device", "cpu", "--input", str(tmp_path / "users.jsonl")]
+        assert main([*command, "--output", str(target), "--top-k", "50"]) == 0
+        if suffix == "jsonl":
+            lines = [json.loads(line) for line in target.read_text().splitlines()]
+            rows = [(str(line["user_id"]), entry["item_id"]) for line in lines for entry in line["recommendations"]]
+        else:
+            frame = pl.read_csv(target, infer_schema=False) if suffix == "csv" else pl.read_parquet(target)
+            rows = frame.select("user_id", "item_id").rows()
+        assert sorted(rows) == sorted((user, item) for user in ("0", "00") for item in ITEMS if item != "0")
+
+
+def test_unknown_items_are_skipped_or_an_error(
+    recommend: Any, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommend("--history", "1", "99") == recommend("--history", "1")
+    line = refusal(capsys, "recommend", str(model), "--history", "1", "99", "--unknown-items", "error")
+    assert "'99' is not in the catalogue of 12 items" in line
+
+
+def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
+    recommend_all: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "users.jsonl"
+    path.write_text('{"user_id": "none", "items": []}\n{"user_id": "one", "items": ["1"]}\n')
+    line = refusal(capsys, "recommend", str(model), "--input", str(path))
+    assert "(user 'none') holds no known item" in line and "empty_histories" in line
+    found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
+    assert sorted(ids(found["none"])) == sorted(ITEMS) and len(found["one"]) == len(ITEMS) - 1
+
+
+def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(
+    model: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(shop / "sequences"), "--json", "--device", "cpu"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["metrics"]["users"] == len(USERS) and numbers["protocol"]["num_items"] == len(ITEMS)
+    assert numbers["metrics"]["hr@20"] == numbers["metrics"]["hr@50"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"items": ["1"]}\nnot json\n', "line 2 is no JSON"),
+        ('{"items": ["1"]}\n{"items": "1"}\n', 'line 2 has no list "items"'),
+        ('{"items": [1.5]}\n', "an id must be a string or an integer, got 1.5"),
+        ('{"items": ["1"], "timestamps": ["noon"]}\n', "'noon'"),
+        ('{"items": ["1"], "timestamps": [1, 2]}\n', "1 items and 2 timestamps"),
+        ('{"user_id": "u", "item_id": "1"}\n', "no timestamp column found"),
+        ("", "holds no records"),
+    ],
+)
+def test_a_broken_file_of_users_is_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "users.jsonl").write_text(content)
+    line = refusal(capsys, "recommend", str(model), "--input", str(tmp_path / "users.jsonl"), "--output",
+                   str(tmp_path / "out.csv"))  # fmt: skip
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["users.jsonl"]

@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 EncoderLike = str | os.PathLike[str] | Callable[[list[Any]], Any] | BatchEncoder
 # What stands for a missing text or picture, and how it is called where the missing ones are counted.
-MISSING_POLICIES = {"white": "a white picture", "zeros": "zeros", "learned": "left to the model"}
+MISSING_POLICIES = {
+    "text": {"white": "an empty text is encoded", "zeros": "features are zeros", "learned": "left to the model"},
+    "image": {"white": "a white picture is encoded", "zeros": "features are zeros", "learned": "left to the model"},
+}
 
 
 class ItemEncoder:
@@ -76,8 +79,8 @@ class ItemEncoder:
     ) -> None:
         if (model_name is None) == (text_encoder is None and image_encoder is None):
             raise ValueError("give either a joint model's name or text_encoder= and / or image_encoder=")
-        if missing not in MISSING_POLICIES:
-            raise ValueError(f"missing must be one of {', '.join(MISSING_POLICIES)}, got {missing!r}")
+        if missing not in MISSING_POLICIES["text"]:
+            raise ValueError(f"missing must be one of {', '.join(MISSING_POLICIES['text'])}, got {missing!r}")
         if isinstance(text_fields, str) or not text_fields:
             raise ValueError(f"text_fields must be a list of field names, got {text_fields!r}")
         where = PartialState().device if device is None else torch.device(device)
@@ -170,7 +173,7 @@ class ItemEncoder:
         batches = self._read_pictures(images, np.flatnonzero(mask).tolist(), mask, batch_size, root, found)
         features = self._fill(batches, mask, self.image_encoder, white_picture())
         if problems is None:
-            log_problems(found, len(images), self.missing)
+            log_problems(found, len(images))
         return features, mask
 
     def _read_pictures(
@@ -226,17 +229,11 @@ class ItemEncoder:
         return features
 
 
-def log_problems(problems: Counter[str], total: int, missing: str) -> None:
+def log_problems(problems: Counter[str], total: int) -> None:
     """Says once how many pictures could not be used, and why."""
     if problems:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in problems.most_common())
-        logger.warning(
-            "%d of %d pictures cannot be used and count as missing (%s): %s",
-            problems.total(),
-            total,
-            MISSING_POLICIES[missing],
-            reasons,
-        )
+        logger.warning("%d of %d pictures cannot be used and count as missing: %s", problems.total(), total, reasons)
 
 
 def _as_encoder(encoder: EncoderLike | None, load: Callable[[str], BatchEncoder]) -> BatchEncoder | None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
-from .encoder import ItemEncoder, log_problems
+from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
 from .features import check_finite, replace_file
 from .images import is_url
 
@@ -64,6 +64,9 @@ def encode_catalog(
         `dict[str, np.ndarray]`: `text_features` and `text_mask`, `image_features` and `image_mask`, those of the
         modalities that the encoder has.
     """
+    for name, size in (("batch_size", batch_size), ("shard_size", shard_size)):
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
     state = PartialState()
     if output_dir is None and state.num_processes > 1:
         raise ValueError("several processes share their work through files: give encode(..., output_dir=)")
@@ -83,7 +86,20 @@ def encode_catalog(
             parts = [load_file(shard.path(folder, modality)) for shard in shards]
         for name in ("features", "mask"):
             arrays[f"{modality}_{name}"] = np.concatenate([part[name] for part in parts])
+        if state.is_main_process:
+            _log_missing(arrays[f"{modality}_mask"], modality, encoder.missing)
     return arrays
+
+
+def _log_missing(mask: np.ndarray, modality: str, missing: str) -> None:
+    """Says how many items have no text or no usable picture, those of finished shards too, and what they got."""
+    without = len(mask) - int(mask.sum())
+    if without:
+        logger.warning(
+            "%d of %d items have no %s: %s",
+            *(without, len(mask), "text" if modality == "text" else "usable picture"),
+            MISSING_POLICIES[modality][missing],
+        )
 
 
 def _claim(folder: Path, info: dict[str, dict[str, Any]], overwrite: bool) -> None:
@@ -174,7 +190,7 @@ def _encode_shards(
                 with replace_file(shard.path(folder, modality)) as partial:
                     save_file(arrays, partial, metadata={"digest": shard.digest})
             bar.update(shard.stop - shard.start)
-    log_problems(problems, len(inputs), encoder.missing)
+    log_problems(problems, len(inputs))
 
 
 def _encode(

@@ -58,10 +58,30 @@ def test_missing_and_broken_pictures_are_white_ones_marked_and_counted(
         catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder, shop / "features")
     np.testing.assert_allclose(catalog.image_features, [[255] * 3, [10, 20, 30], [255] * 3, [255] * 3])
     assert catalog.image_mask.tolist() == [False, True, False, False]
-    assert any("1 of 4 pictures cannot be used" in record.getMessage() for record in caplog.records)
+    assert "1 of 4 pictures cannot be used and count as missing: 1 cannot be decoded (Unid" in caplog.text
+    assert "3 of 4 items have no usable picture: a white picture is encoded" in caplog.text
+    assert "1 of 4 items have no text: an empty text is encoded" in caplog.text
+    caplog.clear()
+    ItemCatalog.from_items(shop / "items.jsonl").encode(encoder, shop / "features")
+    assert "3 of 4 items have no usable picture" in caplog.text
     zeros = ItemEncoder(text_encoder=letters, image_encoder=mean_colour, missing="zeros")
     catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(zeros)
     np.testing.assert_allclose(catalog.image_features, [[0] * 3, [10, 20, 30], [0] * 3, [0] * 3])
+
+
+def test_a_shop_without_any_picture_or_text_is_encoded(encoder: ItemEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    catalog = ItemCatalog.from_items([{"item_id": "a"}, {"item_id": "b"}]).encode(encoder)
+    np.testing.assert_array_equal(catalog.image_features, [[255] * 3] * 2)
+    np.testing.assert_array_equal(catalog.text_features, letters(["", ""]))
+    assert not catalog.image_mask.any() and not catalog.text_mask.any()
+    assert "2 of 2 items have no usable picture" in caplog.text and "2 of 2 items have no text" in caplog.text
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"shard_size": 0}, {"shard_size": -1}], ids=str)
+def test_sizes_that_hold_nothing_are_refused(encoder: ItemEncoder, tmp_path: Path, sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1"):
+        ItemCatalog.from_items([{"item_id": "a"}]).encode(encoder, tmp_path / "features", **sizes)
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_second_run_encodes_nothing_and_a_changed_item_its_own_shard(shop: Path) -> None:

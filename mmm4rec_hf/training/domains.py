@@ -158,10 +158,10 @@ class StreamedRows:
         self._block += 1
         self._taken = 0
         self._read_block()
-        if not self._rows:
+        if len(self._rows) == 0:
             self._epoch, self._block = self._epoch + 1, 0
             self._open(None)
-            if not self._rows:
+            if len(self._rows) == 0:
                 raise ValueError(
                     f"process {self.process[0]} of {self.process[1]} finds no users in the shards; write more shards, "
                     "or start fewer processes"

@@ -13,8 +13,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
+from mmm4rec_hf.training.shards import write_shards
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +91,16 @@ def test_two_processes_with_half_the_batch_each_equal_one(
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
 
 
-def test_two_killed_processes_go_on_as_if_they_had_not_been(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [None, 2, 3], ids=["mapped", "a-shard-each", "shards-shared"])
+def test_two_killed_processes_go_on_as_if_they_had_not_been(
+    make_recipe: MakeRecipe, tmp_path: Path, shards: int | None
+) -> None:
     whole, stopped = make_recipe("whole"), make_recipe("stopped")
+    if shards is not None:
+        domain = whole["domains"][0]
+        write_shards(SequenceDatasets.load_from_disk(domain["sequences"]), tmp_path / "shards", shards)
+        domain["shards"] = str(tmp_path / "shards")
+        assert stopped["domains"][0] is domain
     for process in run_two(whole, tmp_path):
         assert process.returncode == 0, process.stderr
     assert {process.returncode for process in run_two(stopped, tmp_path, die_before=5)} == {-signal.SIGKILL}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from PIL import Image
 from transformers import (
@@ -17,6 +18,10 @@ from transformers import (
     CLIPModel,
     CLIPTokenizerFast,
     PreTrainedModel,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipTokenizer,
     ViTConfig,
     ViTImageProcessor,
     ViTModel,
@@ -96,9 +101,6 @@ def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def siglip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SigLIP with vectors of size 16, and the SentencePiece tokenizer of its kind."""
-    sentencepiece = pytest.importorskip("sentencepiece")
-    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipTokenizer
-
     folder = tmp_path_factory.mktemp("siglip_model")
     words = [" ".join(LETTERS[i : i + 5]) + f" title {c}{d}" for i in range(20) for c in LETTERS for d in LETTERS]
     trained = io.BytesIO()

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .cache_mmm4rec import WeightCache
 from .configuration_mmm4rec import MMM4RecConfig
 from .encoder_mmm4rec import MMM4RecEncoder, MMM4RecModelOutput, MMM4RecRMSNorm, MMM4RecStateSpace
 from .ids_mmm4rec import load_item_ids, save_item_ids
@@ -34,6 +35,8 @@ from .time_mmm4rec import MMM4RecTimeNorm
 logger = logging.get_logger(__name__)
 
 _ALIGNMENT = 64  # bytes, as torch allocates
+_LARGEST_TABLE = 2**25  # values of an item table that is kept beside the item vectors (128 MB)
+_EMBEDDED_ROWS = 2**14  # items of a larger one that are embedded at a time
 
 
 @dataclass
@@ -235,6 +238,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         self.model = MMM4RecModel(config)
         self.items = MMM4RecItems(config)
         self._item_ids: list[str] | None = None
+        self._kept_tables: WeightCache[tuple[Tensor, Tensor]] = WeightCache((nn.Linear, MMM4RecItems))
+        self._kept_vectors: WeightCache[Tensor] = WeightCache((nn.Linear, MMM4RecItems))
         self.post_init()
         # The backbone's silence about items must not be inherited: here they are weights like the others.
         self._keys_to_ignore_on_load_unexpected = None
@@ -312,6 +317,34 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         weights = self.items.fusion_weights(rows)
         return text + image if weights is None else weights[..., :1] * text + weights[..., 1:] * image
 
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """
+        What scores are made of, `(num_items + 1, H)`, float32: user vectors times these, over the temperature.
+        Computed once and kept until a weight or the catalogue changes. Not to be written to.
+        """
+        return self._kept_vectors.get(self._item_modules(), self._make_item_vectors)
+
+    def _make_item_vectors(self) -> Tensor:
+        if self._keeps_tables():
+            return self.fused_item_embeds(*self._item_tables())
+        # Of a large catalogue never all of both tables at once.
+        rows = torch.arange(self.items.num_rows, device=self.device)
+        return torch.cat(
+            [self.fused_item_embeds(*self.item_embeds(part), part) for part in rows.split(_EMBEDDED_ROWS)]
+        )
+
+    def _item_tables(self) -> tuple[Tensor, Tensor]:
+        """[`~MMM4RecForSequentialRecommendation.item_embeds`], kept while no gradients are wanted."""
+        return self._kept_tables.get(self._item_modules(), self.item_embeds)
+
+    def _item_modules(self) -> tuple[nn.Module, ...]:
+        return self.model.text_projection, self.model.image_projection, self.items
+
+    def _keeps_tables(self) -> bool:
+        # Which items a history holds is not known while a model is compiled.
+        return self.items.num_rows * self.config.hidden_size <= _LARGEST_TABLE or torch.compiler.is_compiling()
+
     def user_embeds(
         self,
         input_ids: Tensor,
@@ -333,8 +366,18 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             `torch.Tensor` of shape `(b, H)`.
         """
         input_ids, timestamps, mask = self._last_events(input_ids, timestamps, attention_mask)
-        text, image = self.item_embeds() if item_embeds is None else item_embeds
+        if item_embeds is None:
+            input_ids, text, image = self._tables_for(input_ids)
+        else:
+            text, image = item_embeds
         return self.model.encoder.user_embeds(input_ids, text, image, timestamps, mask)
+
+    def _tables_for(self, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of two tables for each event, `(b, l)`, and the tables, `(n, H)` each: of all items, or of those."""
+        if self._keeps_tables():
+            return input_ids, *self._item_tables()
+        rows, places = input_ids.unique(return_inverse=True)
+        return places, *self.item_embeds(rows)
 
     @torch.no_grad()
     def modality_scores(self, user_embeds: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -349,11 +392,12 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             `tuple(torch.Tensor)`: Text and image part, each `(b, k)`; their sum is the score.
         """
         parts = []
-        weights = self.items.fusion_weights()
-        for column, embeds in enumerate(self.item_embeds()):
-            part = torch.einsum("bh,bkh->bk", user_embeds.float(), l2_normalize(embeds)[item_rows])
+        rows, places = item_rows.unique(return_inverse=True)
+        weights = self.items.fusion_weights(rows)
+        for column, embeds in enumerate(self.item_embeds(rows)):
+            part = torch.einsum("bh,bkh->bk", user_embeds.float(), l2_normalize(embeds)[places])
             if weights is not None:
-                part = part * weights.expand(self.items.num_rows, 2)[item_rows, column]
+                part = part * weights.expand(len(rows), 2)[places, column]
             parts.append(part / self.config.score_temperature)
         return parts[0], parts[1]
 
@@ -399,9 +443,13 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 input_ids, timestamps, mask, labels, num_items_in_batch, with_states
             )
         else:
-            text, image = self.item_embeds()
+            if torch.is_grad_enabled():
+                text, image = self.item_embeds()
+                fused = self.fused_item_embeds(text, image)
+            else:
+                fused = self.item_vectors()
+                input_ids, text, image = self._tables_for(input_ids)
             users, states = self._encode(input_ids, text, image, timestamps, mask, with_states)
-            fused = self.fused_item_embeds(text, image)
             if labels is None or not self.training:
                 logits = self._logits(users, fused)
             if labels is not None:

@@ -1,0 +1,73 @@
+"""What is made of weights alone: computed once, and kept until one of them changes."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+T = TypeVar("T")
+
+
+class WeightCache(Generic[T]):
+    """
+    Keeps one value that is made of the weights of modules, while gradients are off.
+
+    Autograd counts changes in place, and a tensor that takes another's place has another address. Writing through
+    `.data`, as averages of weights are often swapped in, is counted by nobody, so parameters are also compared by
+    their sum. Buffers (features, far larger) are not: change those in place without `.data`.
+
+    Args:
+        known (`tuple[type]`):
+            What the modules may be. With any other class in their place (adapters), or with hooks, the value can
+            change without a tensor that does, so that nothing is kept.
+    """
+
+    def __init__(self, known: tuple[type[nn.Module], ...]) -> None:
+        self.known = known
+        self._key: Any = None
+        self._value: T | None = None
+
+    def get(self, modules: Iterable[nn.Module], make: Callable[[], T]) -> T:
+        """
+        The value, made again if something changed since it was made.
+
+        Args:
+            modules (`Iterable[nn.Module]`): Hold everything that the value is made of.
+            make (`Callable`): Makes it.
+        """
+        key = None if torch.is_grad_enabled() or _is_traced() else self._fingerprint(list(modules))
+        if key is None:
+            return make()
+        if self._value is None or key != self._key:
+            self.clear()
+            self._value, self._key = make(), key
+        return self._value
+
+    def clear(self) -> None:
+        """Forgets the value, and frees its memory."""
+        self._key = self._value = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles of a model do without.
+        return {"known": self.known, "_key": None, "_value": None}
+
+    def _fingerprint(self, modules: list[nn.Module]) -> Any:
+        """What changes with the weights; `None` where that cannot be told."""
+        if any(type(m) not in self.known or m._forward_hooks or m._forward_pre_hooks for m in modules):
+            return None
+        parameters = [p for module in modules for p in module.parameters()]
+        tensors = [*parameters, *(b for module in modules for b in module.buffers())]
+        # Tensors made in inference mode count no changes.
+        if any(tensor.is_inference() or tensor.is_meta for tensor in tensors):
+            return None
+        sums = torch.stack([p.sum(dtype=torch.float32) for p in parameters]).tolist()
+        return sums, [(t.data_ptr(), t._version, t.shape, t.dtype, t.device) for t in tensors]
+
+
+def _is_traced() -> bool:
+    """Whether the computation is recorded for later, when weights may be others."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+__all__ = ["WeightCache"]

@@ -113,21 +113,20 @@ class SequenceDatasets(datasets.DatasetDict):
         """
         with new_folder(Path(dataset_dict_path)) as folder:
             self.write_splits(folder)
-            with (
-                pa.OSFile(str(folder / EVENTS_FILE), "wb") as file,
-                pa.ipc.new_stream(file, self.events.data.schema) as to,
-            ):
-                to.write_table(self.events.data.table)
+            _write_table(folder / EVENTS_FILE, self.events.data.table)
             logger.info("saved %d events of %d users", len(self.user_events), len(self.user_events.users))
 
     def write_splits(self, folder: Path) -> None:
         """Write all but the events to a folder."""
         for name, split in self.items():
-            split.with_format(None).save_to_disk(str(folder / name))
-        (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(self)}), encoding="utf-8")
+            _write_table(folder / f"{name}.arrow", split.with_format("arrow")[:])
         _write_table(folder / USERS_FILE, self.user_events.users.data.table)
         _write_table(folder / ITEMS_FILE, pa.table({"item_id": pa.array(self.item_ids, pa.string())}))
-        about = {"statistics": self.statistics, "max_sequence_length": self.max_sequence_length}
+        about = {
+            "splits": list(self),
+            "statistics": self.statistics,
+            "max_sequence_length": self.max_sequence_length,
+        }
         (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
 
     @staticmethod
@@ -136,7 +135,7 @@ class SequenceDatasets(datasets.DatasetDict):
 
         Raises:
             FileNotFoundError: If the folder is not there.
-            ValueError: If it holds other datasets.
+            ValueError: If it holds other datasets, or was damaged.
         """
         folder = Path(dataset_dict_path)
         if not folder.is_dir():
@@ -145,18 +144,19 @@ class SequenceDatasets(datasets.DatasetDict):
             raise ValueError(
                 f"{folder} holds no sequence datasets: {ABOUT_FILE} is missing; prepare_sequences makes them"
             )
-        about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
-        names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        events, users, items = (
-            datasets.Dataset.from_file(str(folder / name)) for name in (EVENTS_FILE, USERS_FILE, ITEMS_FILE)
-        )
-        return SequenceDatasets(
-            {name: datasets.Dataset.load_from_disk(str(folder / name)) for name in names},
-            UserEvents(events, users),
-            items.data.column("item_id").to_pylist(),
-            about["statistics"],
-            about["max_sequence_length"],
-        )
+        try:
+            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            events, users, items = (_read_table(folder / name) for name in (EVENTS_FILE, USERS_FILE, ITEMS_FILE))
+            return SequenceDatasets(
+                {name: _read_table(folder / f"{name}.arrow", name) for name in about["splits"]},
+                UserEvents(events, users),
+                items.data.column("item_id").to_pylist(),
+                about["statistics"],
+                about["max_sequence_length"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"{folder} is damaged ({reason}); prepare the sequences again") from error
 
 
 def checked_item_ids(item_ids: Sequence[str | int]) -> list[str]:
@@ -199,6 +199,10 @@ def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Datas
     labels = pa.array(indices[table.column("labels").to_numpy()])
     table = table.set_column(table.schema.get_field_index("labels"), "labels", labels)
     return datasets.Dataset(datasets.table.InMemoryTable(table), split=split.split)
+
+
+def _read_table(path: Path, split: str | None = None) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(path), split=None if split is None else datasets.NamedSplit(split))
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -236,6 +236,39 @@ def test_what_was_saved_is_loaded_memory_mapped_and_equal(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_splits_without_rows_are_saved_and_loaded(tmp_path: Path) -> None:
+    # One user of two events: a test target, and nothing to train or validate on.
+    prepared = prepare_sequences(log_of([("u", "a", 1), ("u", "b", 2)]), k_core=1, output_dir=tmp_path / "a")
+    prepared.save_to_disk(tmp_path / "b")
+    for loaded in (prepared, SequenceDatasets.load_from_disk(tmp_path / "b")):
+        assert [len(loaded[split]) for split in ("train", "validation", "test")] == [0, 0, 1]
+        assert rows_of(loaded, "train") == [] and rows_of(loaded, "test") == [("u", ["a"], [1], "b")]
+        assert loaded["test"].split == "test"
+
+
+def test_a_selection_of_rows_is_saved_as_selected(tmp_path: Path) -> None:
+    prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
+    rows = {"train": prepared["train"].select([2, 0])}
+    chosen = SequenceDatasets(rows, prepared.user_events, prepared.item_ids, {})
+    chosen.save_to_disk(tmp_path / "a")
+    loaded = SequenceDatasets.load_from_disk(tmp_path / "a")
+    assert rows_of(loaded, "train") == [("v", ["c"], [20], "b"), ("u", ["a"], [10], "c")]
+
+
+@pytest.mark.parametrize("name", ["events", "users", "items", "train", "sequences"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "other"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    prepare_sequences(log_of(HAND_MADE), k_core=2, output_dir=tmp_path / "a")
+    path = tmp_path / "a" / (f"{name}.json" if name == "sequences" else f"{name}.arrow")
+    content = path.read_bytes()
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"[1]"}[damage])
+    with pytest.raises(ValueError, match=r"is damaged|holds no sequence datasets"):
+        SequenceDatasets.load_from_disk(tmp_path / "a")
+
+
 def test_saving_replaces_datasets_and_nothing_else(tmp_path: Path) -> None:
     prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
     prepared.save_to_disk(tmp_path / "a")

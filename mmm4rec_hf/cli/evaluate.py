@@ -106,6 +106,9 @@ def print_metrics(evaluation: "Evaluation") -> None:
     rows += [[name, f"{share:.4f}", ""] for name, share in evaluation.coverage.items()]
     print_table(["", "mean", "95% interval"], rows)
     print(f"\n{metrics['users']:,} targets, {metrics['tied_targets']:,} of them level with other items.")
+    skipped = evaluation.protocol["users_without_target"]
+    if skipped:
+        print(f"{skipped:,} users have no target in this split, or nothing before it, and do not count.")
 
 
 def _print_subgroups(evaluation: "Evaluation") -> None:

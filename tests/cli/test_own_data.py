@@ -254,6 +254,17 @@ def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(
     assert numbers["metrics"]["hr@20"] == numbers["metrics"]["hr@50"] == 1
 
 
+def test_an_evaluation_says_how_many_users_it_skipped(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\nu,0,1\nu,1,2\nsingle,0,1\nonce,2,1\n")
+    assert main(["prepare", str(tmp_path / "log.csv"), "--k-core", "1", "--output", str(tmp_path / "sequences")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(tmp_path / "sequences"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n1 targets" in printed and "\n2 users have no target" in printed
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -52,6 +52,17 @@ def test_the_numbers_do_not_change_with_the_batch_and_the_model_keeps_its_mode(
     assert one.protocol["users_without_target"] == 0
 
 
+def test_users_without_a_history_before_their_target_are_counted_and_skipped(model: Model) -> None:
+    events = {"none yet": 1, "two": 2, "three": 3}
+    rows = [(user, f"i{n}", 1_400_000_000 + n) for user, count in events.items() for n in range(count)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare_sequences(load_interactions(log), k_core=1)
+    evaluation = evaluate_model(model, data)
+    assert evaluation.targets["user_id"].to_list() == ["three", "two"]
+    assert (evaluation.metrics["users"], evaluation.protocol["users_without_target"]) == (2, 1)
+    assert evaluate_model(model, data, "validation").protocol["users_without_target"] == 2
+
+
 def test_subgroups_part_the_targets_and_their_means_add_up(
     model: Model, sequences: SequenceDatasets, catalog: ItemCatalog
 ) -> None:

@@ -108,8 +108,10 @@ class MMM4RecConfig(PreTrainedConfig):
             Dropout of the item vectors that enter the first layer.
         time_dropout (`float`, *optional*, defaults to 0.4):
             Dropout in the time path.
-        ssd_implementation (`"auto"`, `"quadratic"`, `"chunked"` or `"recurrent"`, *optional*, defaults to `"auto"`):
-            Form in which the state space operation is computed; all give the same numbers.
+        ssd_implementation (`str`, *optional*, defaults to `"auto"`):
+            Form in which the state space operation is computed: `"quadratic"`, `"chunked"`, `"recurrent"`,
+            `"mamba_ssm"` (that package's kernel, on CUDA), or `"auto"`, the fastest of them that can be had. All give
+            the same numbers.
         chunk_size (`int`, *optional*, defaults to 64):
             Chunk of the `"chunked"` form, in positions.
         norm_eps (`float`, *optional*, defaults to 1e-12):
@@ -167,7 +169,7 @@ class MMM4RecConfig(PreTrainedConfig):
     hidden_dropout: float = 0.4
     embedding_dropout: float = 0.4
     time_dropout: float = 0.4
-    ssd_implementation: Literal["auto", "quadratic", "chunked", "recurrent"] = "auto"
+    ssd_implementation: Literal["auto", "quadratic", "chunked", "recurrent", "mamba_ssm"] = "auto"
     chunk_size: int = 64
     norm_eps: float = 1e-12
     initializer_range: float = 0.02

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels_mmm4rec import causal_conv_kernel
 from .packing_mmm4rec import MMM4RecLayout
 
 # Slots worked on at a time: what the taps write stays in a core's cache.
@@ -42,6 +43,9 @@ def history_conv(conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: 
     Returns:
         `torch.Tensor` of shape `(r * n * l, c)`: In x's dtype.
     """
+    kernel = causal_conv_kernel(conv, x.device)
+    if kernel is not None:
+        return _by_kernel(kernel, conv, x, layout, activation)
     if not layout.packed:
         rows = x.unflatten(0, (-1, layout.length)).transpose(1, 2)
         return _ACTIVATIONS[activation](causal_conv(conv, rows).transpose(1, 2).flatten(0, 1))
@@ -49,6 +53,20 @@ def history_conv(conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: 
     reaches = [(position >= k).to(x.dtype).unsqueeze(1) for k in range(1, conv.kernel_size[0])]
     weight, bias = _taps(conv, x.dtype)
     return _PackedConv.apply(x, weight, bias, activation, *reaches)
+
+
+def _by_kernel(
+    kernel: Callable[..., Tensor], conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: str
+) -> Tensor:
+    rows = x.contiguous().unflatten(0, (-1, layout.length)).transpose(1, 2)  # channels last, as sequences need it
+    sequence = layout.sequence()
+    if sequence is not None:
+        sequence = sequence.repeat(len(rows) // len(sequence), 1).to(torch.int32)
+    bias = None if conv.bias is None else conv.bias.to(x.dtype)
+    fused = activation if activation == "silu" else None
+    y = kernel(rows, conv.weight.squeeze(1).to(x.dtype), bias, seq_idx=sequence, activation=fused)
+    y = y.transpose(1, 2).flatten(0, 1)
+    return y if fused else _ACTIVATIONS[activation](y)
 
 
 def window_conv(conv: nn.Conv1d, windows: Tensor, events: Tensor, activation: str) -> Tensor:

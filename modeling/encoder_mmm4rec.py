@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
 from .packing_mmm4rec import MMM4RecLayout, one_history_a_row, pack_histories
-from .ssd_mmm4rec import is_short, ssd
+from .ssd_mmm4rec import PACKING_FORMS, ssd, ssd_form
 from .time_mmm4rec import (
     MMM4RecFourierFilter,
     MMM4RecTimeGate,
@@ -77,9 +77,9 @@ class MMM4RecStateSpace(nn.Module):
         if tau is not None:
             dt = dt * tau
         delta = F.softplus(dt + self.dt_bias.float())
-        together = layout.together()
-        if together is not None:
-            together = together.repeat(len(x) // layout.history.numel(), 1, 1, 1)
+        sequence = layout.sequence()
+        if sequence is not None:
+            sequence = sequence.repeat(len(x) // sequence.numel(), 1)
         y = ssd(
             x.unflatten(-1, (config.num_heads, config.head_dim)).unflatten(0, rows),
             delta.unflatten(0, rows),
@@ -89,7 +89,7 @@ class MMM4RecStateSpace(nn.Module):
             self.D.float(),
             implementation=config.ssd_implementation,
             chunk_size=config.chunk_size,
-            together=together,
+            sequence=sequence,
         )
         return y.flatten(2).flatten(0, 1)
 
@@ -320,7 +320,7 @@ class MMM4RecEncoder(nn.Module):
         Returns:
             `torch.Tensor` of shape `(b, H)`.
         """
-        layout = pack_histories(mask) if self.can_pack() else one_history_a_row(mask)
+        layout = pack_histories(mask) if self.can_pack(mask.device) else one_history_a_row(mask)
         ids = layout.gather(input_ids)
         text, image = self.enter(F.embedding(ids, text_table), F.embedding(ids, image_table))
         both_time, time_mask = self.enter_time(timestamps, mask)
@@ -328,11 +328,10 @@ class MMM4RecEncoder(nn.Module):
             text, image, both_time = layer(text, image, both_time, time_mask, layout, j == len(self.layers))
         return image
 
-    def can_pack(self) -> bool:
+    def can_pack(self, device: torch.device) -> bool:
         """Whether histories can stand side by side: not where lengths may not be looked at, nor in every SSD form."""
-        form = self.config.ssd_implementation
-        quadratic = form == "quadratic" or (form == "auto" and is_short(self.config.max_sequence_length))
-        return quadratic and not torch.compiler.is_compiling()
+        form = ssd_form(self.config.ssd_implementation, self.config.max_sequence_length, device)
+        return form in PACKING_FORMS and not torch.compiler.is_compiling()
 
     def enter(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both branches' input of the first layer."""

@@ -43,11 +43,9 @@ class MMM4RecLayout:
         flat = x.flatten(0, 1)
         return flat[self.source] if self.packed else flat
 
-    def together(self) -> Tensor | None:
-        """[n, 1, l, l], true where the slots t and s hold one history; `None` where every row is one history."""
-        if not self.packed:
-            return None
-        return (self.history.unsqueeze(2) == self.history.unsqueeze(1)).unsqueeze(1)
+    def sequence(self) -> Tensor | None:
+        """[n, l]: a number from 0 on, the same where slots hold one history; `None` where every row is one history."""
+        return self.history + 1 if self.packed else None
 
     def window(self, size: int) -> tuple[Tensor, Tensor]:
         """The last `size` slots of each history, oldest first, `(b, size)`, and which of them are events."""

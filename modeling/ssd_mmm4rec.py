@@ -1,4 +1,4 @@
-"""State space duality (SSD): one operation in three forms that give the same numbers.
+"""State space duality (SSD): one operation in three forms, and an optional kernel, that give the same numbers.
 
 Per head k with group g = k // (h / G), a_t = A_k * dt_t and X~_t = dt_t * X_t:
 
@@ -10,6 +10,15 @@ The skip term multiplies the scaled X~, unlike Mamba-2's own kernels, which take
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.utils import logging
+
+from .kernels_mmm4rec import chunk_scan
+
+logger = logging.get_logger(__name__)
+
+FORMS = ("quadratic", "chunked", "recurrent", "mamba_ssm")
+# These can keep several histories in one row apart.
+PACKING_FORMS = ("quadratic", "mamba_ssm")
 
 # Up to this length the quadratic form's [L, L] weights cost less than the chunked form's bookkeeping.
 _QUADRATIC_MAX_LENGTH = 128
@@ -24,7 +33,7 @@ def ssd(
     D: Tensor,
     implementation: str = "auto",
     chunk_size: int = 64,
-    together: Tensor | None = None,
+    sequence: Tensor | None = None,
 ) -> Tensor:
     """
     The state space operation.
@@ -36,39 +45,57 @@ def ssd(
         B (`torch.Tensor` of shape `(b, l, g, n)`): Input maps, one a group of heads.
         C (`torch.Tensor` of shape `(b, l, g, n)`): Output maps.
         D (`torch.Tensor` of shape `(h,)`): Weights of the skip connection, float32.
-        implementation (`str`, *optional*, defaults to `"auto"`):
-            `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the
-            definition), or `"auto"`: the first for short sequences, the second for long ones.
+        implementation (`str`, *optional*, defaults to `"auto"`): See [`ssd_form`].
         chunk_size (`int`, *optional*, defaults to 64): Positions of a chunk.
-        together (`torch.BoolTensor` of shape `(b, 1, l, l)`, *optional*):
-            Where the positions t and s belong to one sequence, for rows that hold several, each without a gap. The
-            quadratic form alone can keep them apart.
+        sequence (`torch.LongTensor` of shape `(b, l)`, *optional*):
+            For rows that hold several sequences, each without a gap: a number from 0 on that positions of one sequence
+            share. Only forms of `PACKING_FORMS` can keep them apart.
 
     Returns:
         `torch.Tensor` of shape `(b, l, h, p)`: y, in x's dtype.
     """
-    if implementation == "auto":
-        implementation = "quadratic" if is_short(x.shape[1]) else "chunked"
-    if implementation == "quadratic":
-        return _quadratic(x, dt, A, B, C, D, together)
-    if together is not None:
-        raise ValueError(f"rows of several sequences need ssd_implementation='quadratic', got {implementation!r}")
+    form = ssd_form(implementation, x.shape[1], x.device)
+    if form == "quadratic":
+        return _quadratic(x, dt, A, B, C, D, sequence)
     scaled = x * dt.unsqueeze(-1).to(x.dtype)
-    log_decay = dt * A
-    if implementation == "chunked":
-        y = _chunked(scaled, log_decay, B, C, chunk_size)
-    elif implementation == "recurrent":
-        y = _recurrent(scaled, log_decay, B, C)
+    if form == "mamba_ssm":
+        y = _kernel(x, dt, A, B, C, chunk_size, sequence)
+    elif sequence is not None:
+        raise ValueError(f"rows of several sequences need ssd_implementation='quadratic', got {implementation!r}")
     else:
-        raise ValueError(
-            f"ssd_implementation must be 'auto', 'quadratic', 'chunked' or 'recurrent', got {implementation!r}"
-        )
+        y = _chunked(scaled, dt * A, B, C, chunk_size) if form == "chunked" else _recurrent(scaled, dt * A, B, C)
     return (y + D.unsqueeze(-1) * scaled).to(x.dtype)
 
 
-def is_short(length: int) -> bool:
-    """Whether `"auto"` takes the quadratic form for sequences of this length."""
-    return length <= _QUADRATIC_MAX_LENGTH
+def ssd_form(implementation: str, length: int, device: torch.device) -> str:
+    """
+    Which form computes sequences of `length` positions on `device`.
+
+    Args:
+        implementation (`str`):
+            `"quadratic"` (memory O(l^2)), `"chunked"` (O(l * chunk_size)), `"recurrent"` (a loop over l, the
+            definition), `"mamba_ssm"` (the kernel of that package, on CUDA), or `"auto"`: the kernel where there is
+            one, otherwise quadratic for short sequences and chunked for long ones.
+        length (`int`): Positions.
+        device (`torch.device`): Where the tensors are.
+
+    Returns:
+        `str`: One of `FORMS`. Without the kernel `"mamba_ssm"` is what `"auto"` is.
+
+    Raises:
+        ValueError: For another implementation.
+    """
+    if implementation in ("auto", "mamba_ssm"):
+        if chunk_scan(device) is not None:
+            return "mamba_ssm"
+        if implementation == "mamba_ssm" and device.type != "cuda" and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"ssd_implementation='mamba_ssm' needs CUDA, not {device.type}; torch computes the same"
+            )
+        return "quadratic" if length <= _QUADRATIC_MAX_LENGTH else "chunked"
+    if implementation not in FORMS:
+        raise ValueError(f"ssd_implementation must be 'auto' or one of {', '.join(FORMS)}, got {implementation!r}")
+    return implementation
 
 
 def _segment_sum(log_decay: Tensor) -> Tensor:
@@ -85,18 +112,36 @@ def _decay(log_decay: Tensor) -> Tensor:
     return _segment_sum(log_decay).exp().tril()
 
 
-def _quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, together: Tensor | None) -> Tensor:
+def _quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, sequence: Tensor | None) -> Tensor:
     heads_per_group = x.shape[2] // B.shape[2]
     dt = dt.transpose(1, 2)  # [b, h, l]
     weights = _decay(dt * A.unsqueeze(-1))
-    if together is not None:
-        weights = weights * together
+    if sequence is not None:
+        weights = weights * (sequence.unsqueeze(2) == sequence.unsqueeze(1)).unsqueeze(1)
     weights = weights * dt.unsqueeze(-2)
     scores = torch.einsum("blgn,bsgn->bgls", C, B)  # [b, g, l, l]
     weights = weights * scores.repeat_interleave(heads_per_group, dim=1)
     # Steps and skip connection are applied to these weights, which are smaller than x.
     weights = weights + torch.diag_embed(D.unsqueeze(-1) * dt)
     return torch.einsum("bhls,bshp->blhp", weights.to(x.dtype), x)
+
+
+def _kernel(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, sequence: Tensor | None
+) -> Tensor:
+    scan = chunk_scan(x.device)
+    assert scan is not None  # ssd_form has looked
+    # Its own skip connection would take X, not the scaled X~. Chunks are powers of 2 of at least 16 positions.
+    return scan(
+        x,
+        dt,
+        A,
+        B.to(x.dtype),
+        C.to(x.dtype),
+        max(16, 1 << (chunk_size - 1).bit_length()),
+        D=None,
+        seq_idx=None if sequence is None else sequence.to(torch.int32),
+    )
 
 
 def _chunked(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tensor:
@@ -139,4 +184,4 @@ def _recurrent(scaled: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tenso
     return torch.stack(outputs, dim=1)
 
 
-__all__ = ["is_short", "ssd"]
+__all__ = ["PACKING_FORMS", "ssd", "ssd_form"]

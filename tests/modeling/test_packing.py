@@ -96,11 +96,10 @@ def test_the_quadratic_form_keeps_the_histories_of_a_row_apart() -> None:
     x, dt = torch.randn(1, 7, 4, 3), torch.rand(1, 7, 4)
     B, C = torch.randn(1, 7, 2, 5), torch.randn(1, 7, 2, 5)
     A, D = -torch.rand(4), torch.randn(4)
-    owner = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
-    together = (owner.unsqueeze(2) == owner.unsqueeze(1)).unsqueeze(1)
-    got = ssd(x, dt, A, B, C, D, "quadratic", together=together)
+    sequence = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    got = ssd(x, dt, A, B, C, D, "quadratic", sequence=sequence)
     for part in (slice(0, 3), slice(3, 7)):
         alone = ssd(x[:, part], dt[:, part], A, B[:, part], C[:, part], D, "recurrent")
         torch.testing.assert_close(got[:, part], alone, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="quadratic"):
-        ssd(x, dt, A, B, C, D, "chunked", together=together)
+        ssd(x, dt, A, B, C, D, "chunked", sequence=sequence)

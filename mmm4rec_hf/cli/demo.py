@@ -115,7 +115,6 @@ def load_data(folder: Path | None) -> tuple["Interactions", "ItemCatalog", str]:
     """The log, the catalogue and a name for both: a user's folder, or MovieLens 100K."""
     from ..data import load_interactions
     from ..items import ItemCatalog
-    from ..items.recbole import read_recbole_items
 
     if folder is not None:
         for name in ("interactions.csv", "items.jsonl"):
@@ -124,7 +123,7 @@ def load_data(folder: Path | None) -> tuple["Interactions", "ItemCatalog", str]:
         catalog = ItemCatalog.from_items(folder / "items.jsonl")
         return load_interactions(folder / "interactions.csv"), catalog, folder.resolve().name
     movielens = fetch_package(*MOVIELENS_100K)
-    catalog = ItemCatalog.from_items(read_recbole_items(movielens / "ml-100k.item"))
+    catalog = ItemCatalog.from_items(movielens, format="recbole")
     return load_interactions(movielens, format="recbole"), catalog, "MovieLens 100K"
 
 

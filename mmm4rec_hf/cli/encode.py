@@ -16,10 +16,10 @@ def add_parser(subparsers: Any) -> None:
         "encode",
         help="encode the texts and pictures of items",
         description=(
-            "Reads items (JSON lines, CSV, Parquet or Amazon metadata; an id, text fields, and `image`: a path from "
-            "the file's folder on), encodes them, and writes a catalogue: items, features and what made them. What is "
-            "finished is kept in a folder inside, so that a run that was stopped goes on there. Under `accelerate "
-            "launch -m mmm4rec_hf.cli encode ...` several processes share the work."
+            "Reads items (JSON lines, CSV, Parquet, or Amazon's, MovieLens' or RecBole's own; an id, text fields, and "
+            "`image`: a path from the file's folder on), encodes them, and writes a catalogue: items, features and "
+            "what made them. What is finished is kept in a folder inside, so that a run that was stopped goes on "
+            "there. Under `accelerate launch -m mmm4rec_hf.cli encode ...` several processes share the work."
         ),
         epilog=(
             "example: mmm4rec encode items.jsonl --output catalog --sequences sequences "
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("items", help="the items' file, or a folder that holds one named `items`")
     parser.add_argument("--output", "-o", type=Path, required=True, help="the catalogue's folder")
     parser.add_argument("--sequences", type=Path, help="what `prepare` wrote: only its items, in its order")
-    parser.add_argument("--format", default="auto", help="amazon-2018 or amazon-2023 for metadata (default: by name)")
+    parser.add_argument("--format", default="auto", help="amazon-2018 or amazon-2023 for metadata, else told by name")
     parser.add_argument("--id-column", metavar="NAME", help="the field of the item id, if not as usual")
     parser.add_argument("--model", metavar="NAME", help="a model of both texts and pictures, e.g. SigLIP or CLIP")
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Which column of a log is the user, the item, the time and the rating."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Compared in lower case, with letters and digits only: `userId`, `user_id` and RecBole's `user_id:token` are one name.
@@ -81,8 +81,13 @@ class LogColumns:
         return found
 
 
+def candidates_for(ours: str, names: Iterable[str]) -> list[str]:
+    """The columns whose names are usual ones of ours."""
+    return [name for name in names if _key(name) in ALIASES[ours]]
+
+
 def _find(ours: str, names: Sequence[str], where: str) -> str | None:
-    candidates = [name for name in names if _key(name) in ALIASES[ours]]
+    candidates = candidates_for(ours, names)
     if len(candidates) > 1:
         raise ValueError(
             f"{' and '.join(map(repr, candidates))} of {where} may each be the {ours} column; say which with "

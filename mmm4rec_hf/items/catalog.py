@@ -84,9 +84,12 @@ class ItemCatalog:
 
         Args:
             source (path, data frame, `datasets.Dataset` or `Iterable[Mapping]`):
-                A file of JSON lines, CSV, TSV or Parquet, a folder that holds one named `items`, a data frame, a
-                data set, or dictionaries. Fields `text_features` and `image_features` are taken as such.
-            format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files.
+                A file of JSON lines, CSV, TSV or Parquet, a folder that holds one named `items`, MovieLens' films,
+                RecBole's `.item` file, a data frame, a data set, or dictionaries. Fields `text_features` and
+                `image_features` are taken as such.
+            format (`str`, *optional*, defaults to `"auto"`):
+                `"amazon-2018"` or `"amazon-2023"` for metadata files, `"movielens"` or `"recbole"` where the names of
+                the files do not say so.
             id_column (`str`, *optional*): The field of the item id; by default found by its usual names.
             root (`str` or `os.PathLike`, *optional*): Where relative picture paths start, by default the file's own.
 
@@ -94,7 +97,9 @@ class ItemCatalog:
             `ItemCatalog`: Without features, unless the source has them.
 
         Raises:
+            FileNotFoundError: For a path that does not exist.
             ValueError: If nothing can be read, or the id's field is unclear.
+            TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
         """
         item_ids, records = read_items(source, format, id_column)
         if root is None and isinstance(source, str | os.PathLike):

@@ -1,9 +1,10 @@
-"""Item records from what a user has: JSON lines, tables, lists of dictionaries, Amazon metadata."""
+"""Item records from what a user has: JSON lines, tables, lists of dictionaries, public data sets' own layouts."""
 
 import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ import datasets
 import narwhals
 import polars
 
+from mmm4rec_hf.data.columns import candidates_for
 from mmm4rec_hf.data.readers.delimited import read_table
-from mmm4rec_hf.data.readers.files import KINDS, kind_of
+from mmm4rec_hf.data.readers.files import KINDS, existing_paths, kind_of
 from mmm4rec_hf.data.readers.json_records import json_records, log_bad_lines
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS
 from .amazon import amazon_record
+from .movielens import FILES as MOVIELENS_FILES
+from .movielens import read_movielens_items
+from .recbole import read_recbole_items
 
 logger = logging.getLogger(__name__)
 
-ID_COLUMNS = ("item_id", "parent_asin", "asin", "itemId", "movieId", "product_id", "article_id", "sku", "id")
+FORMATS = ("auto", *AMAZON_FORMATS, "movielens", "recbole")
 ITEM_FILES = ("items.jsonl", "items.jsonl.gz", "items.csv", "items.parquet")
-SEPARATORS = {"csv": ",", "tsv": "\t"}
+# Records may lack fields, so the id's field is told by the first of them together.
+RECORDS_FOR_ID = 100
 
 
 def read_items(
@@ -34,26 +40,32 @@ def read_items(
     Args:
         source (`str`, `os.PathLike`, data frame, `datasets.Dataset` or `Iterable[Mapping]`):
             A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, plain or compressed), a folder that holds an
-            `items` file, any data frame that narwhals knows, a `datasets.Dataset`, or dictionaries.
-        format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files.
+            `items` file or the films of MovieLens or RecBole's `.item` file, any data frame that narwhals knows, a
+            `datasets.Dataset`, or dictionaries.
+        format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files,
+            `"movielens"` or `"recbole"`, which `"auto"` knows by the names of their files.
         id_column (`str`, *optional*): The field that holds the item id; by default found by its usual names.
 
     Returns:
         `tuple[list[str], list[dict]]`: Ids as strings, and records without their ids.
 
     Raises:
+        FileNotFoundError: For a path that does not exist.
         ValueError: If nothing could be read, or the id's field is unclear.
+        TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
     """
-    if format not in ("auto", *AMAZON_FORMATS):
-        raise ValueError(f"format must be one of auto, {', '.join(AMAZON_FORMATS)}, got {format!r}")
-    rows: Iterable[Mapping[str, Any]] = _rows(source)
-    if format != "auto":
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    rows = iter(_rows(source, format))
+    if format in AMAZON_FORMATS:
         rows, id_column = (amazon_record(row, format) for row in rows), "item_id"
+    first = list(islice(rows, RECORDS_FOR_ID))
+    if not first:
+        raise ValueError(f"no items were read from {_name(source)}")
+    id_column = id_column or find_id_column(dict.fromkeys(str(name) for row in first for name in row))
     records: dict[str, dict[str, Any]] = {}
     without_id = repeated = different = 0
-    for row in rows:
-        if id_column is None:
-            id_column = find_id_column(row)
+    for row in chain(first, rows):
         record = {str(field): value for field, value in row.items() if not _is_absent(value)}
         item_id = record.pop(id_column, None)
         if item_id is None or item_id == "":
@@ -74,22 +86,23 @@ def read_items(
             different,
         )
     if not records:
-        raise ValueError(f"no items were read from {_name(source)}")
+        raise ValueError(f"none of the {without_id} records of {_name(source)} has an item id in {id_column!r}")
     return list(records), list(records.values())
 
 
-def find_id_column(row: Mapping[str, Any]) -> str:
-    """The field of a record that holds its id.
+def find_id_column(names: Iterable[str]) -> str:
+    """The field that holds the ids of records, among the names of their fields.
 
     Raises:
         ValueError: If none of the usual names is there, or several are and none is `item_id`.
     """
-    found = [name for name in ID_COLUMNS if name in row]
+    names = list(names)
+    found = [*candidates_for("item_id", names), *(name for name in names if name == "id")]
     if not found:
-        raise ValueError(f"no field of {sorted(row)} is an item id's usual name; give id_column=")
-    if len(found) > 1 and found[0] != "item_id":
+        raise ValueError(f"no field of {sorted(names)} is an item id's usual name; give id_column=")
+    if len(found) > 1 and "item_id" not in found:
         raise ValueError(f"the item id may be any of {found}; give id_column=")
-    return found[0]
+    return "item_id" if "item_id" in found else found[0]
 
 
 def _name(source: Any) -> str:
@@ -106,17 +119,21 @@ def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _rows(source: Any) -> Iterable[Mapping[str, Any]]:
+def _rows(source: Any, format: str) -> Iterable[Mapping[str, Any]]:
     if isinstance(source, str | os.PathLike):
-        return _file_rows(_item_file(Path(source)))
-    if isinstance(source, Mapping):
-        raise TypeError("items must be a list of dictionaries, one an item, not one dictionary")
+        return _file_rows(_item_file(existing_paths(source)[0]), format)
+    if format in ("movielens", "recbole"):
+        raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
     if isinstance(source, datasets.Dataset):
         return _dataset_rows(source)
     frame = narwhals.from_native(source, pass_through=True)
     if isinstance(frame, narwhals.LazyFrame):
         frame = frame.collect()
-    return frame.iter_rows(named=True) if isinstance(frame, narwhals.DataFrame) else _dictionaries(source)
+    if isinstance(frame, narwhals.DataFrame):
+        return frame.iter_rows(named=True)
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise TypeError(f"items must be a path, a data frame or a list of dictionaries, got {type(source).__name__}")
+    return _dictionaries(source)
 
 
 def _dictionaries(source: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
@@ -135,24 +152,33 @@ def _dataset_rows(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def _item_file(path: Path) -> Path:
-    if path.is_dir():
-        found = [path / name for name in ITEM_FILES if (path / name).is_file()]
-        if len(found) != 1:
-            raise ValueError(f"{path} must hold one of {', '.join(ITEM_FILES)}, found {[file.name for file in found]}")
-        return found[0]
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    return path
+    if not path.is_dir():
+        return path
+    found = [path / name for name in ITEM_FILES if (path / name).is_file()]
+    # A folder of ours says so by its file's name; what public data sets hold counts where there is none.
+    found = found or [path / name for name in MOVIELENS_FILES if (path / name).is_file()] + sorted(path.glob("*.item"))
+    found = sorted(set(found))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise ValueError(
+            f"{path} should hold one file of items ({', '.join(ITEM_FILES)}, {', '.join(MOVIELENS_FILES)} or *.item), "
+            f"found {names}; name the file"
+        )
+    return found[0]
 
 
-def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
+def _file_rows(path: Path, format: str) -> Iterable[Mapping[str, Any]]:
     kind = KINDS.get(kind_of(path))
+    if format == "movielens" or (format == "auto" and path.name in MOVIELENS_FILES):
+        return read_movielens_items(path)
+    if format == "recbole" or (format == "auto" and path.suffix == ".item"):
+        return read_recbole_items(path)
     if kind == "jsonl":
         return _json_rows(path)
     if kind == "parquet":
         return _parquet_rows(path)
     if kind is not None:
-        return read_table(path, SEPARATORS[kind]).iter_rows(named=True)
+        return read_table(path, "\t" if kind == "tsv" else None).iter_rows(named=True)
     raise ValueError(f"{path} is none of {', '.join(KINDS)} (plain, .gz, .bz2 or .xz)")
 
 

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
-from mmm4rec_hf.items.recbole import read_recbole_items
 
 ITEMS = [
     {"item_id": "007", "title": "abc", "brand": "x"},
@@ -203,22 +202,6 @@ def test_encoding_switches_dropout_off_and_back() -> None:
     module = Noisy().train()
     features, _ = ItemEncoder(text_encoder=module).encode_texts(["a", "b"])
     assert (features == 1).all() and module.training and module.dropout.training
-
-
-def test_recbole_items_become_records(tmp_path: Path) -> None:
-    path = tmp_path / "shop.item"
-    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-    path.write_text(header + "1\tToy Story\t1995\tAnimation Children's\n2\tunknown\t\tunknown\n", encoding="utf-8")
-    assert read_recbole_items(path) == [
-        {"item_id": "1", "title": "Toy Story (1995)", "genres": ["Animation", "Children's"]},
-        {"item_id": "2", "title": "unknown", "release_year": "", "genres": ["unknown"]},
-    ]
-    path.write_text(header + "1\tToy Story\n")
-    with pytest.raises(ValueError, match="line 2: 2 columns, the header has 4"):
-        read_recbole_items(path)
-    path.write_text("item\ttitle\n1\tx\n")
-    with pytest.raises(ValueError, match="no atomic item file"):
-        read_recbole_items(path)
 
 
 def test_the_shared_folders_load_by_one_call_each(real_data: Path) -> None:

@@ -105,24 +105,105 @@ def test_an_id_that_has_lost_its_digits_is_refused(bad):
         read_items([{"item_id": bad}])
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("none.jsonl", "does not exist"), ("a.xlsx", "is none of .csv, .txt, .tsv, .jsonl")]
-)
-def test_a_file_that_cannot_be_read_is_named(tmp_path, name, message):
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*none.jsonl"):
+        read_items(tmp_path / "none.jsonl")
     (tmp_path / "a.xlsx").touch()
-    with pytest.raises(ValueError, match=f"{name} {message}"):
-        read_items(tmp_path / name)
+    with pytest.raises(ValueError, match="a.xlsx is none of .csv, .txt, .tsv, .jsonl"):
+        read_items(tmp_path / "a.xlsx")
 
 
 def test_a_folder_must_hold_one_items_file(tmp_path):
-    with pytest.raises(ValueError, match="must hold one of items.jsonl"):
+    with pytest.raises(ValueError, match=r"should hold one file of items \(items.jsonl, .*found none; name the file"):
+        read_items(tmp_path)
+    for name in ("items.jsonl", "items.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="found items.csv, items.jsonl; name the file"):
         read_items(tmp_path)
 
 
-@pytest.mark.parametrize("items", [{"item_id": "a"}, ["a"]])
+@pytest.mark.parametrize("items", [{"item_id": "a"}, ["a"], 5, datasets.DatasetDict()])
 def test_items_that_are_no_dictionaries_are_refused(items):
     with pytest.raises(TypeError, match="dictionar"):
         read_items(items)
+
+
+def test_the_id_is_told_by_the_first_records_together():
+    rows = [{"title": "nameless"}, {"title": "T", "productId": 5}]
+    assert read_items(rows) == (["5"], [{"title": "T"}])
+    assert read_items([{"id": 1, "item_id": 2}])[0] == ["2"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_is_read_with_any_separator(tmp_path, separator):
+    lines = [["sku", "title"], ["0", '"a b"'], ["007", "c"]]
+    (tmp_path / "shop.csv").write_text("".join(separator.join(line) + "\n" for line in lines))
+    assert read_items(tmp_path / "shop.csv") == (["0", "007"], [{"title": "a b"}, {"title": "c"}])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+def test_any_encoding_is_read(tmp_path, encoding):
+    (tmp_path / "items.jsonl").write_bytes('{"item_id": "ü", "title": "café"}\n'.encode(encoding))
+    (tmp_path / "shop.csv").write_bytes("item_id,title\nü,café\n".encode(encoding))
+    (tmp_path / "shop.item").write_bytes("item_id:token\ttitle:token\nü\tcafé\n".encode(encoding))
+    for name in ("items.jsonl", "shop.csv", "shop.item"):
+        assert read_items(tmp_path / name) == (["ü"], [{"title": "café"}]), name
+
+
+def test_recbole_items_become_records(tmp_path):
+    path = tmp_path / "shop.item"
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    path.write_text(header + "1\tToy \"Story\t1995\tAnimation Children's\n2\tunknown\t\tunknown\n")
+    for source in (path, tmp_path):
+        assert read_items(source) == (
+            ["1", "2"],
+            [
+                {"title": 'Toy "Story (1995)', "genres": ["Animation", "Children's"]},
+                {"title": "unknown", "release_year": "", "genres": ["unknown"]},
+            ],
+        )
+    path.write_text(header + "1\tToy Story\n")
+    with pytest.raises(ValueError, match="shop.item, line 2: 2 columns, the header has 4"):
+        read_items(path)
+    path.write_text("item\ttitle\n1\tx\n")
+    with pytest.raises(ValueError, match="no atomic item file"):
+        read_items(path)
+
+
+FILMS = (["1", "2"], [{"title": "Cité (1995)", "genres": ["Comedy", "War"]}, {"title": "x, y", "genres": []}])
+
+
+def write_films_100k(folder):
+    flags = [["0"] * 19 for _ in range(2)]
+    flags[0][5] = flags[0][17] = "1"
+    rows = [["1", "Cité (1995)", "01-Jan-1995", "", "http://example.org/?Cit%E9"], ["2", "x, y", "", "", ""]]
+    lines = ["|".join(row + flag) for row, flag in zip(rows, flags, strict=True)]
+    (folder / "u.item").write_bytes("\n".join(lines).encode("latin-1"))
+    (folder / "u.data").write_text("1\t1\t3\t881250949\n")
+
+
+def write_films_1m(folder):
+    (folder / "movies.dat").write_bytes("1::Cité (1995)::Comedy|War\n2::x, y::\n".encode("latin-1"))
+
+
+def write_films_latest(folder):
+    lines = 'movieId,title,genres\n1,Cité (1995),Comedy|War\n2,"x, y",(no genres listed)\n'
+    (folder / "movies.csv").write_text(lines, encoding="utf-8")
+    (folder / "tags.csv").write_text("movieId,tag\n")
+
+
+@pytest.mark.parametrize("write", [write_films_100k, write_films_1m, write_films_latest])
+def test_the_films_of_movielens_are_read_from_every_layout(tmp_path, write):
+    write(tmp_path)
+    assert read_items(tmp_path) == FILMS
+    assert read_items(tmp_path, format="movielens") == FILMS
+
+
+@pytest.mark.parametrize(("name", "fields"), [("u.item", 24), ("movies.dat", 3)])
+def test_a_film_of_another_form_is_refused_with_its_line(tmp_path, name, fields):
+    (tmp_path / name).write_text("\n1|x\n")
+    with pytest.raises(ValueError, match=rf"{name}, line 2: \d fields, a film has {fields}"):
+        read_items(tmp_path)
 
 
 def test_amazon_2018_metadata_skips_an_empty_first_picture():

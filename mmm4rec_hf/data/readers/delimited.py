@@ -48,9 +48,10 @@ def read_delimited(
     return RawLog(frame, LogColumns(**{name: name for name in parts[0].columns}), describe(paths))
 
 
-def read_table(path: Path, separator: str, quote_char: str | None = '"') -> pl.DataFrame:
+def read_table(path: Path, separator: str | None = None) -> pl.DataFrame:
     """One delimited file with all its columns, every field the string it is; see [`read_delimited`]."""
-    return _parse(_content(path), path, separator, header=None, quote_char=quote_char)
+    content = _content(path)
+    return _parse(content, path, separator or _separator(content, path), header=None, quote_char='"')
 
 
 def _content(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import gzip
 import io
 import lzma
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -76,6 +76,29 @@ def open_bytes(path: Path) -> IO[bytes]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} begins like UTF-16, but is none: {error}") from error
     return io.BufferedReader(io.BytesIO(text.encode()))
+
+
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, or else in latin-1, in which every byte is a letter."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers, from 1 on.
+
+    Raises:
+        ValueError: For a file that cannot be decompressed.
+    """
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, decoded(line).rstrip("\r\n")
+    except DECOMPRESSION_ERRORS as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def existing_paths(source: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import DECOMPRESSION_ERRORS, open_bytes
+from .files import DECOMPRESSION_ERRORS, decoded, open_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def log_bad_lines(path: Path, numbers: list[int]) -> None:
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where there is none."""
-    text = _decoded(line)
+    text = decoded(line)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
@@ -65,17 +65,10 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
 def _array(path: Path, content: bytes, bad_lines: list[int]) -> Iterator[Record]:
     """The records of a file that is one JSON array."""
     try:
-        records = json.loads(_decoded(content))
+        records = json.loads(decoded(content))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} begins like a JSON array, but is none: {error}") from error
     for number, record in enumerate(records, start=1):

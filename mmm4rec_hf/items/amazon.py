@@ -1,9 +1,18 @@
 """Amazon product metadata, 2018 and 2023, in the fields of this package."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 FORMATS = ("amazon-2018", "amazon-2023")
+PICTURES_2018 = ("imageURLHighRes", "imageURL", "imUrl")
+
+
+def amazon_format(names: Iterable[str]) -> str | None:
+    """The format of records with these fields, where an id and the addresses of pictures tell it."""
+    fields = set(names)
+    if "asin" in fields and fields & set(PICTURES_2018):
+        return "amazon-2018"
+    return "amazon-2023" if {"parent_asin", "images"} <= fields else None
 
 
 def amazon_record(raw: Mapping[str, Any], format: str) -> dict[str, Any]:
@@ -29,15 +38,17 @@ def _from_2018(raw: Mapping[str, Any]) -> dict[str, Any]:
         "category": raw.get("category") or raw.get("categories"),
         "price": raw.get("price"),
         # The high resolution list may begin with an empty string: then the next address counts.
-        "image": _first(raw.get("imageURLHighRes"), raw.get("imageURL"), raw.get("imUrl")),
+        "image": _first(*map(raw.get, PICTURES_2018)),
     }
 
 
 def _from_2023(raw: Mapping[str, Any]) -> dict[str, Any]:
-    images = raw.get("images") or []
+    images = raw.get("images")
     if isinstance(images, Mapping):
         # The Hub's data set holds a dictionary of lists where the files hold a list of dictionaries.
-        images = [dict(zip(images, values, strict=False)) for values in zip(*images.values(), strict=False)]
+        columns = {name: values for name, values in images.items() if isinstance(values, list | tuple)}
+        images = [dict(zip(columns, values, strict=False)) for values in zip(*columns.values(), strict=False)]
+    images = [image for image in images if isinstance(image, Mapping)] if isinstance(images, list | tuple) else []
     main = [image for image in images if image.get("variant") == "MAIN"]
     return {
         "item_id": raw.get("parent_asin"),
@@ -58,7 +69,7 @@ def _joined(value: Any) -> Any:
 def _first(*candidates: Any) -> str | None:
     """The first address that is not empty, among strings and lists of strings."""
     for candidate in candidates:
-        for value in [candidate] if isinstance(candidate, str) else candidate or []:
-            if value:
-                return str(value)
+        for value in candidate if isinstance(candidate, list | tuple) else [candidate]:
+            if value and isinstance(value, str):
+                return value
     return None

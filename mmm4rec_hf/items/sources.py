@@ -19,7 +19,7 @@ from mmm4rec_hf.data.readers.json_records import json_records, log_bad_lines
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS
-from .amazon import amazon_record
+from .amazon import amazon_format, amazon_record
 from .movielens import FILES as MOVIELENS_FILES
 from .movielens import read_movielens_items
 from .recbole import read_recbole_items
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("auto", *AMAZON_FORMATS, "movielens", "recbole")
 ITEM_FILES = ("items.jsonl", "items.jsonl.gz", "items.csv", "items.parquet")
-# Records may lack fields, so the id's field is told by the first of them together.
-RECORDS_FOR_ID = 100
+# Records may lack fields, so the id's field and the layout are told by the first of them together.
+RECORDS_FOR_NAMES = 100
 
 
 def read_items(
@@ -43,7 +43,7 @@ def read_items(
             `items` file or the films of MovieLens or RecBole's `.item` file, any data frame that narwhals knows, a
             `datasets.Dataset`, or dictionaries.
         format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files,
-            `"movielens"` or `"recbole"`, which `"auto"` knows by the names of their files.
+            `"movielens"` or `"recbole"`. `"auto"` knows each by the names of files or fields.
         id_column (`str`, *optional*): The field that holds the item id; by default found by its usual names.
 
     Returns:
@@ -57,15 +57,27 @@ def read_items(
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     rows = iter(_rows(source, format))
-    if format in AMAZON_FORMATS:
-        rows, id_column = (amazon_record(row, format) for row in rows), "item_id"
-    first = list(islice(rows, RECORDS_FOR_ID))
+    first = list(islice(rows, RECORDS_FOR_NAMES))
     if not first:
         raise ValueError(f"no items were read from {_name(source)}")
-    id_column = id_column or find_id_column(dict.fromkeys(str(name) for row in first for name in row))
+    names = list(dict.fromkeys(str(name) for row in first for name in row))
+    rows = chain(first, rows)
+    layout = format if format in AMAZON_FORMATS else None
+    if layout is not None and id_column is not None:
+        raise ValueError(f"format={format!r} has its own field of ids; leave id_column={id_column!r} out")
+    if format == "auto" and id_column is None:
+        layout = amazon_format(names)
+    if layout is not None:
+        logger.info("%s: read as %s", _name(source), layout)
+        rows, id_column = (amazon_record(row, layout) for row in rows), "item_id"
+    return _by_id(rows, id_column or find_id_column(names), _name(source))
+
+
+def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """The first record of each id; those without an id and the others of an id are counted and logged."""
     records: dict[str, dict[str, Any]] = {}
     without_id = repeated = different = 0
-    for row in chain(first, rows):
+    for row in rows:
         record = {str(field): value for field, value in row.items() if not _is_absent(value)}
         item_id = record.pop(id_column, None)
         if item_id is None or item_id == "":
@@ -86,7 +98,7 @@ def read_items(
             different,
         )
     if not records:
-        raise ValueError(f"none of the {without_id} records of {_name(source)} has an item id in {id_column!r}")
+        raise ValueError(f"none of the {without_id} records of {where} has an item id in {id_column!r}")
     return list(records), list(records.values())
 
 

@@ -235,8 +235,15 @@ def test_amazon_files_load_by_one_call(tmp_path):
     path = tmp_path / "meta_Beauty.json.gz"
     with gzip.open(path, "wt") as stream:
         stream.write("{'asin': 'B1', 'title': 'x', 'imUrl': 'http://example.org/a.jpg'}\n")
-    catalog = ItemCatalog.from_items(path, format="amazon-2018")
-    assert catalog["B1"] == {"title": "x", "image": "http://example.org/a.jpg"}
+    for options in ({"format": "amazon-2018"}, {}):
+        catalog = ItemCatalog.from_items(path, **options)
+        assert catalog["B1"] == {"title": "x", "image": "http://example.org/a.jpg"}
+    raw = ItemCatalog.from_items(path, id_column="asin")
+    assert raw["B1"] == {"title": "x", "imUrl": "http://example.org/a.jpg"}
+    with pytest.raises(ValueError, match="leave id_column='asin' out"):
+        ItemCatalog.from_items(path, format="amazon-2018", id_column="asin")
+    later = {"parent_asin": "B2", "title": "y", "images": [{"large": "http://example.org/b.jpg", "variant": "MAIN"}]}
+    assert ItemCatalog.from_items([later])["B2"]["image"] == "http://example.org/b.jpg"
 
 
 def test_a_dataset_s_broken_picture_does_not_end_the_reading():

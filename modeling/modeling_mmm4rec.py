@@ -6,7 +6,9 @@ g groups, n `state_size`.
 
 import copy
 import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +19,10 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .cache_mmm4rec import WeightCache
+from .card_mmm4rec import CARD_NAME, CardFacts, model_card, write_card
 from .configuration_mmm4rec import MMM4RecConfig
 from .encoder_mmm4rec import MMM4RecEncoder, MMM4RecModelOutput, MMM4RecRMSNorm, MMM4RecStateSpace
+from .hub_mmm4rec import UPLOAD_OPTIONS, push_folder
 from .ids_mmm4rec import load_item_ids, save_item_ids
 from .items_mmm4rec import MMM4RecItems, agreed_encoder, check_catalog, l2_normalize, missing_items, previous_rows
 from .loss_mmm4rec import (
@@ -85,6 +89,62 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
             if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
                 tensor.data = tensor.data.clone()
         return loaded
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """
+        As every transformers model, and a model card where the folder has none.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            is_main_process (`bool`, *optional*, defaults to `True`): Whether this process writes the shared files.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
+            kwargs: Passed on to [`~PreTrainedModel.save_pretrained`]; for the upload `repo_id`, by default the
+                folder's name, and what [`push_folder`] takes.
+        """
+        upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
+        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process and not (Path(save_directory) / CARD_NAME).exists():
+            write_card(Path(save_directory), model_card(self.config, getattr(self, "item_ids", None)))
+        if push_to_hub and is_main_process:
+            push_folder(save_directory, repo_id, **upload)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+        **options: Any,
+    ) -> Any:
+        """
+        Uploads the model with its code and a card; a card that the repository has stays as it is.
+
+        Args:
+            repo_id (`str`): `organization/name`.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`): Of one file of weights.
+            tags (`list[str]`, *optional*): Tags more for a new card.
+            options: `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`, as
+                [`push_folder`] takes them.
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`]
+
+        Raises:
+            ValueError: If the Hub refuses the upload.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            # First, so that saving finds a card.
+            facts = CardFacts(tags=[*(getattr(self, "model_tags", None) or ()), *(tags or ())])
+            write_card(Path(folder), model_card(self._saved_config(), getattr(self, "item_ids", None), facts))
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            return push_folder(folder, repo_id, keep_card=True, **options)
+
+    def _saved_config(self) -> MMM4RecConfig:
+        """The configuration as [`~MMM4RecPreTrainedModel.save_pretrained`] writes it."""
+        return self.config
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -203,6 +263,11 @@ class MMM4RecModel(MMM4RecPreTrainedModel):
             super().save_pretrained(save_directory, **kwargs)
         finally:
             self.config.num_items = num_items
+
+    def _saved_config(self) -> MMM4RecConfig:
+        config = copy.deepcopy(self.config)
+        config.num_items = None
+        return config
 
 
 def check_timestamps(timestamps: Tensor | None, attention_mask: Tensor, config: MMM4RecConfig) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
+from .hub_mmm4rec import UPLOAD_OPTIONS, push_folder
 from .ids_mmm4rec import canonical_id
 from .timestamps_mmm4rec import to_unix_time
 
@@ -267,7 +269,8 @@ class MMM4RecProcessor(ProcessorMixin):
         Args:
             save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
-            kwargs: Passed on to [`~ProcessorMixin.save_pretrained`].
+            kwargs: Passed on to [`~ProcessorMixin.save_pretrained`]; for the upload `repo_id`, by default the
+                folder's name, and what [`push_folder`] takes.
 
         Returns:
             `list[str]`: The files of the processor itself.
@@ -280,16 +283,39 @@ class MMM4RecProcessor(ProcessorMixin):
                 for item_id, title in zip(self._item_ids, self._titles, strict=True):
                     file.write(json.dumps({"item_id": item_id, "title": title}, ensure_ascii=False) + "\n")
             partial.replace(path)
+        upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
+        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         present = [getattr(self, name) for name in self.get_attributes() if getattr(self, name) is not None]
         if len(present) == len(self.get_attributes()):
-            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        custom_object_save(self, save_directory, config=[self])  # type: ignore[arg-type]
-        for part in present:
-            part.save_pretrained(save_directory)
-        self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
+            written = super().save_pretrained(save_directory, **kwargs)
+        else:
+            custom_object_save(self, save_directory, config=[self])  # type: ignore[arg-type]
+            for part in present:
+                part.save_pretrained(save_directory)
+            self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
+            written = [str(Path(save_directory) / PROCESSOR_NAME)]
         if push_to_hub:
-            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
-        return [str(Path(save_directory) / PROCESSOR_NAME)]
+            push_folder(save_directory, repo_id, **{"commit_message": "Upload processor"} | upload)
+        return written
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """
+        Uploads the processor with its items and its code.
+
+        Args:
+            repo_id (`str`): `organization/name`.
+            options: `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`, as
+                [`push_folder`] takes them.
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`]
+
+        Raises:
+            ValueError: If the Hub refuses the upload.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, **{"commit_message": "Upload processor"} | options)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:

@@ -269,7 +269,14 @@ class ItemCatalog:
         return cls(**load_catalog(folder), root=root or folder)
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, save_images: bool = False
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        license: str | None = None,
+        save_images: bool = False,
     ) -> str:
         """Uploads the catalogue as a data set.
 
@@ -277,12 +284,19 @@ class ItemCatalog:
             repo_id (`str`): `organization/name`.
             private (`bool`, *optional*): Whether a new repository is private.
             token (`str` or `bool`, *optional*): By default the one that `hf auth login` stored.
+            revision (`str`, *optional*): The branch, made where it is missing.
+            license (`str`, *optional*): Identifier of the Hub, such as `cc-by-4.0`, for the card.
             save_images (`bool`, *optional*, defaults to `False`): As for [`~ItemCatalog.save_pretrained`].
 
         Returns:
             `str`: The address of the commit.
+
+        Raises:
+            ValueError: If the Hub refuses the upload.
         """
-        return push_catalog(self, repo_id, private, token, save_images)
+        return push_catalog(
+            self, repo_id, save_images, private=private, token=token, revision=revision, license=license
+        )
 
     def _arrays(self) -> dict[str, np.ndarray | None]:
         return {

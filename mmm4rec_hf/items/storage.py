@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import DatasetCard, DatasetCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
+from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .features import replace_file
@@ -30,6 +32,23 @@ FEATURES_NAME = "features.safetensors"
 INFO_NAME = "catalog.json"
 IMAGES_NAME = "images"
 ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
+_CARD = """\
+---
+{{ card_data }}
+---
+
+# A catalogue of {{ number }} items
+
+{{ made }}
+
+```python
+from mmm4rec_hf import ItemCatalog
+
+catalog = ItemCatalog.from_pretrained("{{ name }}")
+```
+
+Licence: {{ licence }}
+"""
 
 
 def save_catalog(catalog: "ItemCatalog", folder: Path, save_images: bool) -> None:
@@ -82,18 +101,13 @@ def fetch_catalog(repo_id: str, revision: str | None, token: str | bool | None) 
         raise ValueError(f"{repo_id!r} is no folder, and no data set to be had from the Hub: {reason}") from error
 
 
-def push_catalog(
-    catalog: "ItemCatalog", repo_id: str, private: bool | None, token: str | bool | None, save_images: bool
-) -> str:
+def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **options: Any) -> str:
     """See [`ItemCatalog.push_to_hub`]."""
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         save_catalog(catalog, Path(folder), save_images)
-        Path(folder, "README.md").write_text(_card(catalog), encoding="utf-8")
-        commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message=f"Upload {len(catalog):,} items"
-        )
+        Path(folder, CARD_NAME).write_text(str(_card(catalog, options.pop("license"))), encoding="utf-8")
+        message = f"Upload {len(catalog):,} items"
+        commit = push_folder(folder, repo_id, repo_type="dataset", commit_message=message, **options)
     return str(commit.commit_url)
 
 
@@ -149,26 +163,17 @@ def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str)
     return f"{IMAGES_NAME}/{stem}"
 
 
-def _card(catalog: "ItemCatalog") -> str:
-    lines = [
-        "---",
-        "tags:",
-        "- mmm4rec",
-        "- recommendation",
-        "---",
-        "",
-        f"# A catalogue of {len(catalog):,} items",
-        "",
+def _card(catalog: "ItemCatalog", license: str | None) -> DatasetCard:
+    data = DatasetCardData(license=license, tags=["mmm4rec", "recommendation"])
+    made = [
+        f"- {modality} features: {', '.join(f'{key} {value}' for key, value in info.items())}"
+        for modality, info in catalog.feature_info.items()
     ]
-    for modality, info in catalog.feature_info.items():
-        lines.append(f"- {modality} features: {', '.join(f'{key} {value}' for key, value in info.items())}")
-    lines += [
-        "",
-        "```python",
-        "from mmm4rec_hf import ItemCatalog",
-        "",
-        "catalog = ItemCatalog.from_pretrained(...)",
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+    return DatasetCard.from_template(
+        data,
+        template_str=_CARD,
+        number=f"{len(catalog):,}",
+        name=NAME_PLACEHOLDER,
+        made="\n".join(made) or "What made its features is not recorded.",
+        licence=license or "not stated by the author; texts and pictures may belong to others.",
+    )

@@ -4,12 +4,10 @@ import datetime
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mmm4rec_hf.items import ItemCatalog, storage
@@ -85,29 +83,6 @@ def test_a_damaged_folder_is_said(catalog, tmp_path, damage, message):
     damage(tmp_path / "saved")
     with pytest.raises(ValueError, match=message):
         ItemCatalog.from_pretrained(tmp_path / "saved")
-
-
-def test_a_pushed_catalogue_is_a_data_set_with_a_card(catalog, tmp_path, monkeypatch):
-    hub = tmp_path / "hub"
-
-    def create_repo(self: HfApi, repo_id: str, **options: Any) -> SimpleNamespace:
-        assert options == {"repo_type": "dataset", "private": True, "exist_ok": True}
-        return SimpleNamespace(repo_id=repo_id)
-
-    def upload_folder(self: HfApi, *, repo_id: str, folder_path: str, **options: Any) -> SimpleNamespace:
-        shutil.copytree(folder_path, hub / repo_id)
-        return SimpleNamespace(commit_url=f"https://hub/{repo_id}")
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    monkeypatch.setattr(storage, "snapshot_download", lambda repo_id, **options: hub / repo_id)
-    assert catalog.push_to_hub("org/my.shop-1", private=True) == "https://hub/org/my.shop-1"
-    card = (hub / "org/my.shop-1/README.md").read_text()
-    assert card.startswith("---\n") and "text features: encoder x, revision 1" in card
-    assert str(tmp_path) not in card + (hub / "org/my.shop-1/items.jsonl").read_text()
-    loaded = ItemCatalog.from_pretrained("org/my.shop-1")
-    assert loaded.item_ids == catalog.item_ids
-    np.testing.assert_array_equal(loaded.text_features, FEATURES)
 
 
 def test_a_name_that_is_nowhere_is_said_in_one_line(monkeypatch):

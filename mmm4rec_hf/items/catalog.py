@@ -14,9 +14,9 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask
-from .images import load_picture
+from .images import is_picture, is_url, load_picture
 from .sources import read_items
-from .storage import fetch_catalog, load_catalog, push_catalog, save_catalog
+from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class ItemCatalog:
     def picture(self, item_id: str | int) -> Image.Image | None:
         """Opens an item's picture, `None` where it has none; see [`load_picture`] for what is raised."""
         reference = self[item_id].get("image")
-        return load_picture(reference, root=self.root) if reference else None
+        return load_picture(reference, root=self.root) if is_picture(reference) else None
 
     def select(self, item_ids: Iterable[str | int]) -> "ItemCatalog":
         """The catalogue of some items, in the order given.
@@ -266,7 +266,9 @@ class ItemCatalog:
         folder = Path(name)
         if not folder.is_dir():
             folder = fetch_catalog(os.fspath(name), revision, token)
-        return cls(**load_catalog(folder), root=root or folder)
+        parts = load_catalog(folder)
+        with naming_damage(folder):
+            return cls(**parts, root=root or folder)
 
     def push_to_hub(
         self,
@@ -332,7 +334,7 @@ class ItemCatalog:
         return encoder
 
 
-def _take_features(records: list[dict[str, Any]], modality: str) -> np.ndarray | None:
+def _take_features(records: list[dict[str, Any]], modality: str) -> list[Any] | None:
     """Moves a feature field out of the records."""
     name = f"{modality}_features"
     vectors = [record.pop(name, None) for record in records]
@@ -341,11 +343,11 @@ def _take_features(records: list[dict[str, Any]], modality: str) -> np.ndarray |
         return None
     if not all(present):
         raise ValueError(f"{present.count(False)} of {len(present)} items have no {name}; give them to all or to none")
-    return np.asarray(vectors, dtype=np.float32)
+    return vectors
 
 
 def _make_paths_absolute(catalog: ItemCatalog) -> None:
     for record in catalog.records:
         reference = record.get("image")
-        if isinstance(reference, str) and not reference.startswith(("http://", "https://")):
+        if isinstance(reference, str | os.PathLike) and is_picture(reference) and not is_url(reference):
             record["image"] = str(Path(catalog.root or "", reference).resolve())

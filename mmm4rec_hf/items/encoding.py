@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate import PartialState
-from safetensors import safe_open
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
 from .features import check_finite, replace_file
-from .images import is_url
+from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -45,8 +46,12 @@ class Shard:
         path = self.path(folder, modality)
         if not path.is_file():
             return False
-        with safe_open(path, framework="numpy") as file:
-            return bool(file.metadata()["digest"] == self.digest)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return bool((file.metadata() or {}).get("digest") == self.digest)
+        except SafetensorError:
+            logger.warning("%s is damaged and is encoded again", path)
+            return False
 
 
 def encode_catalog(
@@ -108,7 +113,10 @@ def _claim(folder: Path, info: dict[str, dict[str, Any]], overwrite: bool) -> No
     path = folder / INFO_NAME
     # Through JSON, where a tuple is a list as well.
     info = json.loads(json.dumps(info))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove {folder} to encode again") from error
     changed = [modality for modality in info if before.get(modality, info[modality]) != info[modality]]
     if changed and not overwrite:
         differences = "; ".join(_difference(modality, before[modality], info[modality]) for modality in changed)
@@ -135,7 +143,8 @@ def _difference(modality: str, before: dict[str, Any], now: dict[str, Any]) -> s
 def _inputs(catalog: "ItemCatalog", encoder: ItemEncoder, modality: str) -> list[Any]:
     if modality == "text":
         return [encoder.text_of(record) for record in catalog.records]
-    return [record.get("image") or None for record in catalog.records]
+    references = (record.get("image") for record in catalog.records)
+    return [reference if is_picture(reference) else None for reference in references]
 
 
 def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_size: int) -> Iterator[Shard]:
@@ -155,12 +164,14 @@ def _picture_stamp(reference: Any, root: Path | None) -> Any:
     if reference is None or is_url(reference):
         return reference
     if isinstance(reference, str | os.PathLike):
-        path = Path(root or "", reference)
-        if not path.is_file():
+        path = picture_file(reference, root)
+        if path is None:
             return (str(reference), None)
         status = path.stat()
         return (str(reference), status.st_size, status.st_mtime_ns)
-    content = reference if isinstance(reference, bytes | bytearray) else reference.tobytes()
+    if not isinstance(reference, bytes | bytearray | Image.Image):
+        return repr(reference)
+    content = reference.tobytes() if isinstance(reference, Image.Image) else reference
     return hashlib.sha256(content).hexdigest()
 
 

@@ -17,8 +17,11 @@ def check_features(features: Any, item_ids: Sequence[str], modality: str) -> np.
     Raises:
         ValueError: For another number of rows, or a value that is not finite, naming the item.
     """
-    matrix = np.asarray(features, dtype=np.float32)
-    if matrix.ndim != 2 or len(matrix) != len(item_ids):
+    try:
+        matrix = np.asarray(features, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{modality}_features must be numbers in rows of one length: {error}") from error
+    if matrix.ndim != 2 or len(matrix) != len(item_ids) or matrix.shape[1] == 0:
         raise ValueError(
             f"{modality}_features must be [{len(item_ids)}, size], one row an item id, got {list(matrix.shape)}"
         )

@@ -27,6 +27,18 @@ def is_url(reference: Any) -> bool:
     return isinstance(reference, str) and reference.lower().startswith(("http://", "https://"))
 
 
+def is_picture(reference: Any) -> bool:
+    """Whether an item has a picture reference at all; an empty one, as tables hold it, is none."""
+    return reference is not None and not (isinstance(reference, str | bytes | bytearray | dict) and not reference)
+
+
+def picture_file(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:
+    """The file that a path leads to, relative ones from `root` on; None where there is none."""
+    path = Path(root or "", reference)
+    # Not Path.is_file, which raises where a text is too long for a name.
+    return path if os.path.isfile(path) else None
+
+
 def load_picture(
     reference: Any, *, root: str | os.PathLike[str] | None = None, fetch: Fetcher | None = None
 ) -> Image.Image:
@@ -56,8 +68,8 @@ def load_picture(
     if isinstance(reference, bytes | bytearray):
         return _decode(io.BytesIO(reference))
     if isinstance(reference, str | os.PathLike):
-        path = Path(root or "", reference)
-        if not path.is_file():
+        path = picture_file(reference, root)
+        if path is None:
             raise PictureError("no such file")
         return _decode(path)
     raise PictureError(f"not a picture reference: {type(reference).__name__}")

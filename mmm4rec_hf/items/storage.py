@@ -1,5 +1,6 @@
 """A catalogue as a folder, and as a data set on the Hub."""
 
+import contextlib
 import io
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import DatasetCard, DatasetCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
@@ -20,7 +22,7 @@ from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .features import replace_file
-from .images import is_url
+from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -55,11 +57,12 @@ def save_catalog(catalog: "ItemCatalog", folder: Path, save_images: bool) -> Non
     """See [`ItemCatalog.save_pretrained`]. `catalog.json` comes last: a folder without it is not a catalogue."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
-    with replace_file(folder / ITEMS_NAME) as partial, partial.open("w", encoding="utf-8") as stream:
-        for line in _lines(catalog, folder, save_images):
-            stream.write(line + "\n")
-    with replace_file(folder / FEATURES_NAME) as partial:
-        save_file(arrays, partial)
+    with replace_file(folder / ITEMS_NAME) as items, replace_file(folder / FEATURES_NAME) as features:
+        with items.open("w", encoding="utf-8") as stream:
+            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images))
+        save_file(arrays, features)
+        # An earlier catalogue's: from here on the two files might be of different ones.
+        (folder / INFO_NAME).unlink(missing_ok=True)
     info = {"num_items": len(catalog), "features": catalog.feature_info}
     with replace_file(folder / INFO_NAME) as partial:
         partial.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -74,16 +77,30 @@ def load_catalog(folder: Path) -> dict[str, Any]:
     for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a saved catalogue: it has no {name}")
-    info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
-    records = []
-    with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
-        for line in stream:
-            records.append(json.loads(line))
-    if len(records) != info["num_items"]:
-        raise ValueError(f"{folder} is damaged: {ITEMS_NAME} has {len(records)} items of {info['num_items']}")
-    item_ids = [canonical_id(record.pop("item_id")) for record in records]
-    arrays = load_file(folder / FEATURES_NAME)
-    return {"item_ids": item_ids, "records": records, "feature_info": info["features"], **arrays}
+    with naming_damage(folder):
+        info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
+            records = [json.loads(line) for line in stream]
+        if len(records) != info["num_items"]:
+            raise ValueError(f"{ITEMS_NAME} has {len(records)} items of {info['num_items']}")
+        item_ids = [canonical_id(record.pop("item_id")) for record in records]
+        arrays = load_file(folder / FEATURES_NAME)
+        unknown = sorted(set(arrays) - set(ARRAYS))
+        if unknown:
+            raise ValueError(f"{FEATURES_NAME} holds {unknown[0]!r}, which is none of {', '.join(ARRAYS)}")
+        return {"item_ids": item_ids, "records": records, "feature_info": info["features"], **arrays}
+
+
+@contextlib.contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Turns what reading a broken catalogue raises into one error that names its folder."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{folder} is damaged ({type(error).__name__}: {reason}); save the catalogue again"
+        ) from error
 
 
 def fetch_catalog(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
@@ -112,24 +129,29 @@ def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **opti
 
 
 def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool) -> Iterator[str]:
-    left_out = 0
+    in_memory = unusable = 0
     for item_id, record in zip(catalog.item_ids, catalog.records, strict=True):
         entry = {"item_id": item_id, **record}
-        reference = entry.get("image")
-        if save_images and reference and not is_url(reference):
-            entry["image"] = _copy_picture(reference, catalog.root, folder, item_id)
-        elif isinstance(reference, dict | bytes | bytearray | Image.Image):
-            entry["image"] = None
-            left_out += 1
-        elif isinstance(reference, os.PathLike):
-            entry["image"] = os.fspath(reference)
-        if entry.get("image") is None:
-            entry.pop("image", None)
+        reference = entry.pop("image", None)
+        if not is_picture(reference):
+            saved = None
+        elif is_url(reference) or (not save_images and isinstance(reference, str | os.PathLike)):
+            saved = os.fspath(reference)
+        elif save_images:
+            saved = _copy_picture(reference, catalog.root, folder, item_id)
+            unusable += saved is None
+        else:
+            saved = None
+            in_memory += 1
+        if saved is not None:
+            entry["image"] = saved
         yield json.dumps(entry, ensure_ascii=False, default=_plain)
-    if left_out:
+    if in_memory:
         logger.warning(
-            "%d pictures are held in memory and were left out; give save_images=True to write them", left_out
+            "%d pictures are held in memory and were left out; give save_images=True to write them", in_memory
         )
+    if unusable:
+        logger.warning("%d pictures are no files or bytes that could be copied; their items have none now", unusable)
 
 
 def _plain(value: Any) -> Any:
@@ -146,8 +168,8 @@ def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str)
     images = folder / IMAGES_NAME
     images.mkdir(exist_ok=True)
     if isinstance(reference, str | os.PathLike):
-        source = Path(root or "", reference)
-        if not source.is_file():
+        source = picture_file(reference, root)
+        if source is None:
             return None
         target = images / f"{stem}{source.suffix.lower()}"
         if source.resolve() != target.resolve():
@@ -158,6 +180,8 @@ def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str)
         buffer = io.BytesIO()
         reference.save(buffer, "PNG")
         reference = buffer.getvalue()
+    if not isinstance(reference, bytes | bytearray):
+        return None
     with replace_file(images / stem) as partial:
         partial.write_bytes(reference)
     return f"{IMAGES_NAME}/{stem}"

@@ -151,3 +151,16 @@ def test_the_second_modality_may_come_later_into_the_same_folder(tmp_path):
     assert seen == ["Title: x ;"] and both.image_features.tolist() == [[20, 30]]
     with pytest.raises(ValueError, match="another encoder .text: fields .*before.*now"):
         catalog.encode(ItemEncoder(text_encoder=lengths, text_fields=["title"]), tmp_path)
+
+
+def test_a_damaged_shard_is_encoded_again(tmp_path, caplog):
+    catalog = ItemCatalog.from_items([{"item_id": n, "title": "x" * n} for n in range(1, 5)])
+    encoder = ItemEncoder(text_encoder=lambda texts: np.array([[len(text)] for text in texts]))
+    first = catalog.encode(encoder, tmp_path, shard_size=2)
+    (tmp_path / "text-000000002.safetensors").write_bytes(b"cut off")
+    again = catalog.encode(encoder, tmp_path, shard_size=2)
+    np.testing.assert_array_equal(again.text_features, first.text_features)
+    assert "text-000000002.safetensors is damaged and is encoded again" in caplog.text
+    (tmp_path / "encoder.json").write_text("{")
+    with pytest.raises(ValueError, match=r"encoder.json is damaged .*; remove .* to encode again"):
+        catalog.encode(encoder, tmp_path, shard_size=2)

@@ -89,6 +89,8 @@ def test_exif_rotation_is_applied():
         (b"<html>not found</html>", "cannot be decoded"),
         (png(Image.new("RGB", (1, 1))), "a placeholder of one pixel"),
         ("absent.jpg", "no such file"),
+        ("data:image/png;base64," + "A" * 5000, "no such file"),
+        ("a\0.png", "no such file"),
         ("", "not a picture reference|no such file"),
         (17, "not a picture reference: int"),
         ({"bytes": None, "path": None}, "not a picture reference"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.numpy import save_file
 
 from mmm4rec_hf.items import ItemCatalog, storage
 
@@ -38,6 +39,10 @@ def catalog(tmp_path: Path) -> ItemCatalog:
     )
 
 
+def replace_features(folder: Path, **arrays: np.ndarray) -> None:
+    save_file(arrays, folder / "features.safetensors")
+
+
 def test_a_folder_holds_json_lines_and_safetensors(catalog, tmp_path):
     catalog.save_pretrained(tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()}
@@ -64,6 +69,29 @@ def test_pictures_travel_along_on_request_and_stay_inside_the_folder(catalog, tm
     assert sorted(path.name for path in (moved / "images").iterdir()) == ["0", "a_2f__2e__2e__2f_b.png"]
 
 
+def test_pictures_that_cannot_be_copied_are_counted(tmp_path, caplog):
+    images = ["absent.png", 17, {"bytes": None, "path": None}, "", png(noise(1))]
+    catalog = ItemCatalog(list("abcde"), [{"image": image} for image in images])
+    catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    assert "3 pictures are no files or bytes that could be copied" in caplog.text
+    assert ["image" in record for record in ItemCatalog.from_pretrained(tmp_path / "saved").records] == [False] * 4 + [
+        True
+    ]
+
+
+def test_a_kill_between_two_files_leaves_no_mixed_catalogue(catalog, tmp_path, monkeypatch):
+    catalog.save_pretrained(tmp_path / "saved")
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.select(["c", "0", "a/../b"]).save_pretrained(tmp_path / "saved")
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").item_ids == catalog.item_ids
+    assert not list((tmp_path / "saved").glob(".*"))
+
+
 def test_saving_over_itself_keeps_the_pictures(catalog, tmp_path):
     catalog.save_pretrained(tmp_path / "saved", save_images=True)
     ItemCatalog.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "saved", save_images=True)
@@ -76,6 +104,9 @@ def test_saving_over_itself_keeps_the_pictures(catalog, tmp_path):
         (lambda folder: (folder / "catalog.json").unlink(), "is not a saved catalogue: it has no catalog.json"),
         (lambda folder: (folder / "features.safetensors").unlink(), "it has no features.safetensors"),
         (lambda folder: (folder / "items.jsonl").write_text('{"item_id": "c"}\n'), "items.jsonl has 1 items of 3"),
+        (lambda folder: replace_features(folder, text_features=FEATURES[:2]), r"\[3, size\], .* got \[2, 2\]"),
+        (lambda folder: replace_features(folder, text_featurez=FEATURES), "'text_featurez', which is none of"),
+        (lambda folder: (folder / "catalog.json").write_text("{}"), "is damaged .KeyError: 'num_items'"),
     ],
 )
 def test_a_damaged_folder_is_said(catalog, tmp_path, damage, message):

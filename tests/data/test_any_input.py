@@ -3,23 +3,42 @@
 A list of strings names files, which are found or not.
 """
 
+import bz2
 import datetime
+import gzip
 import json
+import lzma
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from polars.testing.parametric import series
 
 from mmm4rec_hf.data import Interactions, load_interactions, prepare_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:timestamps of", "ignore::SyntaxWarning", "ignore:.*invalid escape")
 relaxed = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
-SUFFIXES = [".csv", ".tsv", ".txt", ".jsonl", ".json", ".json.gz", ".csv.xz", ".parquet", ".inter", ".data"]
+SUFFIXES = [
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".jsonl",
+    ".json",
+    ".json.gz",
+    ".csv.xz",
+    ".tsv.bz2",
+    ".parquet",
+    ".inter",
+    ".data",
+]
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 FORMATS = ["auto", "csv", "tsv", "jsonl", "parquet", "amazon-2018", "amazon-2023", "movielens", "recbole", "published"]
 HEADERS = ["user_id,item_id,timestamp", "user_id:token\titem_id:token\ttimestamp:float", "user,item,rating,time", ""]
 pieces = st.sampled_from(
@@ -41,20 +60,40 @@ def read(source: Any, **arguments: Any) -> Interactions | None:
 
 
 @relaxed
-@given(st.sampled_from(SUFFIXES), st.sampled_from(FORMATS), st.binary(max_size=200))
-def test_files_of_any_bytes(suffix: str, format: str, content: bytes) -> None:
+@given(st.sampled_from(SUFFIXES), st.sampled_from(FORMATS), st.binary(max_size=200), st.booleans())
+def test_files_of_any_bytes(suffix: str, format: str, content: bytes, compress: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
-        path.write_bytes(content)
+        path.write_bytes(COMPRESS.get(path.suffix, bytes)(content) if compress else content)
         read(path, format=format)
+        read(folder, format=format)
+
+
+names = st.sampled_from(
+    ["a.csv", "b.csv", "ratings.csv", "movies.csv", "u.data", "ratings.dat", "x.inter", "item2id.jsonl", "_SUCCESS"]
+)
 
 
 @relaxed
-@given(st.sampled_from([".csv", ".tsv", ".inter"]), st.sampled_from(HEADERS), st.lists(pieces, max_size=40))
+@given(st.dictionaries(names, st.sampled_from([*HEADERS, "1::2::3::4", "1\t2\t3\t4"]), max_size=4))
+def test_folders_of_any_files(files: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, header in files.items():
+            (Path(folder) / name).write_text(f"{header}\nu,a,1\nu\ta\t2\n")
+        read(folder)
+        read([Path(folder) / name for name in files])
+
+
+@relaxed
+@given(
+    st.sampled_from([".csv", ".tsv", ".inter", ".csv.gz", ".tsv.xz", ".txt.bz2"]),
+    st.sampled_from(HEADERS),
+    st.lists(pieces, max_size=40),
+)
 def test_text_files_that_are_almost_right(suffix: str, header: str, body: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
-        path.write_bytes(f"{header}\n{''.join(body)}".encode())
+        path.write_bytes(COMPRESS.get(path.suffix, bytes)(f"{header}\n{''.join(body)}".encode()))
         log = read(path)
         if log is not None:
             prepare_sequences(log, k_core=0)
@@ -106,6 +145,44 @@ def test_pandas_frames_of_any_values(users: Any, items: Any, times: Any, ratings
     except (OverflowError, ValueError):
         return
     log = read(frame)
+    if log is not None:
+        prepare_sequences(log, k_core=0)
+
+
+TYPES = [
+    *(
+        pl.String,
+        pl.Categorical,
+        pl.Int8,
+        pl.Int64,
+        pl.UInt64,
+        pl.Int128,
+        pl.Float32,
+        pl.Float64,
+        pl.Boolean,
+        pl.Binary,
+    ),
+    *(pl.Date, pl.Time, pl.Datetime("ns"), pl.Datetime("ms", "Asia/Tokyo"), pl.Duration("us"), pl.Decimal(20, 3)),
+    *(pl.List(pl.Int64), pl.Struct({"a": pl.String}), pl.Null),
+]
+typed = st.sampled_from(TYPES).flatmap(lambda dtype: series(dtype=dtype, min_size=2, max_size=2))
+
+
+@settings(relaxed, max_examples=200)
+@given(typed, typed, typed, st.none() | typed, st.booleans())
+def test_columns_of_any_type(users: pl.Series, items: pl.Series, times: pl.Series, order: Any, in_file: bool) -> None:
+    frame = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
+    options = {} if order is None else {"order_column": "place"}
+    frame = frame if order is None else frame.with_columns(place=order)
+    if not in_file:
+        log = read(frame, **options)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                frame.write_parquet(Path(folder) / "log.parquet")
+            except pl.exceptions.PolarsError:
+                return
+            log = read(Path(folder), **options)
     if log is not None:
         prepare_sequences(log, k_core=0)
 

@@ -166,10 +166,11 @@ TYPES = [
     *(pl.List(pl.Int64), pl.Struct({"a": pl.String}), pl.Null),
 ]
 typed = st.sampled_from(TYPES).flatmap(lambda dtype: series(dtype=dtype, min_size=2, max_size=2))
+ids = st.just(pl.Series(["u", "v"])) | series(dtype=pl.UInt64, min_size=2, max_size=2) | typed
 
 
 @settings(relaxed, max_examples=200)
-@given(typed, typed, typed, st.none() | typed, st.booleans())
+@given(ids, ids, typed | st.just(pl.Series([3, 1])), st.none() | ids, st.booleans())
 def test_columns_of_any_type(users: pl.Series, items: pl.Series, times: pl.Series, order: Any, in_file: bool) -> None:
     frame = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
     options = {} if order is None else {"order_column": "place"}

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from polars.testing.parametric import series
 
@@ -138,6 +138,7 @@ columns = st.one_of(
 
 @relaxed
 @given(columns, columns, columns, st.one_of(st.none(), columns))
+@example(["u"] * 3, ["a"] * 3, [1, 2, 3], [None, 4.5, -(2**63) - 1])
 def test_pandas_frames_of_any_values(users: Any, items: Any, times: Any, ratings: Any) -> None:
     data = {"user_id": users, "item_id": items, "timestamp": times}
     try:

@@ -4,10 +4,12 @@ import json
 import logging
 import lzma
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -324,3 +326,18 @@ def test_an_order_that_is_no_integer_is_refused(order: list[Any], error: type[Ex
     frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"], "time": [1, 2], "place": order})
     with pytest.raises(error, match="order column of the DataFrame"):
         load_interactions(frame, order_column="place")
+
+
+def test_objects_in_a_frame_are_read_one_by_one() -> None:
+    data: dict[str, Any] = {"user": ["u", 7, "v"], "item": [0, "0", None], "time": ["1970-01-01", 5, 6]}
+    data |= {"rating": [Decimal("4.5"), "good", np.float32(2)], "place": [np.int64(2), 1, 2**40]}
+    log = (
+        load_interactions(pd.DataFrame(data, dtype=object), order_column="place").frame.sort("order").collect("polars")
+    )
+    assert log.select("user_id", "item_id", "timestamp", "rating", "order").rows() == [
+        ("7", "0", 5, None, 1),
+        ("u", "0", 0, 4.5, 2),
+    ]
+    data["place"][1] = 1.5
+    with pytest.raises(TypeError, match="row 1 of the DataFrame: the order is 1.5; expected an integer"):
+        load_interactions(pd.DataFrame(data, dtype=object), order_column="place")

@@ -8,12 +8,10 @@ import narwhals as nw
 import polars as pl
 import pyarrow as pa
 
-from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-
 from .. import engines
 from ..columns import LogColumns
 from .files import RawLog
-from .json_lines import read_records, time_text
+from .json_lines import READERS, TYPES, read_records
 
 
 def read_frame(source: Any, columns: LogColumns) -> RawLog:
@@ -59,21 +57,13 @@ def _dictionaries(source: Iterable[Any]) -> Iterable[tuple[str, Mapping[str, Any
 def _values(column: nw.Series, ours: str, where: str) -> pl.Series:
     """A column in polars; columns of Python objects value by value, so that large integers stay exact."""
     if column.dtype == nw.Object:
-        if ours == "timestamp":
-            values = [time_text(value, f"row {row} of {where}") for row, value in enumerate(column.to_list())]
-            return pl.Series(values, dtype=pl.String)
-        if ours in ("user_id", "item_id"):
-            missing = column.is_null().to_list()
-            ids = [None if missing[row] else _id(value, row, ours, where) for row, value in enumerate(column)]
-            return pl.Series(ids, dtype=pl.String)
+        values = zip(column, column.is_null().to_list(), strict=True)
+        read = [
+            READERS[ours](None if is_missing else value, f"row {row} of {where}")
+            for row, (value, is_missing) in enumerate(values)
+        ]
+        return pl.Series(read, dtype=TYPES[ours])
     try:
         return column.to_polars()
-    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:
+    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise ValueError(f"the {ours} column of {where} holds values that are not of one type: {error}") from error
-
-
-def _id(value: Any, row: int, ours: str, where: str) -> str | None:
-    try:
-        return canonical_id(value) if value != "" else None
-    except TypeError as error:
-        raise TypeError(f"{ours} in row {row} of {where}: {error}") from None

@@ -69,7 +69,7 @@ def _id(value: Any, place: str) -> str | None:
         raise TypeError(f"{place}: {error}") from None
 
 
-def time_text(value: Any, place: str) -> str:
+def _time(value: Any, place: str) -> str:
     """A time as a string, whatever it is: the whole column is read by the same rules later.
 
     Raises:
@@ -95,14 +95,22 @@ def time_text(value: Any, place: str) -> str:
 
 
 def _rating(value: Any, place: str) -> float | None:
-    return float(value) if isinstance(value, int | float) and abs(value) < 2**53 else None
+    # No model reads the ratings, so one that is no number is a missing one.
+    if not isinstance(value, Real | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return number if abs(number) < 2**53 else None
 
 
 def _order(value: Any, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(int(value)) >= 2**63:
         raise TypeError(f"{place}: the order is {value!r}; expected an integer")
-    return value
+    return int(value)
 
 
-READERS = {"user_id": _id, "item_id": _id, "timestamp": time_text, "rating": _rating, "order": _order}
+# How a value of each of our columns is read wherever it comes as a Python object, and the type of its column.
+READERS = {"user_id": _id, "item_id": _id, "timestamp": _time, "rating": _rating, "order": _order}
 TYPES = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.String, "rating": pl.Float64, "order": pl.Int64}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
 
 from .configuration_mmm4rec import TASK, MMM4RecConfig
 
@@ -51,9 +51,10 @@ Licence: {{ licence }}
 
 ## Measured
 
-{% if results %}Of the saved weights{{ " (" + checkpoint + ")" if checkpoint else "" }}:
-{% for result in results %}
-{{ result.protocol }}:
+{% if checkpoint %}The weights are those of {{ checkpoint }}.
+
+{% endif %}{% if results %}{% for result in results %}
+{{ result.protocol[0]|upper }}{{ result.protocol[1:] }}:
 
 | metric | value |
 | --- | --- |
@@ -186,9 +187,14 @@ def write_card(folder: Path, card: ModelCard) -> None:
     partial.replace(folder / CARD_NAME)
 
 
-def card_of_repository(text: str, repo_id: str) -> str:
-    """A card whose code names a repository."""
-    return text.replace(NAME_PLACEHOLDER, repo_id)
+def card_of_repository(text: str, repo_id: str, license: str | None = None) -> str:
+    """A card whose code names a repository and, where one is given, with a licence."""
+    text = text.replace(NAME_PLACEHOLDER, repo_id)
+    if license is None:
+        return text
+    card = RepoCard(re.sub(r"^Licence: .*$", f"Licence: {license}", text, flags=re.MULTILINE))
+    card.data["license"] = license
+    return str(card)
 
 
 def _front_matter(facts: CardFacts) -> ModelCardData:

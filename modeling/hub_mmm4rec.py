@@ -26,6 +26,7 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
     keep_card: bool = False,
+    license: str | None = None,
     repo_type: str = "model",
 ) -> CommitInfo:
     """
@@ -41,6 +42,7 @@ def push_folder(
         revision (`str`, *optional*): The branch, made where it is missing.
         create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request instead.
         keep_card (`bool`, *optional*, defaults to `False`): Whether a card that the repository has stays as it is.
+        license (`str`, *optional*): Identifier of the Hub, such as `apache-2.0`, for the folder's card.
         repo_type (`str`, *optional*, defaults to `"model"`): `"dataset"` for a catalogue.
 
     Returns:
@@ -61,7 +63,7 @@ def push_folder(
         if keep_card and api.file_exists(repo_id, CARD_NAME, repo_type=repo_type, revision=revision):
             logger.warning(f"{repo_id} has a model card already, which is kept")
         elif CARD_NAME in files:
-            card = card_of_repository(files[CARD_NAME].read_text(encoding="utf-8"), repo_id)
+            card = card_of_repository(files[CARD_NAME].read_text(encoding="utf-8"), repo_id, license)
             operations.append(CommitOperationAdd(CARD_NAME, card.encode()))
         return api.create_commit(
             repo_id,

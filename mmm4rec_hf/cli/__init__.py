@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, recommend
+from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "recommend": recommend,
     "convert": convert,
+    "push": push,
 }
 
 

@@ -15,6 +15,7 @@ from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 
+from .cards import CardOptions, finetuning_facts
 from .folders import claim_output
 from .recipes import check_options
 from .resuming import last_whole_checkpoint
@@ -58,6 +59,7 @@ class FinetuneRecipe:
             `weight_decay` of `training`.
         early_stopping_patience (`int`, *optional*): Evaluations without a better metric after which to stop.
         training (`dict`, *optional*): Options of [`~transformers.TrainingArguments`].
+        card (`CardOptions`, *optional*): What the model's card says of licence and data.
     """
 
     sequences: str
@@ -70,6 +72,7 @@ class FinetuneRecipe:
     optimizer: Literal["adamw", "nadam"] = "adamw"
     early_stopping_patience: int | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    card: CardOptions = field(default_factory=CardOptions)
 
     def __post_init__(self) -> None:
         self.model = check_options(self.model, MMM4RecConfig, "model")
@@ -118,7 +121,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         prepared=read_preparation(recipe.sequences),
     )
     if arguments.should_save:
-        save_recommender(model, load_processor(recipe.catalog), catalog, output / MODEL_NAME)
+        facts = finetuning_facts(recipe.card, trainer, sequences, evaluation, recipe.start_from)
+        save_recommender(model, load_processor(recipe.catalog), catalog, output / MODEL_NAME, facts)
         evaluation.save(output / EVALUATION_NAME)
     return evaluation
 

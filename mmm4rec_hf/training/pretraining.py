@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
 
 from .batches import BatchStream, Mixture
+from .cards import CardOptions, pretraining_facts, save_card
 from .checkpoints import last_checkpoint, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output, replace_folder
@@ -78,6 +80,7 @@ class PretrainRecipe:
         logging_steps (`int`, *optional*, defaults to 50): Steps between lines of the log.
         report_to (`list[str]`, *optional*): Trackers that Accelerate knows, such as `tensorboard`.
         seed (`int`, *optional*, defaults to 0): Of weights, order and dropout.
+        card (`CardOptions`, *optional*): What the model's card says of licence and data.
     """
 
     domains: list[DomainRecipe]
@@ -107,6 +110,7 @@ class PretrainRecipe:
     logging_steps: int = 50
     report_to: list[str] = field(default_factory=list)
     seed: int = 0
+    card: CardOptions = field(default_factory=CardOptions)
 
     def __post_init__(self) -> None:
         self.model = check_options(self.model, MMM4RecConfig, "model")
@@ -298,7 +302,13 @@ class Pretraining:
             with replace_folder(self.output / MODEL_NAME) as partial:
                 # Not the backbone alone: what all items share (fusion, missing modalities) is learned here as well.
                 self.recommender.save_pretrained(partial)
+                save_card(self.recommender, partial, self._card_facts())
         self.accelerator.wait_for_everyone()
+
+    def _card_facts(self) -> CardFacts:
+        rows = {domain.name: domain.rows.num_targets for domain in self.domains}
+        progress, recipe = self.progress, self.recipe
+        return pretraining_facts(recipe.card, rows, progress.best_metrics, progress.step, recipe.start_from)
 
     def _log(self, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=self.progress.step)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from mmm4rec_hf.items.images import is_url
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 
+from .cards import save_card
 from .folders import replace_folder
 
 if TYPE_CHECKING:
@@ -59,9 +61,10 @@ def save_recommender(
     processor: MMM4RecProcessor,
     catalog: "ItemCatalog",
     folder: str | os.PathLike[str],
+    facts: CardFacts | None = None,
 ) -> None:
     """
-    Saves what `pipeline("sequential-recommendation", folder)` loads: model and processor, and the catalogue in
+    Saves what `pipeline("sequential-recommendation", folder)` loads: model, card and processor, and the catalogue in
     `catalog/`. An earlier folder of that name stays until the new one is whole.
 
     Args:
@@ -69,10 +72,12 @@ def save_recommender(
         processor ([`MMM4RecProcessor`]): Is given the catalogue's items, and the model's sequence length.
         catalog (`ItemCatalog`): In the order of the model's rows.
         folder (`str` or `os.PathLike`): Where to.
+        facts ([`CardFacts`], *optional*): For the model's card.
     """
     processor.set_items(catalog)
     processor.max_sequence_length = model.config.max_sequence_length
     with replace_folder(Path(folder)) as partial:
         model.save_pretrained(partial)
+        save_card(model, partial, facts or CardFacts())
         processor.save_pretrained(partial)
         _with_absolute_paths(catalog).save_pretrained(partial / CATALOG_NAME)

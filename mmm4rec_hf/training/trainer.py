@@ -4,9 +4,10 @@ import contextlib
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -15,12 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
 from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
+from mmm4rec_hf.modeling.card_mmm4rec import CardFacts, CardResult, card_of_repository, model_card, write_card
+from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
+from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 
+from .cards import kept_checkpoint, kept_results
 from .folders import write_json
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
@@ -31,6 +37,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.json"
+_BESIDE_WEIGHTS = ("*_mmm4rec.py", ITEM_IDS_NAME, ITEMS_NAME, PROCESSOR_NAME)
+
+
+class _Untitled(NamedTuple):
+    """Items of which the ids alone are known."""
+
+    item_ids: list[str]
+
+    @property
+    def titles(self) -> list[None]:
+        return [None] * len(self.item_ids)
 
 
 class MMM4RecTrainer(Trainer):
@@ -46,6 +63,7 @@ class MMM4RecTrainer(Trainer):
     - Weight decay leaves out biases, norms, `A_log`, `D` and `dt_bias`.
     - A loss that is not finite stops the training; metrics as bad as a random order are said once.
     - A run that was stopped goes on as if it had not been, early stopping included.
+    - What it saves and pushes recommends: with the items' ids, and a card with the metrics of the weights it holds.
 
     Args:
         model ([`MMM4RecForSequentialRecommendation`], *optional*): With items; or give `model_init`.
@@ -87,6 +105,7 @@ class MMM4RecTrainer(Trainer):
         self._ranker: ItemRanker | None = None
         self._protocol: dict[str, Any] = {}
         self._has_said_chance = False
+        self.measured: dict[str, CardResult] = {}
         kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
         self.model: MMM4RecForSequentialRecommendation
@@ -116,6 +135,7 @@ class MMM4RecTrainer(Trainer):
             ValueError: If there is no checkpoint to go on from.
             RuntimeError: If the loss is not finite; the message names the step.
         """
+        self.measured = {}
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(self.args)
             if resume_from_checkpoint is None:
@@ -197,7 +217,69 @@ class MMM4RecTrainer(Trainer):
             history: list[Any] = self.state.log_history
             entry = next(entry for entry in reversed(history) if f"{metric_key_prefix}_users" in entry)
             entry["eval_protocol"] = describe(self._protocol)
+            if not self.is_in_train:
+                split = str(self._protocol["split"])
+                numbers = {name.removeprefix(f"{metric_key_prefix}_"): value for name, value in metrics.items()}
+                self.measured[split] = CardResult(split, numbers, entry["eval_protocol"])
         return metrics
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """
+        Writes `output_dir/README.md`: what the model is, and the metrics of the weights it holds.
+
+        Args:
+            language (`str`, *optional*): Of the items' texts.
+            license (`str`, *optional*): Of the model.
+            tags (`str` or `list[str]`, *optional*): Tags more.
+            finetuned_from (`str`, *optional*): What the training started from.
+            dataset (`str` or `list[str]`, *optional*): What it was trained on.
+            dataset_tags (`str` or `list[str]`, *optional*): Names of these data on the Hub.
+            model_name, tasks, dataset_args: As transformers'; the card has no place for them.
+        """
+        if not self.is_world_process_zero():
+            return
+        facts = CardFacts(
+            license=license,
+            language=language,
+            datasets=[*_as_list(dataset_tags), *_as_list(dataset)],
+            base_model=finetuned_from,
+            results=kept_results(self),
+            checkpoint=kept_checkpoint(self),
+            tags=_as_list(tags),
+        )
+        card = model_card(self.model.config, self.model.item_ids, facts)
+        if self.hub_model_id is not None:
+            card = type(card)(card_of_repository(str(card), self.hub_model_id))
+        write_card(Path(str(self.args.output_dir)), card)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.processing_class is None and self.model.item_ids is not None:
+            # What the pipeline reads histories with; a processor of the encoder, and titles, come with
+            # processing_class.
+            processor = MMM4RecProcessor(max_sequence_length=self.model.config.max_sequence_length)
+            processor.set_items(_Untitled(self.model.item_ids))
+            processor.save_pretrained(output_dir or str(self.args.output_dir))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # transformers takes weights and configuration along, and nothing that a model of another package needs.
+        if self.is_world_process_zero():
+            for pattern in _BESIDE_WEIGHTS:
+                for path in Path(checkpoint_folder).glob(pattern):
+                    shutil.copy(path, str(self.args.output_dir))
+            self.create_model_card()
+        super()._push_from_checkpoint(checkpoint_folder)
 
     def evaluation_loop(
         self,
@@ -333,3 +415,7 @@ class MMM4RecTrainer(Trainer):
                 ranker.num_candidates,
                 chance,
             )
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

@@ -1,0 +1,67 @@
+"""`mmm4rec push`: a saved model's folder, or a catalogue's, to the Hub."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .output import add_json_option, hide_bars_without_terminal, print_json
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `push` to the command's parser."""
+    parser = subparsers.add_parser(
+        "push",
+        help="upload a model or a catalogue to the Hub",
+        description=(
+            "Reads a folder that `finetune`, `pretrain`, `convert` or `encode` wrote, or save_pretrained, and uploads "
+            "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. The token "
+            "is that of `hf auth login` or HF_TOKEN."
+        ),
+        epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
+    )
+    parser.add_argument("folder", type=Path, help="a model's folder, or a catalogue's")
+    parser.add_argument("repo_id", metavar="org/name", help="the repository, made where it is missing")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", metavar="BRANCH", help="the branch, made where it is missing (default: main)")
+    parser.add_argument("--license", metavar="ID", help="written into the card, e.g. apache-2.0 or cc-by-4.0")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs `mmm4rec push`."""
+    hide_bars_without_terminal()
+    if (args.folder / "config.json").is_file():
+        commit, kind = _push_model(args), "model"
+    elif (args.folder / "catalog.json").is_file():
+        commit, kind = _push_catalog(args), "catalogue"
+    else:
+        raise ValueError(
+            f"{args.folder} holds neither a model (config.json) nor a catalogue (catalog.json); name the folder that "
+            "finetune, pretrain, convert or encode wrote"
+        )
+    if args.json:
+        print_json({"repo_id": args.repo_id, "kind": kind, "commit": commit})
+        return
+    print(f"The {kind} is {args.repo_id}: {commit}")
+
+
+def _push_model(args: argparse.Namespace) -> str:
+    from ..modeling import MMM4RecConfig
+    from ..modeling.hub_mmm4rec import push_folder
+
+    found = json.loads((args.folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if found != MMM4RecConfig.model_type:
+        raise ValueError(f"{args.folder} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
+    commit = push_folder(
+        args.folder, args.repo_id, private=args.private or None, revision=args.revision, license=args.license
+    )
+    return str(commit.commit_url)
+
+
+def _push_catalog(args: argparse.Namespace) -> str:
+    from ..items import ItemCatalog
+
+    return ItemCatalog.from_pretrained(args.folder).push_to_hub(
+        args.repo_id, private=args.private or None, revision=args.revision, license=args.license
+    )

@@ -14,7 +14,9 @@ from torch import Tensor
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.items.features import replace_file
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import encoder_identity
+from mmm4rec_hf.training.cards import save_card
 from mmm4rec_hf.training.folders import replace_folder
 from mmm4rec_hf.training.saving import save_recommender
 
@@ -126,7 +128,7 @@ def convert_published(
     encoder: "ItemEncoder | None" = None,
 ) -> Conversion:
     """
-    Converts a published checkpoint to a folder: weights, items, catalogue and processor.
+    Converts a published checkpoint to a folder: weights, items, catalogue, processor and model card.
 
     Args:
         checkpoint, config, data, mode, encoder:
@@ -146,14 +148,31 @@ def convert_published(
     model, catalog, processor = converted.model, converted.catalog, MMM4RecProcessor()
     if encoder is not None:
         processor = MMM4RecProcessor(image_processor=encoder.image_processor, tokenizer=encoder.tokenizer)
+    facts = _card_facts(converted, mode)
     if catalog is not None:
-        save_recommender(model, processor, catalog, target)
+        save_recommender(model, processor, catalog, target, facts)
     else:
         processor.max_sequence_length = model.config.max_sequence_length
         with replace_folder(target) as partial:
             model.save_pretrained(partial)
+            save_card(model, partial, facts)
             processor.save_pretrained(partial)
     return converted
+
+
+def _card_facts(converted: Conversion, mode: Mode) -> CardFacts:
+    """What the card says of a converted checkpoint, whose own score counts ties as the published code does."""
+    read = converted.checkpoint
+    origin = "Converted from a checkpoint of the published MMM4Rec code."
+    if mode == "published":
+        origin += " Its padding, scoring and activations are kept, so that outputs are the published ones."
+    if read.best_valid_score is not None:
+        origin += f" That code had noted {read.best_valid_score:.4f} as its best score on validation users."
+    return CardFacts(
+        training_data="What the published checkpoint was trained on; the file does not tell.",
+        checkpoint=None if read.epoch is None else f"epoch {read.epoch}",
+        notes=[origin, *converted.notes],
+    )
 
 
 def convert_to_published(

@@ -22,8 +22,8 @@ def _add_published(directions: Any) -> None:
         description=(
             "Reads a published checkpoint (full, light, or without item biases), the YAML file it was trained with, "
             "and the published data folder (item2id.jsonl, text_feat.pth, image_feat.pth). Writes a folder that "
-            "recommends: weights, items, catalogue and processor; outputs are the published ones to the last rank. "
-            "Names, shapes and counts are checked; nothing in a checkpoint is run."
+            "recommends: weights, items, catalogue, processor and model card; outputs are the published ones to the "
+            "last rank. Names, shapes and counts are checked; nothing in a checkpoint is run."
         ),
         epilog="example: mmm4rec convert published best_epoch_model.ckpt --config config.yaml --data data -o model",
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
@@ -147,6 +148,21 @@ def test_the_new_mode_says_what_changes_and_keeps_the_weights(
         torch.testing.assert_close(model(**whole).logits, model(**short).logits, atol=1e-5, rtol=0)
     assert main(["convert", "to-published", str(tmp_path / "out"), str(tmp_path / "back.ckpt")]) == 0
     assert "its scores of this model will be others" in caplog.text
+
+
+def test_the_card_tells_where_the_weights_come_from_and_no_metric_of_ours(
+    published_files: Make, tmp_path: Path
+) -> None:
+    files = published_files("full_ckpt_with_optimizer")
+    assert convert(files, tmp_path / "out", "--mode", "new") == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "published MMM4Rec code" in card.text and "padding takes no part in the time path" in card.text
+    held = torch.load(files.checkpoint, weights_only=True)
+    assert f"The weights are those of epoch {held['epoch']}." in card.text
+    assert f"noted {held['best_val_score']:.4f}" in card.text and card.data.eval_results is None
+    assert str(tmp_path) not in str(card)
+    assert convert(files, tmp_path / "base", data=False) == 0
+    assert "a base model" in (tmp_path / "base" / "README.md").read_text()
 
 
 def test_the_encoder_of_the_features_is_recorded_and_its_processor_saved(

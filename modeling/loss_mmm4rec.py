@@ -14,6 +14,10 @@ IGNORED = -100
 # Scores that the full cross entropy may hold at once (64 MB); beyond it goes over the items in chunks.
 PLAIN_SCORES = 2**24
 _CHUNK_SCORES = 2**22
+# Shares that the full cross entropy over chunks keeps for its gradients (256 MB), and the sum of them from which on
+# their reference was too low to compute with.
+_KEPT_SCORES = 2**26
+_FAR = 1e18
 
 
 def full_cross_entropy(
@@ -27,7 +31,7 @@ def full_cross_entropy(
 ) -> Tensor:
     """
     Cross entropy over all items, whose scores are held only where they are few. Of a large catalogue `(b, chunk)`
-    scores are held at a time, and computed again for the gradients.
+    scores are computed at a time; a bounded number of them is kept for the gradients, the others are computed again.
 
     Args:
         user_embeds (`torch.Tensor` of shape `(b, H)`): User vectors.
@@ -256,36 +260,70 @@ class _AllGather(torch.autograd.Function):
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """[b, H], [r, H], [b] -> [b]; items from row `first` on compete, `chunk` of them at a time."""
+    """
+    [b, H], [r, H], [b] -> [b]; items from row `first` on compete, `chunk` of them at a time.
+
+    With a reference score m a row, the shares exp(score - m) of the first chunks are kept for the gradients, as many
+    as `_KEPT_SCORES` allows; those of the others are computed again.
+    """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
         ctx, users: Tensor, items: Tensor, targets: Tensor, first: int, chunk: int
     ) -> Tensor:
-        total = users.new_full((len(users),), float("-inf"))
-        for start in range(first, len(items), chunk):
-            scores = users @ items[start : start + chunk].T
-            total = torch.logaddexp(total, scores.logsumexp(1))
-        ctx.save_for_backward(users, items, targets, total)
+        num_kept = _KEPT_SCORES // (len(users) * chunk) if any(ctx.needs_input_grad) else 0
+        competing = items[first:].split(chunk)
+        # Any m serves that is not far from the largest score, and the largest of one chunk is near enough in practice.
+        reference = (users @ competing[0].T).amax(1, keepdim=True)
+        total, kept = _sum_of_shares(users, competing, reference, num_kept)
+        if not (total < _FAR).all():
+            for part in competing[1:]:
+                reference = torch.maximum(reference, (users @ part.T).amax(1, keepdim=True))
+            total, kept = _sum_of_shares(users, competing, reference, num_kept)
+        ctx.save_for_backward(users, items, targets, reference, total, *kept)
         ctx.first, ctx.chunk = first, chunk
-        return total - (users * items[targets]).sum(1)
+        return (total.log() + reference).squeeze(1) - (users * items[targets]).sum(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        users, items, targets, total = ctx.saved_tensors
+        users, items, targets, reference, total, *kept = ctx.saved_tensors
+        grad = grad[:, None]
         grad_users, grad_items = torch.zeros_like(users), torch.empty_like(items)
         grad_items[: ctx.first] = 0
+        weights = grad / total
+        weighted = weights * users
+        buffer = users.new_empty(len(users), min(ctx.chunk, len(items)))
         with torch.autocast(users.device.type, enabled=False):
-            for start in range(ctx.first, len(items), ctx.chunk):
-                part = items[start : start + ctx.chunk]
-                scores = users @ part.T
-                scores.sub_(total[:, None]).exp_().mul_(grad[:, None])  # the gradient of the scores, but for targets
-                grad_users.addmm_(scores, part)
-                torch.mm(scores.T, users, out=grad_items[start : start + ctx.chunk])
-        grad_users.addcmul_(grad[:, None], items[targets], value=-1)
-        grad_items.index_add_(0, targets, grad[:, None] * users, alpha=-1)
+            parts = zip(items[ctx.first :].split(ctx.chunk), grad_items[ctx.first :].split(ctx.chunk), strict=True)
+            for number, (part, grad_part) in enumerate(parts):
+                shares = kept[number] if number < len(kept) else _shares(users, part, reference, buffer)
+                grad_users.addmm_(shares, part)
+                torch.mm(shares.T, weighted, out=grad_part)
+        grad_users.mul_(weights).addcmul_(grad, items[targets], value=-1)
+        grad_items.index_add_(0, targets, grad * users, alpha=-1)
         return grad_users, grad_items, None, None, None
+
+
+def _sum_of_shares(
+    users: Tensor, competing: tuple[Tensor, ...], reference: Tensor, num_kept: int
+) -> tuple[Tensor, list[Tensor]]:
+    """[b, 1], the sum over items of exp(score - reference), and the shares of the first chunks."""
+    total = torch.zeros_like(reference)
+    kept: list[Tensor] = []
+    # One buffer: fresh memory for each chunk would cost as much time as the exponentials.
+    buffer = users.new_empty(len(users), len(competing[0]))
+    for number, part in enumerate(competing):
+        shares = _shares(users, part, reference, torch.empty_like(buffer) if number < num_kept else buffer)
+        total += shares.sum(1, keepdim=True)
+        if number < num_kept:
+            kept.append(shares)
+    return total, kept
+
+
+def _shares(users: Tensor, part: Tensor, reference: Tensor, buffer: Tensor) -> Tensor:
+    """[b, H], [c, H], [b, 1] -> [b, c]: exp(score - reference), in the buffer's memory."""
+    return torch.addmm(reference, users, part.T, beta=-1, out=buffer[:, : len(part)]).exp_()
 
 
 __all__ = [

@@ -66,6 +66,7 @@ def test_the_loss_over_chunks_of_items_has_the_plain_value_and_gradients(data: A
     b, num_items, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 40)), data.draw(st.integers(1, 8))
     padding, count = data.draw(st.booleans()), data.draw(st.sampled_from([None, 17]))
     chunk = data.draw(st.integers(1, 50))
+    kept = data.draw(st.integers(0, 4))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     users, items = (torch.randn(n, width, generator=generator) for n in (b, num_items + 1))
     labels = torch.randint(1, num_items + 1, (b,), generator=generator)
@@ -80,12 +81,36 @@ def test_the_loss_over_chunks_of_items_has_the_plain_value_and_gradients(data: A
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0 if form == "chunked" else 10**9)
                 patch.setattr(loss_mmm4rec, "_CHUNK_SCORES", chunk * b)
+                patch.setattr(loss_mmm4rec, "_KEPT_SCORES", kept * chunk * b)
                 loss = full_cross_entropy(u, v, labels, 0.7, score_padding_item=padding, num_items_in_batch=count)
         loss.backward()
         results.append((loss.detach().float(), u.grad.float(), v.grad.float()))
     for got in results[1:]:
         for value, expected in zip(got, results[0], strict=True):
             torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+@pytest.mark.parametrize("scale", [0.0, 30.0, 60.0, 1000.0])
+def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, scale: float, kept: int
+) -> None:
+    monkeypatch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0)
+    monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 2 * 4)
+    monkeypatch.setattr(loss_mmm4rec, "_KEPT_SCORES", kept * 2 * 4)
+    torch.manual_seed(0)
+    users, items = torch.randn(4, 3), torch.randn(12, 3)
+    # Item by item further up: what the first chunk tells of the largest score is ever more wrong.
+    users[:, 0], items[:, 0] = 1.0, torch.linspace(0, scale, 12)
+    labels = torch.tensor([1, 5, 11, 7])
+    results = []
+    for double in (True, False):
+        u, v = ((x.double() if double else x.clone()).requires_grad_() for x in (users, items))
+        loss = naive_full(u, v, labels, 1.0, False, None) if double else full_cross_entropy(u, v, labels, 1.0)
+        loss.backward()
+        results.append((loss.detach().float(), u.grad.float(), v.grad.float()))
+    for value, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_in_batch_cross_entropy_as_published_counts_a_second_row_of_the_same_target_as_a_negative() -> None:

@@ -65,7 +65,7 @@ def test_gradient_checkpointing_changes_no_gradient(lively_model: Model, batch: 
         changes = {"num_hidden_layers": 2, "hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
         model = lively_model(**changes).train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
             assert all(layer.gradient_checkpointing for layer in model.model.encoder.layers)
         model(**batch).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})

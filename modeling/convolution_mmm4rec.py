@@ -1,22 +1,24 @@
 """Causal depthwise convolutions over histories, and the activation that follows each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .kernels_mmm4rec import causal_conv_kernel
 from .packing_mmm4rec import MMM4RecLayout
 
-# Slots worked on at a time: what the taps write stays in a core's cache.
-_BLOCK = 512
+# Slots multiplied at a time: what is written stays in a core's cache.
+_BLOCK = 256
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "hardswish": F.hardswish}
-_DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "silu": torch.ops.aten.silu_backward,
-    "hardswish": torch.ops.aten.hardswish_backward,
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"silu": F.silu, "hardswish": F.hardswish}
+# From the gradient behind the activation that in front of it, written over what went in.
+_TURN_INTO_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "silu": lambda grad, x: torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x),
+    "hardswish": lambda grad, x: torch.ops.aten.hardswish_backward.out(grad, x, out=x),
 }
 
 
@@ -30,7 +32,9 @@ def causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
     return conv(x)[..., : x.shape[-1]]
 
 
-def history_conv(conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: str) -> Tensor:
+def history_conv(
+    conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: str, sizes: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
     """
     The convolution along each history, then its activation.
 
@@ -39,20 +43,23 @@ def history_conv(conv: nn.Conv1d, x: Tensor, layout: MMM4RecLayout, activation: 
         x (`torch.Tensor` of shape `(r * n * l, c)`): The slots of `r` branches that share a layout.
         layout ([`MMM4RecLayout`]): Says where histories begin.
         activation (`"silu"` or `"hardswish"`): What follows.
+        sizes (`Sequence[int]`, *optional*): Channels of each tensor to return; one tensor by default.
 
     Returns:
-        `torch.Tensor` of shape `(r * n * l, c)`: In x's dtype.
+        `tuple(torch.Tensor)`: Each of shape `(r * n * l, size)`, in x's dtype.
     """
+    sizes = (x.shape[1],) if sizes is None else tuple(sizes)
     kernel = causal_conv_kernel(conv, x.device)
     if kernel is not None:
-        return _by_kernel(kernel, conv, x, layout, activation)
+        return _by_kernel(kernel, conv, x, layout, activation).split(sizes, dim=-1)
     if not layout.packed:
         rows = x.unflatten(0, (-1, layout.length)).transpose(1, 2)
-        return _ACTIVATIONS[activation](causal_conv(conv, rows).transpose(1, 2).flatten(0, 1))
+        y = _ACTIVATIONS[activation](causal_conv(conv, rows).transpose(1, 2).flatten(0, 1))
+        return y.split(sizes, dim=-1)
     position = layout.position.repeat(x.shape[0] // len(layout.position))
-    reaches = [(position >= k).to(x.dtype).unsqueeze(1) for k in range(1, conv.kernel_size[0])]
     weight, bias = _taps(conv, x.dtype)
-    return _PackedConv.apply(x, weight, bias, activation, *reaches)
+    found: tuple[Tensor, ...] = _PackedConv.apply(x, weight, bias, activation, sizes, *_edges(position, len(weight)))
+    return found
 
 
 def _by_kernel(
@@ -92,59 +99,92 @@ def _taps(conv: nn.Conv1d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return conv.weight.squeeze(1).T.to(dtype), bias.to(dtype)
 
 
+def _edges(position: Tensor, size: int) -> list[Tensor]:
+    """[s] -> the slots that are first, second, ... of a history, then those that are last, last but one, ...: as many
+    as a convolution would reach across, `size - 1` of either."""
+    first = [(position == place).nonzero().flatten() for place in range(size - 1)]
+    last = (position.roll(-1) == 0).nonzero().flatten()
+    return first + [last[position[last] >= place] - place for place in range(size - 1)]
+
+
 class _PackedConv(torch.autograd.Function):
     """
-    Convolution with resets, and activation: K multiply-adds of the slots with themselves, shifted. Only the input is
-    kept for the gradient; the convolution is so cheap that it is computed again.
+    Convolution with resets, and activation: one pass over all slots as if they were one history, then the slots at a
+    history's edge again without their neighbours. Only the input is kept for the gradient; the convolution is so cheap
+    that it is computed again.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, activation: str, *reaches: Tensor) -> Tensor:
-        # [s, c], [K, c], [c], K - 1 tensors [s, 1]: 1 where the slot k places before belongs to the same history.
-        ctx.save_for_backward(x, weight, bias, *reaches)
-        ctx.activation = activation
-        y = torch.empty_like(x)
-        for begin, end in _blocks(x):
-            y[begin:end] = _ACTIVATIONS[activation](_convolve(x, weight, bias, reaches, begin, end))
-        return y
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, activation: str, sizes: tuple[int, ...], *edges: Tensor
+    ) -> tuple[Tensor, ...]:
+        # [s, c], [K, c], [c], 2 (K - 1) tensors of `_edges`
+        ctx.save_for_backward(x, weight, bias, *edges)
+        ctx.activation, ctx.sizes = activation, sizes
+        before = _convolve(x, weight, bias, edges[: len(edges) // 2])
+        # Each in memory of its own, as the operations that follow would copy them otherwise.
+        return tuple(_ACTIVATIONS[activation](part) for part in before.split(sizes, dim=1))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight, bias, *reaches = ctx.saved_tensors
-        (grad,) = grads
-        grad_x = torch.empty_like(x)
-        # Sums over all slots: half precision would lose them.
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        grad_weight, grad_bias = torch.zeros_like(weight, dtype=wide), torch.zeros_like(bias, dtype=wide)
-        size = len(weight)
-        for begin, end in _blocks(x):
-            before = _convolve(x, weight, bias, reaches, begin, end)
-            block = _DERIVATIVES[ctx.activation](grad[begin:end], before)
-            torch.mul(block, weight[-1], out=grad_x[begin:end])
-            grad_weight[-1] += (block * x[begin:end]).sum(0)
-            grad_bias += block.sum(0)
-            for k in range(1, size):
-                first = max(begin, k)
-                part = block[first - begin :] * reaches[k - 1][first:end]
-                grad_x[first - k : end - k].addcmul_(part, weight[-1 - k])
-                grad_weight[-1 - k] += part.mul_(x[first - k : end - k]).sum(0)
-        return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), None, *(None for _ in reaches)
+        x, weight, bias, *edges = ctx.saved_tensors
+        first, last = edges[: len(edges) // 2], edges[len(edges) // 2 :]
+        grad = _convolve(x, weight, bias, first)
+        for part, of_part in zip(grad.split(ctx.sizes, dim=1), grads, strict=True):
+            _TURN_INTO_GRADIENT[ctx.activation](of_part, part)
+        grad_x = _correlate(grad, weight, last)
+        grad_bias = grad.sum(0)
+        grad_weight = torch.empty_like(weight)
+        for k in range(len(weight)):
+            if k > 0:
+                # Their input k slots before belongs to another history.
+                grad.index_fill_(0, first[k - 1], 0)
+            grad_weight[-1 - k] = _sum_of_products(grad[k:], x[: len(x) - k])
+        return grad_x, grad_weight, grad_bias, None, None, *(None for _ in edges)
 
 
-def _blocks(x: Tensor) -> list[tuple[int, int]]:
-    size = _BLOCK if x.device.type == "cpu" else max(len(x), 1)
-    return [(begin, min(begin + size, len(x))) for begin in range(0, len(x), size)]
-
-
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor, reaches: list[Tensor] | tuple[Tensor, ...], begin: int, end: int
-) -> Tensor:
-    """The convolution at the slots `begin` to `end`."""
-    y = torch.addcmul(bias, x[begin:end], weight[-1])
-    for k, reach in enumerate(reaches, start=1):
-        first = max(begin, k)
-        y[first - begin :].addcmul_(x[first - k : end - k] * reach[first:end], weight[-1 - k])
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, first: Sequence[Tensor]) -> Tensor:
+    """y_t = bias + sum_k w_k x_(t-k), k within the history: [s, c], [K, c] oldest first, [c] -> [s, c]"""
+    y = _native(x, weight, bias)[: len(x)]
+    for place, slots in enumerate(first):
+        part = torch.addcmul(bias, x[slots], weight[-1])
+        for k in range(1, place + 1):
+            part.addcmul_(x[slots - k], weight[-1 - k])
+        y.index_copy_(0, slots, part)
     return y
+
+
+def _correlate(grad: Tensor, weight: Tensor, last: Sequence[Tensor]) -> Tensor:
+    """The gradient of x: sum_k w_k grad_(t+k), k within the history."""
+    size = len(weight)
+    y = _native(grad, weight.flip(0), None)[size - 1 :]
+    for place, slots in enumerate(last):
+        part = grad[slots] * weight[-1]
+        for k in range(1, place + 1):
+            part.addcmul_(grad[slots + k], weight[-1 - k])
+        y.index_copy_(0, slots, part)
+    return y
+
+
+def _native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """[s, c], [K, c] -> [s + K - 1, c]: over a picture one pixel high, whose channels lie together as slots have them:
+    in this form torch's depthwise convolution costs little more than reading its input."""
+    size, channels = weight.shape
+    image = x.contiguous().view(1, 1, -1, channels).permute(0, 3, 1, 2)
+    taps = weight.T.reshape(channels, 1, 1, size)
+    y = F.conv2d(image, taps, bias, padding=(0, size - 1), groups=channels)
+    return y.permute(0, 2, 3, 1).reshape(-1, channels)
+
+
+def _sum_of_products(one: Tensor, other: Tensor) -> Tensor:
+    """[s, c], [s, c] -> [c], a block at a time, so that products stay in a core's cache."""
+    size = _BLOCK if one.device.type == "cpu" else len(one)
+    # Sums over all slots: half precision would lose them.
+    total = torch.zeros(one.shape[1], dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
+    for pair in zip(one.split(size), other.split(size), strict=True):
+        total += torch.mul(*pair).sum(0, dtype=total.dtype)
+    return total.to(one.dtype)
 
 
 __all__ = ["causal_conv", "depthwise_conv", "history_conv", "window_conv"]

@@ -4,6 +4,7 @@ Letters in shape comments: b batch, l `max_sequence_length`, s slots of a layout
 heads, p `head_dim`, g groups, n `state_size`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
+from .dropout_mmm4rec import MMM4RecDropout
 from .packing_mmm4rec import MMM4RecLayout, one_history_a_row, pack_histories
 from .ssd_mmm4rec import PACKING_FORMS, ssd, ssd_form
 from .time_mmm4rec import (
@@ -25,6 +27,26 @@ from .time_mmm4rec import (
     MMM4RecTimeNorm,
     event_intervals,
 )
+
+
+def apart(linear: nn.Linear, x: Tensor, sizes: Sequence[int], wanted: Sequence[int]) -> list[Tensor]:
+    """
+    Parts of `linear(x)`, each computed where it is wanted and in memory of its own.
+
+    Args:
+        linear (`nn.Linear`): Any module in its place, such as an adapter, is called as a whole.
+        x (`torch.Tensor` of shape `(s, in_features)`): Its input.
+        sizes (`Sequence[int]`): Features of each part.
+        wanted (`Sequence[int]`): Numbers of the parts.
+
+    Returns:
+        `list(torch.Tensor)`: Each of shape `(s, size)`.
+    """
+    if type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks:
+        parts = linear(x).split(list(sizes), dim=-1)
+        return [parts[number] for number in wanted]
+    weights, biases = linear.weight.split(list(sizes)), linear.bias.split(list(sizes))
+    return [F.linear(x, weights[number], biases[number]) for number in wanted]
 
 
 class MMM4RecRMSNorm(nn.Module):
@@ -49,7 +71,7 @@ class MMM4RecMLP(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = MMM4RecDropout(config.hidden_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.dropout(F.hardswish(self.fc1(x)))
@@ -117,14 +139,13 @@ class MMM4RecTimeAwareSSD(MMM4RecStateSpace):
         Returns:
             `torch.Tensor` of shape `(r * s, H)` or `(q, H)`.
         """
-        inner = self.splits[0]
-        weight, bias = self.in_proj.weight, self.in_proj.bias
-        content, dt = F.linear(x, weight[inner:], bias[inner:]).split(self.splits[1:], dim=-1)
-        content, B, C = history_conv(self.conv, content, layout, self.activation).split(self.conv_splits, dim=-1)
+        content, dt = apart(self.in_proj, x, self.splits, (1, 2))
+        content, B, C = history_conv(self.conv, content, layout, self.activation, self.conv_splits)
         y = self.scan(content, dt, B, C, tau, layout)
         if wanted is not None:
             x, y = x[wanted], y[wanted]
-        return self.out_proj(self.norm(y, gate=F.linear(x, weight[:inner], bias[:inner])))
+        (z,) = apart(self.in_proj, x, self.splits, (0,))
+        return self.out_proj(self.norm(y, gate=z))
 
 
 class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
@@ -157,11 +178,11 @@ class MMM4RecTimeAwareCrossSSD(MMM4RecStateSpace):
         Returns:
             `torch.Tensor` of shape `(s, H)` or `(b, H)`.
         """
-        x, dt = self.content_proj(content).split(self.splits, dim=-1)
-        x, B = history_conv(self.content_conv, x, layout, self.activation).split(self.conv_splits, dim=-1)
+        x, dt = apart(self.content_proj, content, self.splits, (0, 1))
+        x, B = history_conv(self.content_conv, x, layout, self.activation, self.conv_splits)
         C = self.query_proj(query)
         if events is None:
-            C = history_conv(self.query_conv, C, layout, self.activation)
+            (C,) = history_conv(self.query_conv, C, layout, self.activation)
         else:
             C = window_conv(self.query_conv, C, events, self.activation)
             C = torch.zeros_like(B).index_copy(0, layout.last, C)
@@ -185,7 +206,7 @@ class MMM4RecLayer(GradientCheckpointingLayer):
         self.cross_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.text_ffn = MMM4RecMLP(config) if config.use_ffn else nn.Identity()
         self.image_ffn = MMM4RecMLP(config) if config.use_ffn else nn.Identity()
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = MMM4RecDropout(config.hidden_dropout)
 
     def forward(
         self,
@@ -272,9 +293,9 @@ class MMM4RecEncoder(nn.Module):
         self.config = config
         self.text_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.image_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = MMM4RecDropout(config.embedding_dropout)
         self.time_norm = MMM4RecTimeNorm(config) if config.use_time else None
-        self.time_dropout = nn.Dropout(config.time_dropout)
+        self.time_dropout = MMM4RecDropout(config.time_dropout)
         self.layers = nn.ModuleList([MMM4RecLayer(config) for _ in range(config.num_hidden_layers)])
 
     def forward(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .configuration_mmm4rec import MMM4RecConfig
 from .convolution_mmm4rec import depthwise_conv
+from .dropout_mmm4rec import MMM4RecDropout
 
 
 def float32_linear(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class MMM4RecTimeModulation(nn.Module):
     def __init__(self, config: MMM4RecConfig, activation: Callable[[Tensor], Tensor]):
         super().__init__()
         length, heads = config.max_sequence_length, config.num_heads
-        self.dropout = nn.Dropout(config.time_dropout)
+        self.dropout = MMM4RecDropout(config.time_dropout)
         self.scale_in = nn.Linear(length, length, dtype=torch.float32)
         self.scale_out = nn.Linear(length, length, dtype=torch.float32)
         self.conv_1 = depthwise_conv(heads, config.conv_kernel, dtype=torch.float32)
@@ -86,7 +87,7 @@ class MMM4RecTimeGate(nn.Module):
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
         length = config.max_sequence_length
-        self.dropout = nn.Dropout(config.time_dropout)
+        self.dropout = MMM4RecDropout(config.time_dropout)
         self.gate = nn.Linear(length, length if config.point_to_point_gate else 1, dtype=torch.float32)
         self.norm = MMM4RecTimeNorm(config)
 

@@ -1,5 +1,8 @@
 """Histories side by side: nothing is lost, nothing overlaps, and convolutions see their own history only."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,7 +65,7 @@ def test_the_packed_convolution_is_the_definition_on_each_history(counts: list[i
     conv = depthwise_conv(5, 4).double()
     dense = torch.randn(len(counts), 6, 5, dtype=torch.double, requires_grad=True)
     layout = pack_histories(mask_of(counts, 6))
-    packed = history_conv(conv, layout.gather(dense), layout, activation)
+    (packed,) = history_conv(conv, layout.gather(dense), layout, activation)
     owner = layout.history.flatten()
     cotangent = torch.randn(len(counts), 6, 5, dtype=torch.double)
     leaves = (dense, conv.weight, conv.bias)
@@ -103,3 +106,28 @@ def test_the_quadratic_form_keeps_the_histories_of_a_row_apart() -> None:
         torch.testing.assert_close(got[:, part], alone, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="quadratic"):
         ssd(x, dt, A, B, C, D, "chunked", sequence=sequence)
+
+
+def test_an_adapter_in_the_place_of_a_projection_is_called(lively_model: Callable[..., Any]) -> None:
+    """Parts of a projection are computed apart; what stands in its place must not be passed over."""
+
+    class Adapter(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 1.5
+
+    model = lively_model(num_hidden_layers=2).eval()
+    inputs = {"input_ids": torch.tensor([[3, 1, 2], [4, 0, 0]]), "timestamps": torch.tensor([[1, 9, 700], [5, 0, 0]])}
+    for layer in model.model.encoder.layers:
+        for part, name in ((layer.ssd, "in_proj"), (layer.cross_ssd, "content_proj")):
+            linear = getattr(part, name)
+            adapter = Adapter(linear.in_features, linear.out_features)
+            adapter.load_state_dict(linear.state_dict())
+            setattr(part, name, adapter)
+    with torch.no_grad():
+        adapted = model(**inputs).logits
+        for layer in model.model.encoder.layers:
+            for adapter in (layer.ssd.in_proj, layer.cross_ssd.content_proj):
+                adapter.__class__ = nn.Linear
+                adapter.weight *= 1.5
+                adapter.bias *= 1.5
+        torch.testing.assert_close(adapted, model(**inputs).logits, atol=1e-5, rtol=1e-5)

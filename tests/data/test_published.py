@@ -32,6 +32,16 @@ def publish(folder: Path, with_test: bool = True) -> None:
         write_lines(folder / "test_seq.jsonl", [[user, events] for user, events in sequences.items()])
 
 
+@pytest.mark.parametrize("zero", [0, "0"])
+def test_the_id_zero_is_a_user_and_an_item_like_others(tmp_path: Path, zero: Any) -> None:
+    write_lines(tmp_path / "item2id.jsonl", [["x", 1], [zero, 2]])
+    write_lines(tmp_path / "user2id.jsonl", [[zero, 0]])
+    write_lines(tmp_path / "test_seq.jsonl", [[0, [[2, 5], [1, 6], [2, 7]]]])
+    prepared = prepare_sequences(load_interactions(tmp_path), k_core=1)
+    assert prepared.item_ids == ["x", "0"] and prepared.user_ids == ["0"]
+    assert prepared["test"][0]["input_ids"].tolist() == [2, 1] and prepared["test"][0]["labels"] == 2
+
+
 def lines_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -135,6 +135,15 @@ def test_duplicated_rows_are_dropped_and_repeats_at_other_times_kept(caplog: pyt
     assert rated.statistics["duplicated_rows"] == 0
 
 
+def test_duplicates_are_found_across_files_and_a_part_of_a_second_makes_another_row(tmp_path: Path) -> None:
+    lines = ["u,1,1387670400100", "u,1,1387670400100", "u,1,1387670400900", "u,2,1387670401000"]
+    for name, part in (("a.csv", lines[:1]), ("b.csv", lines[1:])):
+        (tmp_path / name).write_text("\n".join(["user_id,item_id,timestamp", *part]))
+    prepared = prepare_sequences(load_interactions(tmp_path, time_unit="ms"), k_core=1)
+    assert prepared.statistics["duplicated_rows"] == 1
+    assert rows_of(prepared, "test") == [("u", ["1", "1"], [1387670400, 1387670400], "2")]
+
+
 @pytest.mark.parametrize("ids", [[0, 1, 2], ["0", "1", "2"]])
 def test_an_external_id_of_zero_is_an_item_like_others(ids: list[Any]) -> None:
     prepared = prepare_sequences(log_of([("0", item, time) for time, item in enumerate(ids)]), k_core=1)

@@ -78,6 +78,16 @@ def test_an_image_model_gives_its_pooled_output(image_model):
     assert encoder.info["image"]["pooling"] == "pooler" and encoder.tokenizer is None
 
 
+@pytest.mark.parametrize("model", ["image_model", "clip_model", "siglip_model"])
+def test_a_picture_has_the_same_vector_alone_and_in_any_batch(request, model):
+    encoder = ItemEncoder(image_encoder=request.getfixturevalue(model))
+    pictures = [noise(0), noise(1, (200, 20)), noise(2, (2, 2)), noise(0).convert("L"), noise(3).convert("RGBA")]
+    together, _ = encoder.encode_images(pictures, batch_size=3)
+    for row, picture in enumerate(pictures):
+        np.testing.assert_allclose(encoder.encode_images([picture])[0][0], together[row], atol=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
 def test_a_classifier_without_a_pooler_gives_its_first_position_and_no_random_numbers(image_model, tmp_path):
     model = ViTForImageClassification.from_pretrained(image_model)
     model.save_pretrained(tmp_path)

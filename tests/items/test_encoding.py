@@ -164,3 +164,13 @@ def test_a_damaged_shard_is_encoded_again(tmp_path, caplog):
     (tmp_path / "encoder.json").write_text("{")
     with pytest.raises(ValueError, match=r"encoder.json is damaged .*; remove .* to encode again"):
         catalog.encode(encoder, tmp_path, shard_size=2)
+
+
+def test_features_follow_their_ids_when_the_catalogue_is_in_another_order(tmp_path):
+    encoder = ItemEncoder(text_encoder=lambda texts: np.array([[len(text)] for text in texts]))
+    catalog = ItemCatalog.from_items([{"item_id": n, "title": "x" * n} for n in range(7)])
+    catalog.encode(encoder, tmp_path, shard_size=2)
+    order = ["5", "0", "3", "6", "1", "4", "2"]
+    again = catalog.select(order).encode(encoder, tmp_path, shard_size=2)
+    # "Title: xxx ;" is as long as its title and nine; item 0 has no title, and so no text.
+    assert again.text_features[:, 0].tolist() == [0 if item == "0" else int(item) + 9 for item in order]

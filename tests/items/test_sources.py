@@ -48,6 +48,19 @@ def test_a_pandas_frame_reads_alike_and_its_gaps_are_absent():
     assert read_items(frame) == ([*EXPECTED[0], "x"], [*EXPECTED[1], {}])
 
 
+@pytest.mark.parametrize("zero", [0, "0"])
+def test_the_id_zero_is_an_item_like_others(tmp_path, zero):
+    rows = [{"item_id": zero, "title": "first"}, {"item_id": 1, "title": "second"}]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "items.csv").write_text("item_id,title\n0,first\n1,second\n")
+    for source in (rows, tmp_path / "items.jsonl", tmp_path / "items.csv"):
+        catalog = ItemCatalog.from_items(source)
+        assert catalog.item_ids == ["0", "1"] and 0 in catalog and "0" in catalog
+        assert catalog[zero]["title"] == catalog.select([zero]).titles[0] == "first"
+    catalog.remove_items([0])
+    assert catalog.item_ids == ["1"]
+
+
 def test_python_literals_are_read_and_code_is_never_run(tmp_path, caplog, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [

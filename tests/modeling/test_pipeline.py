@@ -64,6 +64,30 @@ def test_the_whole_history_is_left_out_not_only_what_the_model_reads(make: Calla
     assert [entry["item_id"] for entry in got] == ["11"]
 
 
+def test_an_item_that_training_never_saw_is_skipped_until_it_is_added(
+    make: Callable[..., Any], tiny_catalog: Catalog
+) -> None:
+    recommend = make(ids=["1", "2", "3"])
+    known = recommend(history("1"), top_k=10)
+    assert recommend(history("1", "99"), top_k=10) == known
+    with pytest.raises(ValueError, match="'99' is not in the catalogue of 3 items"):
+        recommend(history("1", "99"), unknown_items="error")
+    for part in (recommend.model, recommend.processor):
+        part.set_items(tiny_catalog(["1", "2", "3", "99"]))
+    assert {entry["item_id"] for entry in recommend(history("1"), top_k=10)} == {"2", "3", "99"}
+    assert {entry["item_id"] for entry in recommend(history("1", "99"), top_k=10)} == {"2", "3"}
+
+
+def test_one_of_two_users_has_no_history(make: Callable[..., Any]) -> None:
+    recommend = make()
+    histories = [history(), history("1")]
+    with pytest.raises(ValueError, match="history 0 holds no known item"):
+        recommend(histories)
+    without, one = recommend(histories, empty_histories="default", top_k=10)
+    assert {entry["item_id"] for entry in without} == set(IDS)
+    assert [entry["item_id"] for entry in one] == [entry["item_id"] for entry in recommend(history("1"), top_k=10)]
+
+
 def test_candidates_are_the_only_items_returned(make: Callable[..., Any]) -> None:
     recommend = make()
     got = recommend(history("0"), candidates=["2", "0", 5, "unheard of"], top_k=10)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 
 from . import subgroups
+from .chance import warn_at_chance
 from .metrics import DEFAULT_KS, metrics_from_counts
 from .ranking import HistoryCollator, ItemRanker
 from .significance import bootstrap_intervals, metric_values, paired_p_values
@@ -174,7 +175,12 @@ def evaluate_model(
         "prepared": prepared or {},
         "users_without_target": len(sequences.user_ids) - len(set(user_ids)),
     }
-    return Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)
+    evaluation = Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)
+    name = f"hr@{max(ks)}"
+    warn_at_chance(
+        f"{name} of the {split} split", evaluation.metrics[name], max(ks), len(targets), len(model.item_ids)
+    )
+    return evaluation
 
 
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, dict[str, float]]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
+from mmm4rec_hf.evaluation.chance import warn_at_chance
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
 from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
@@ -398,23 +398,12 @@ class MMM4RecTrainer(Trainer):
 
     def _say_chance(self, metrics: dict[str, Any], ranker: ItemRanker, prefix: str) -> None:
         """Warns, once, of a hit rate that a random order has as well."""
-        k, users = max(self.ks), metrics[f"{prefix}_users"]
-        chance = k / ranker.num_candidates
+        k = max(self.ks)
         is_untrained = self.is_in_train and self.state.global_step == 0
         name = f"{prefix}_{self._named(f'hr@{k}')}"
-        if self._has_said_chance or is_untrained or chance >= 1 or name not in metrics:
-            return
-        if metrics[name] <= chance + 2 * math.sqrt(chance * (1 - chance) / users):
-            self._has_said_chance = True
-            logger.warning(
-                "%s is %.4f over %d users; a random order of %d items has %.4f: the model ranks no better than "
-                "chance. Check learning_rate, and that items and features are in the same order",
-                name,
-                metrics[name],
-                users,
-                ranker.num_candidates,
-                chance,
-            )
+        if not self._has_said_chance and not is_untrained and name in metrics:
+            users = metrics[f"{prefix}_users"]
+            self._has_said_chance = warn_at_chance(name, metrics[name], k, users, ranker.num_candidates)
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -253,7 +253,7 @@ def test_metrics_at_chance_level_are_said_once(
     )
     model.set_items(alike)
     trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), eval_dataset=sequences["test"], ks=(5, 10))
-    with caplog.at_level(logging.WARNING, logger="mmm4rec_hf.training.trainer"):
+    with caplog.at_level(logging.WARNING, logger="mmm4rec_hf.evaluation.chance"):
         trainer.evaluate()
         trainer.evaluate()
     said = [record.getMessage() for record in caplog.records if "no better than chance" in record.getMessage()]

@@ -97,6 +97,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(summary)
         return
+    unused = sorted({name for record in catalog.records for name in record} - {*encoder.text_fields, "image"})
+    if unused:
+        print(f"Texts are made of {', '.join(encoder.text_fields)}; --text-fields also takes {', '.join(unused)}.")
     print(f"{catalog}; {summary['without_text']:,} without text, {summary['without_image']:,} without a picture")
     print(f"The catalogue is in {args.output}; next: mmm4rec finetune catalog={args.output} sequences=...")
 

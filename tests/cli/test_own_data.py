@@ -79,6 +79,17 @@ def test_pictures_that_cannot_be_used_are_marked_and_the_others_have_features(mo
     assert catalog.text_mask is not None and catalog.text_mask.all()
 
 
+def test_fields_that_are_left_out_of_the_texts_are_named(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title,genres,image\na,Title 1,War,\n")
+    command = ["encode", str(tmp_path / "items.csv"), "--text-encoder", str(shop / "bert")]
+    assert main([*command, "--output", str(tmp_path / "a")]) == 0
+    assert "made of title, brand, description; --text-fields also takes genres." in capsys.readouterr().out
+    assert main([*command, "--output", str(tmp_path / "b"), "--text-fields", "title,genres"]) == 0
+    assert "--text-fields" not in capsys.readouterr().out
+
+
 def test_every_item_can_be_recommended_and_the_history_is_not(recommend: Any) -> None:
     for item in ITEMS:
         assert sorted(ids(recommend("--history", item, "--top-k", "50"))) == sorted({*ITEMS} - {item})

@@ -1,4 +1,5 @@
 import bz2
+import codecs
 import gzip
 import json
 import logging
@@ -296,6 +297,20 @@ def test_latin_1_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         assert rows_of(load_interactions(tmp_path / "log.csv")) == [("ü", "a", 1)]
     assert "read as latin-1" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+def test_reviews_in_any_encoding_are_read(tmp_path: Path, encoding: str) -> None:
+    mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    review = {"reviewerID": "ü", "asin": "B1", "unixReviewTime": 1}
+    texts = {
+        "reviews.json": json.dumps(review, ensure_ascii=False),
+        "old_reviews.json": repr(review),
+        "log.csv": "reviewerID,asin,unixReviewTime\nü,B1,1",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(mark + text.encode(encoding))
+        assert rows_of(load_interactions(tmp_path / name)) == [("ü", "B1", 1)], name
 
 
 @pytest.mark.parametrize("folder", ["movies_a", "movies_b", "beauty"])

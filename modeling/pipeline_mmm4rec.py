@@ -1,6 +1,7 @@
 """`pipeline("sequential-recommendation")`: histories of external ids to ranked items with their scores."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -8,10 +9,16 @@ from torch import Tensor
 from transformers import Pipeline
 from transformers.utils import logging
 
+from .items_mmm4rec import l2_normalize
+from .retrieval_mmm4rec import TopItems
+
 logger = logging.get_logger(__name__)
 
 _BATCH_SIZE = 256
 _DAY = 86_400
+_EMBEDDED = 2**14  # items whose two embeddings are held at a time
+# What similar items are compared by: weights of the text's and the picture's cosine.
+_COMPARED = {"text": (1.0, 0.0), "image": (0.0, 1.0), "both": (0.5, 0.5)}
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -28,7 +35,12 @@ class SequentialRecommendationPipeline(Pipeline):
     ```
 
     The model is a [`MMM4RecForSequentialRecommendation`] and the processor a [`MMM4RecProcessor`] that hold the same
-    items in the same order.
+    items in the same order. A base model is given items that it never saw, to recommend from them without training:
+
+    ```python
+    >>> recommend = pipeline("sequential-recommendation", model="org/mmm4rec-base")
+    >>> recommend.set_items(catalog)
+    ```
     """
 
     model: Any
@@ -50,6 +62,33 @@ class SequentialRecommendationPipeline(Pipeline):
                 f"{len(self.processor.item_ids)}, or in another order); call set_items(catalog) of both with the same "
                 "catalogue"
             )
+        self._index: Any = None
+        self._top_items: TopItems | None = None
+
+    def set_items(self, catalog: Any) -> None:
+        """
+        Gives model and processor the same items, in place of those they held.
+
+        Args:
+            catalog (`ItemCatalog` or any object with its attributes): With features of the model's encoder.
+
+        Raises:
+            ValueError: As [`~MMM4RecForSequentialRecommendation.set_items`].
+        """
+        self.model.set_items(catalog)
+        self.processor.set_items(catalog)
+        self._index = None
+
+    def use_index(self, index: Any) -> None:
+        """
+        Lets an approximate index choose the items among which the best are found; their scores stay exact.
+
+        Args:
+            index (any object with `search(users, k)`, *optional*):
+                Gives rows of the model, `(b, k)`, for user vectors `(b, H)`, 0 where it has none, such as
+                [`FaissIndex`]; `None` for the exact search. Candidates are always ranked exactly.
+        """
+        self._index = index
 
     def _sanitize_parameters(
         self,
@@ -121,8 +160,7 @@ class SequentialRecommendationPipeline(Pipeline):
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
         seen = inputs.pop("seen")
-        outputs = self.model(**inputs)
-        return {"logits": outputs.logits, "user_embeds": outputs.user_embeds, "seen": seen}
+        return {"user_embeds": self.model.user_embeds(**inputs), "seen": seen}
 
     def postprocess(
         self,
@@ -132,22 +170,21 @@ class SequentialRecommendationPipeline(Pipeline):
         candidates: Iterable[Any] | None = None,
         unknown_items: str = "skip",
     ) -> list[list[dict[str, Any]]]:
-        """The best items of each history that are not masked."""
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        scores: Tensor = outputs["logits"].float()
-        masked = torch.zeros_like(scores, dtype=torch.bool)
+        """The best items of each history that are not left out."""
+        _check_top_k(top_k)
+        users = outputs["user_embeds"].to(self.model.device).float()
+        excluded = outputs["seen"] if exclude_history else [[] for _ in outputs["seen"]]
         if candidates is not None:
-            masked[:] = True
-            masked[:, self.processor.rows(candidates, unknown_items)[0]] = False
-        masked[:, 0] = True  # the padding item
-        if exclude_history:
-            for number, rows in enumerate(outputs["seen"]):
-                masked[number, rows] = True
-        best = scores.masked_fill(masked, float("-inf")).topk(min(top_k, scores.shape[1]), dim=1).indices
-        keep = ~masked.gather(1, best)
-        user_embeds = outputs["user_embeds"].to(self.model.device)
-        parts = self.model.modality_scores(user_embeds, best.to(self.model.device))
+            rows, kept = self._best_candidates(users, candidates, unknown_items, excluded, top_k)
+        elif self._index is not None:
+            rows, kept = self._best_by_index(users, excluded, top_k)
+        else:
+            # The padding item is in row 0.
+            products, rows = self._exact_search().search(
+                users, top_k, [[row - 1 for row in left_out] for left_out in excluded]
+            )
+            rows, kept = rows + 1, products > -torch.inf
+        parts = self.model.modality_scores(users, rows)
         text, image = (part.tolist() for part in parts)
         return [
             [
@@ -158,11 +195,134 @@ class SequentialRecommendationPipeline(Pipeline):
                     "image_score": image[number][place],
                     "title": self.processor.title(row),
                 }
-                for place, row in enumerate(rows)
-                if keep[number, place]
+                for place, row in enumerate(line)
+                if kept[number, place]
             ]
-            for number, rows in enumerate(best.tolist())
+            for number, line in enumerate(rows.tolist())
         ]
+
+    def _exact_search(self) -> TopItems:
+        """The search over all items but the padding item, made again when their vectors have changed."""
+        vectors = self.model.item_vectors()[1:]
+        search = self._top_items
+        if search is None or search.vectors.data_ptr() != vectors.data_ptr() or len(search.vectors) != len(vectors):
+            search = self._top_items = TopItems(vectors)
+        return search
+
+    def _best_candidates(
+        self,
+        users: Tensor,
+        candidates: Iterable[Any],
+        unknown_items: str,
+        excluded: list[list[int]],
+        top_k: int,
+    ) -> tuple[Tensor, Tensor]:
+        """[b, k] twice: the best rows among the candidates, and which of them count."""
+        chosen = sorted(set(self.processor.rows(candidates, unknown_items)[0]))
+        if not chosen:
+            empty = torch.zeros(len(users), 0, dtype=torch.long, device=users.device)
+            return empty, empty.bool()
+        place = {row: number for number, row in enumerate(chosen)}
+        taken = [[place[row] for row in rows if row in place] for rows in excluded]
+        rows = torch.tensor(chosen, device=users.device)
+        products, found = TopItems(self.model.item_vectors()[rows]).search(users, top_k, taken)
+        return rows[found], products > -torch.inf
+
+    def _best_by_index(self, users: Tensor, excluded: list[list[int]], top_k: int) -> tuple[Tensor, Tensor]:
+        """[b, k] twice: the best rows of those that the index finds, and which of them count."""
+        # As many more as may have to be left out, and some for what the index ranks otherwise.
+        wanted = 2 * top_k + max(len(set(rows)) for rows in excluded)
+        rows = self._index.search(users, min(wanted, self.model.items.num_rows - 1)).to(users.device)
+        products = torch.einsum("bh,bkh->bk", users, self.model.item_vectors()[rows])
+        length = max(1, *(len(left_out) for left_out in excluded))
+        left_out = torch.tensor([[*rows, *[0] * (length - len(rows))] for rows in excluded], device=rows.device)
+        masked = (rows.unsqueeze(2) == left_out.unsqueeze(1)).any(2) | (rows == 0)
+        best = products.masked_fill(masked, -torch.inf).topk(min(top_k, rows.shape[1]), dim=1)
+        return rows.gather(1, best.indices), best.values > -torch.inf
+
+    @torch.no_grad()
+    def similar_items(
+        self,
+        items: Any,
+        top_k: int = 10,
+        by: str = "both",
+        candidates: Iterable[Any] | None = None,
+    ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+        """
+        The items whose embeddings point in the most similar direction; no history takes part.
+
+        Args:
+            items (`str`, `int` or a list of them): External ids.
+            top_k (`int`, *optional*, defaults to 10): Items to return; fewer where there are fewer.
+            by (`"text"`, `"image"` or `"both"`, *optional*, defaults to `"both"`): What is compared.
+            candidates (`list` of ids, *optional*): The only items that may be returned.
+
+        Returns:
+            `list[dict]` for one item, a list of these for several: `"item_id"`, `"score"`, which is the mean of
+            `"text_score"` and `"image_score"` or one of the two, each a cosine in [-1, 1], and `"title"`.
+
+        Raises:
+            ValueError: For an item that is not in the catalogue, or another `by`.
+        """
+        if by not in _COMPARED:
+            raise ValueError(f"by must be one of {', '.join(map(repr, _COMPARED))}, got {by!r}")
+        _check_top_k(top_k)
+        alone = isinstance(items, str | Integral)
+        rows, _ = self.processor.rows([items] if alone else items, "error")
+        own = torch.tensor(rows, dtype=torch.long, device=self.model.device)
+        allowed = None if candidates is None else sorted(set(self.processor.rows(candidates)[0]))
+        results = []
+        for part in own.split(_BATCH_SIZE):
+            results += self._similar(part, top_k, by, allowed)
+        return results[0] if alone else results
+
+    def _similar(self, own: Tensor, top_k: int, by: str, allowed: list[int] | None) -> list[list[dict[str, Any]]]:
+        weights = _COMPARED[by]
+        queries = torch.cat([weight * part for weight, part in zip(weights, self._directions(own), strict=True)], 1)
+        chosen = torch.arange(1, self.model.items.num_rows, device=own.device)
+        if allowed is not None:
+            chosen = torch.tensor(allowed, dtype=torch.long, device=own.device)
+        best: Tensor | None = None
+        found = chosen.new_zeros(len(own), 0)
+        for rows in chosen.split(_EMBEDDED):
+            scores = queries @ torch.cat(self._directions(rows), 1).T
+            scores = scores.masked_fill(rows == own.unsqueeze(1), -torch.inf)
+            scores = scores if best is None else torch.cat([best, scores], 1)
+            rows = torch.cat([found, rows.expand(len(own), -1)], 1)
+            top = scores.topk(min(top_k, scores.shape[1]), dim=1)
+            best, found = top.values, rows.gather(1, top.indices)
+        if best is None:
+            return [[] for _ in own]
+        mine = self._directions(own)
+        parts = [
+            torch.einsum("bh,bkh->bk", one, self._directions(found.flatten())[column].unflatten(0, found.shape))
+            for column, one in enumerate(mine)
+        ]
+        text, image = (part.tolist() for part in parts)
+        return [
+            [
+                {
+                    "item_id": self.processor.item_ids[row - 1],
+                    "score": weights[0] * text[number][place] + weights[1] * image[number][place],
+                    "text_score": text[number][place],
+                    "image_score": image[number][place],
+                    "title": self.processor.title(row),
+                }
+                for place, row in enumerate(line)
+                if best[number, place] > -torch.inf
+            ]
+            for number, line in enumerate(found.tolist())
+        ]
+
+    def _directions(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """[n] -> [n, H] twice: text and image embeddings of length 1."""
+        text, image = self.model.item_embeds(rows)
+        return l2_normalize(text), l2_normalize(image)
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
 
 
 def _batches(histories: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:

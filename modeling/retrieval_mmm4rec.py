@@ -1,0 +1,151 @@
+"""The best items of each user out of a catalogue of any size: exact, by blocks, without a score of every item kept.
+
+A coarse pass scores all items, in bfloat16 where the CPU multiplies it, and keeps the best score of each small group
+of items. How far a coarse score can be off is bounded, so the few groups that may hold one of the best items are known
+for certain; their items alone are scored again in float32.
+
+Letters in shape comments: b users, n items, H width.
+"""
+
+import torch
+from torch import Tensor
+
+# Items scored at a time: with 256 users 16 MB of float32 scores.
+_BLOCK = 2**14
+_GROUP = 16
+# Up to this many scores all of them are computed at once.
+_FEW_SCORES = 2**22
+# User and item pairs that are scored again at a time.
+_PAIRS = 2**17
+# Pairs of which the scores are held at once (64 MB).
+_AGAIN = 2**24
+# Of the product of two lengths: two roundings of 2**-8, that of the result, and room for the sums.
+_BFLOAT16_ERROR = 2**-7 + 2**-8 + 2**-12
+_FLOAT32_ERROR = 2**-15
+
+
+class TopItems:
+    """
+    Finds the items with the largest products.
+
+    Args:
+        vectors (`torch.Tensor` of shape `(n, H)`): Item vectors, float32. They are not copied.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+        self._coarse: Tensor | None = None
+        self._error = 0.0
+
+    @torch.no_grad()
+    def search(self, users: Tensor, k: int, excluded: list[list[int]] | None = None) -> tuple[Tensor, Tensor]:
+        """
+        The best items of each user.
+
+        Args:
+            users (`torch.Tensor` of shape `(b, H)`): User vectors, float32.
+            k (`int`): How many.
+            excluded (`list[list[int]]`, *optional*): Rows that each user must not get.
+
+        Returns:
+            `tuple(torch.Tensor)`: Products and rows, each `(b, min(k, n))`, best first; -inf where nothing is left.
+        """
+        k = min(k, len(self.vectors))
+        pairs = _pairs(excluded, users.device)
+        if len(users) * len(self.vectors) <= _FEW_SCORES:
+            scores = users @ self.vectors.T
+            scores[pairs[0], pairs[1]] = -torch.inf
+            best = scores.topk(k, dim=1)
+            return best.values, best.indices
+        if self._coarse is None:
+            self._prepare()
+        groups = self._best_of_groups(users, pairs)
+        # A product is within `error` of the coarse one, so k groups hold an item of at least the k-th best - error.
+        error = self._error * users.norm(dim=1, keepdim=True)
+        floor = groups.topk(min(k, groups.shape[1]), dim=1).values[:, -1:] - 2 * error
+        wanted = groups >= floor
+        del groups
+        # Where very many items are level, few users at a time.
+        most = int(wanted.sum(1).max()) * _GROUP
+        parts = [
+            self._score_again(users, chosen, wanted, pairs, k)
+            for chosen in torch.arange(len(users), device=users.device).split(max(1, _AGAIN // most))
+        ]
+        return torch.cat([values for values, _ in parts]), torch.cat([rows for _, rows in parts])
+
+    def _prepare(self) -> None:
+        # Taking one vector off all items changes no ranking, and the shorter they are the smaller the error.
+        mean = self.vectors.mean(0)
+        dtype = torch.bfloat16 if _multiplies_bfloat16(self.vectors.device) else torch.float32
+        coarse = torch.empty_like(self.vectors, dtype=dtype)
+        longest = 0.0
+        for start in range(0, len(coarse), _BLOCK):
+            part = self.vectors[start : start + _BLOCK] - mean
+            longest = max(longest, float(part.norm(dim=1).max()))
+            coarse[start : start + _BLOCK] = part
+        self._coarse = coarse
+        self._error = longest * (_BFLOAT16_ERROR if dtype == torch.bfloat16 else _FLOAT32_ERROR)
+
+    def _best_of_groups(self, users: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+        """[b, H] -> [b, ceil(n / group)] float32: the best coarse score of each group that is not excluded."""
+        assert self._coarse is not None  # _prepare ran
+        coarse, count = self._coarse, len(self.vectors)
+        num_groups = -(-count // _GROUP)
+        best = torch.full((num_groups, len(users)), -torch.inf, device=users.device)
+        narrow = users.to(coarse.dtype).T.contiguous()
+        user, row = pairs
+        order = row.argsort()
+        user, row = user[order], row[order]
+        starts = torch.arange(0, count, _BLOCK, device=row.device)
+        ends = torch.searchsorted(row, torch.cat([starts, starts.new_tensor([count])])).tolist()
+        for number, start in enumerate(range(0, count, _BLOCK)):
+            scores = coarse[start : start + _BLOCK] @ narrow
+            inside = slice(ends[number], ends[number + 1])
+            scores[row[inside] - start, user[inside]] = -torch.inf
+            whole = len(scores) // _GROUP
+            first = start // _GROUP
+            best[first : first + whole] = scores[: whole * _GROUP].unflatten(0, (whole, _GROUP)).amax(1)
+            if whole * _GROUP < len(scores):
+                best[first + whole] = scores[whole * _GROUP :].amax(0)
+        return best.T
+
+    def _score_again(
+        self, users: Tensor, chosen: Tensor, wanted: Tensor, pairs: tuple[Tensor, Tensor], k: int
+    ) -> tuple[Tensor, Tensor]:
+        """[b, H], [c], [b, groups] -> [c, k] twice: the best of the chosen users' wanted groups."""
+        count, first = len(self.vectors), int(chosen[0])
+        user, group = wanted[chosen].nonzero().unbind(1)
+        rows = group.unsqueeze(1) * _GROUP + torch.arange(_GROUP, device=group.device)
+        scores = torch.empty_like(rows, dtype=torch.float32)
+        for part in torch.arange(len(rows), device=rows.device).split(_PAIRS // _GROUP):
+            items = self.vectors[rows[part].clamp_max(count - 1)]
+            scores[part] = torch.einsum("gh,gih->gi", users[first + user[part]], items)
+        taken = torch.isin((first + user).unsqueeze(1) * count + rows, pairs[0] * count + pairs[1])
+        scores = scores.masked_fill(taken | (rows >= count), -torch.inf)
+        # One line a user, as long as the longest.
+        lengths = torch.bincount(user, minlength=len(chosen))
+        place = torch.arange(len(user), device=user.device) - (lengths.cumsum(0) - lengths)[user]
+        lines = users.new_full((len(chosen), int(lengths.max()), _GROUP), -torch.inf)
+        lines[user, place] = scores
+        found = torch.zeros_like(lines, dtype=torch.long)
+        found[user, place] = rows
+        best = lines.flatten(1).topk(k, dim=1)
+        return best.values, found.flatten(1).gather(1, best.indices)
+
+
+def _pairs(excluded: list[list[int]] | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Users and rows that do not go together."""
+    excluded = excluded or []
+    lengths = torch.tensor([len(rows) for rows in excluded], dtype=torch.long)
+    user = torch.repeat_interleave(torch.arange(len(excluded)), lengths)
+    row = torch.tensor([row for rows in excluded for row in rows], dtype=torch.long)
+    return user.to(device), row.to(device)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU has instructions for it; without, it is slower than float32."""
+    tell = getattr(torch.cpu, "get_capabilities", None)  # of newer releases of torch
+    return device.type == "cpu" and tell is not None and bool(tell().get("avx512_bf16"))
+
+
+__all__ = ["TopItems"]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
 BLOCK_SIZE = 8192
+# Values of a table of embeddings that is kept (128 MB); of a larger catalogue those of a batch's items are made anew.
+LARGEST_TABLE = 2**25
 
 
 class ItemRanker:
@@ -55,12 +57,13 @@ class ItemRanker:
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
-        self.item_embeds: tuple[Tensor, Tensor] = model.item_embeds()
-        """Text and image embeddings of every item, `(num_items + 1, H)` each: what `model.user_embeds` takes."""
+        self.num_rows = model.items.num_rows
+        is_small = self.num_rows * model.config.hidden_size <= LARGEST_TABLE
+        self.item_embeds: tuple[Tensor, Tensor] | None = model.item_embeds() if is_small else None
+        """What `model.user_embeds` takes: text and image embeddings of every item, `(num_items + 1, H)` each."""
         self.exclude_history = exclude_history
         self.coverage_at = tuple(coverage_at)
         self.block_size = block_size
-        self.num_rows = model.items.num_rows
         self.sampled = sampled
         competes = self._competing_rows(model.config.score_padding_item, seed)
         self.num_candidates = int(competes.sum())
@@ -69,11 +72,14 @@ class ItemRanker:
         sizes = torch.bincount(kinds[competes], minlength=len(first_rows))
         # Apple's devices have no float64.
         self.device = torch.device("cpu") if model.device.type == "mps" else model.device
-        fused = model.fused_item_embeds(*self.item_embeds).to(self.device)
-        if not fused.isfinite().all():
-            raise ValueError("item vectors hold NaN or infinity: they cannot be ranked; check the model")
         self.temperature = model.config.score_temperature
-        self.vectors = fused[first_rows.to(self.device)]  # [g, H]
+        self.vectors = torch.empty(len(first_rows), model.config.hidden_size, device=self.device)  # [g, H]
+        blocks = zip(self.vectors.split(block_size), first_rows.to(model.device).split(block_size), strict=True)
+        for vectors, rows in blocks:
+            text, image = model.item_embeds(rows) if self.item_embeds is None else (x[rows] for x in self.item_embeds)
+            vectors.copy_(model.fused_item_embeds(text, image, rows))
+            if not vectors.isfinite().all():
+                raise ValueError("item vectors hold NaN or infinity: they cannot be ranked; check the model")
         self.kinds, self.sizes, self.competes = (x.to(self.device) for x in (kinds, sizes, competes))
         self.covered = torch.zeros(len(self.coverage_at), self.num_rows, dtype=torch.bool, device=self.device)
         """Items that stood in a ranking up to each cut-off of `coverage_at`, ties in the order of rows."""

@@ -10,8 +10,10 @@ import torch
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
+from mmm4rec_hf.evaluation import ranking
 from mmm4rec_hf.evaluation.evaluator import Evaluation, compare, evaluate_model
 from mmm4rec_hf.items import ItemCatalog
+from mmm4rec_hf.modeling import modeling_mmm4rec
 
 Model = MMM4RecForSequentialRecommendation
 
@@ -50,6 +52,23 @@ def test_the_numbers_do_not_change_with_the_batch_and_the_model_keeps_its_mode(
     assert one.metrics["users"] == 25 and 0 < one.metrics["coverage@10"] <= 1
     assert one.protocol["num_items"] == 16 and one.protocol["split"] == "test"
     assert one.protocol["users_without_target"] == 0
+
+
+def test_a_catalogue_whose_tables_are_not_kept_is_ranked_alike(
+    model: Model, sequences: SequenceDatasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = evaluate_model(model, sequences)
+    monkeypatch.setattr(ranking, "LARGEST_TABLE", 0)
+    monkeypatch.setattr(modeling_mmm4rec, "_LARGEST_TABLE", 0)
+    embedded: list[torch.Tensor | None] = []
+    original = model.item_embeds
+    monkeypatch.setattr(model, "item_embeds", lambda rows=None: embedded.append(rows) or original(rows))
+    anew = evaluate_model(model, sequences, batch_size=1)
+    assert anew.targets.drop("loss").equals(kept.targets.drop("loss"))
+    # Once what is ranked, two items being alike, then the items of each history.
+    sizes = [None if rows is None else len(rows) for rows in embedded]
+    assert sizes[0] == 16 and len(sizes) == 26 and max(sizes[1:]) <= 6
+    assert anew.targets["loss"].to_list() == pytest.approx(kept.targets["loss"].to_list(), rel=1e-5)
 
 
 def test_users_without_a_history_before_their_target_are_counted_and_skipped(model: Model) -> None:

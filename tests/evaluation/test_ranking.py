@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
-from mmm4rec_hf.evaluation import HistoryCollator, ItemRanker, metrics_from_counts
+from mmm4rec_hf.evaluation import HistoryCollator, ItemRanker, metrics_from_counts, ranking
 from mmm4rec_hf.evaluation.ranking import alike_items
 
 OPTIONS = {
@@ -80,7 +80,10 @@ def test_ranks_losses_and_coverage_are_those_of_whole_rankings(data: Any) -> Non
     losses = torch.nn.functional.cross_entropy(scores, torch.tensor(labels) - 1, reduction="none")
 
     block, batch = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 5))
-    ranker = ItemRanker(model, exclude_history=exclude, coverage_at=ks, block_size=block)
+    with pytest.MonkeyPatch.context() as patch:
+        if data.draw(st.booleans()):
+            patch.setattr(ranking, "LARGEST_TABLE", 0)
+        ranker = ItemRanker(model, exclude_history=exclude, coverage_at=ks, block_size=block)
     parts = [
         ranker.rank(users[i : i + batch], torch.tensor(labels)[i : i + batch], history[i : i + batch])
         for i in range(0, b, batch)

@@ -5,15 +5,15 @@
 
 Both forms run on the same weights and the same batches, whose lengths are those of real training rows; features are
 random, as their values do not change the cost. Random batches, and batches sorted by length. A training step: forward,
-backward and an AdamW update, dropout on; an evaluation step ends with the ranks of the targets. Each form runs in a
-process of its own, so that its memory can be told: the peak over what was held before the first step.
+backward and an AdamW update, dropout on; an evaluation step ends with the ranks of the targets. The forms take turns,
+so that what else the machine does falls on both; the median counts. First both are compared: scores, loss and
+gradients without dropout. What a training step adds to the memory is measured in a process of each form's own: the
+peak over what was held before (Linux).
 """
 
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +25,9 @@ from typing import Any
 
 import torch
 from plain_mmm4rec import PlainMMM4Rec
+
+sys.path.append(str(Path(__file__).parents[1]))
+from machine import machine_class  # noqa: E402
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import load_interactions, prepare_sequences
@@ -61,60 +64,139 @@ def pad_to(batch: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tenso
 def make_model(num_items: int, hidden_size: int) -> MMM4RecForSequentialRecommendation:
     torch.manual_seed(0)
     config = MMM4RecConfig(
-        hidden_size=hidden_size, num_items=num_items, text_feature_size=FEATURES, image_feature_size=FEATURES
+        hidden_size=hidden_size,
+        num_items=num_items,
+        text_feature_size=FEATURES,
+        image_feature_size=FEATURES,
+        score_padding_item=True,  # as published
     )
     model = MMM4RecForSequentialRecommendation(config)
     for features in (model.items.text_features, model.items.image_features):
         features[1:].normal_()
+    # The padding item's vector is the bias alone: at zero, where it starts, its direction has no gradient.
+    for projection in (model.model.text_projection, model.model.image_projection):
+        torch.nn.init.normal_(projection.bias, std=config.initializer_range)
     return model
 
 
-def steps(form: str, model: MMM4RecForSequentialRecommendation) -> tuple[Callable[..., None], Callable[..., Any]]:
-    """The training step and the evaluation step of one form."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+def forms(
+    model: MMM4RecForSequentialRecommendation,
+) -> dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor], Callable[..., Any]]]:
+    """Of each form: the loss, the scores, and the ranks of an evaluation."""
     plain = PlainMMM4Rec(model)
 
-    def train(batch: dict[str, torch.Tensor]) -> None:
-        if form == "plain":
-            loss, _ = plain(batch["input_ids"], batch["timestamps"], batch["labels"])
-        else:
-            loss = model(**batch).loss
+    def plain_loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return plain(batch["input_ids"], batch["timestamps"], batch["labels"])[0]
+
+    def plain_scores(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return plain.scores(plain.user_embeds(batch["input_ids"], batch["timestamps"]))
+
+    def plain_ranks(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return plain.ranks(plain_scores(batch), batch["labels"])
+
+    def our_scores(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model(input_ids=batch["input_ids"], timestamps=batch["timestamps"]).logits
+
+    return {
+        "plain": (plain_loss, plain_scores, plain_ranks),
+        "ours": (
+            lambda batch: model(**batch).loss,
+            our_scores,
+            lambda batch: ranking_counts(our_scores(batch), batch["labels"]),
+        ),
+    }
+
+
+def differences(model: MMM4RecForSequentialRecommendation, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The largest difference between the forms, without dropout: of scores, the loss, and gradients, each in units of
+    the largest."""
+    model.eval()
+    found = []
+    for loss_of, scores_of, _ in forms(model).values():
+        model.zero_grad()
+        with torch.no_grad():
+            scores = scores_of(batch)[:, 1:]
+        loss = loss_of(batch)
         loss.backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((scores, loss.detach(), gradients))
+    (scores, loss, gradients), (other_scores, other_loss, others) = found
+    model.zero_grad()
+    return {
+        "scores": float((scores - other_scores).abs().max() / scores.abs().max()),
+        "loss": float((loss - other_loss).abs() / loss),
+        "gradients": largest({name: gradients[name] - others[name] for name in gradients}) / largest(gradients),
+    }
+
+
+def largest(gradients: dict[str, torch.Tensor]) -> float:
+    return max(float(gradient.abs().max()) for gradient in gradients.values())
+
+
+def training_step(
+    loss_of: Callable[..., torch.Tensor], optimizer: torch.optim.Optimizer
+) -> Callable[[dict[str, torch.Tensor]], None]:
+    def step(batch: dict[str, torch.Tensor]) -> None:
+        loss_of(batch).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    @torch.no_grad()
-    def evaluate(batch: dict[str, torch.Tensor]) -> Any:
-        if form == "plain":
-            scores = plain.scores(plain.user_embeds(batch["input_ids"], batch["timestamps"]))
-            return plain.ranks(scores, batch["labels"])
-        logits = model(input_ids=batch["input_ids"], timestamps=batch["timestamps"]).logits
-        return ranking_counts(logits, batch["labels"])
-
-    return train, evaluate
+    return step
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of both steps of one form, and the megabytes that a training step adds."""
-    made, num_items = batches(arguments.data, arguments.batch_size, arguments.by_length, arguments.batches)
+def measure_memory(arguments: argparse.Namespace) -> float:
+    """Megabytes that the first training step of a form adds."""
+    made, num_items = batches(arguments.data, arguments.batch_size, arguments.by_length, 1)
     model = make_model(num_items, arguments.hidden_size)
-    train, evaluate = steps(arguments.form, model)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    train(made[0])
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = {}
-    for name, step in (("train", train), ("evaluate", evaluate)):
-        model.train(name == "train")
-        step(made[0])
-        total = []
-        for _ in range(arguments.repeats):
-            begin = time.perf_counter()
+    step = training_step(forms(model)[arguments.form][0], torch.optim.AdamW(model.parameters(), lr=1e-4))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
+    before = held_kilobytes("VmRSS")
+    step(made[0])
+    return (held_kilobytes("VmHWM") - before) / 1024
+
+
+def held_kilobytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def compare(arguments: argparse.Namespace, name: str, batch_size: int, by_length: bool) -> dict[str, Any]:
+    made, num_items = batches(name, batch_size, by_length, arguments.batches)
+    model = make_model(num_items, arguments.hidden_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    row: dict[str, Any] = {
+        "data": name, "batch_size": batch_size, "batches": "sorted" if by_length else "random", "items": num_items,
+        "mean_history": mean_length(made), "differences": differences(model, made[0]),
+    }  # fmt: skip
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for kind in ("train", "evaluate"):
+        model.train(kind == "train")
+        steps = {
+            form: training_step(loss_of, optimizer) if kind == "train" else no_grad(ranks_of)
+            for form, (loss_of, _, ranks_of) in forms(model).items()
+        }
+        for turn in range(arguments.repeats + 1):
             for batch in made:
-                step(batch)
-            total.append((time.perf_counter() - begin) / len(made))
-        seconds[name] = statistics.median(total)
-    events = sum(int(batch["attention_mask"].sum()) for batch in made) / sum(len(batch["labels"]) for batch in made)
-    return {**seconds, "added_mb": (after - before) / 1024, "mean_history": events, "items": num_items}
+                for form, step in steps.items():
+                    begin = time.perf_counter()
+                    step(batch)
+                    if turn > 0:  # the first warms up
+                        seconds.setdefault((form, kind), []).append(time.perf_counter() - begin)
+    for form in ("plain", "ours"):
+        row[form] = {kind: statistics.median(seconds[form, kind]) for kind in ("train", "evaluate")}
+        command = [sys.executable, __file__, "--form", form, "--data", name, "--batch-size", str(batch_size)]
+        command += ["--hidden-size", str(arguments.hidden_size), *(["--by-length"] if by_length else [])]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        row[form]["added_mb"] = float(done.stdout.splitlines()[-1])
+    return row
+
+
+def mean_length(made: list[dict[str, torch.Tensor]]) -> float:
+    return sum(int(batch["attention_mask"].sum()) for batch in made) / sum(len(batch["labels"]) for batch in made)
+
+
+def no_grad(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.no_grad()(function)
 
 
 def main() -> None:
@@ -122,15 +204,15 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["beauty", "movies_b"], help="folders of real data")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[256, 1024])
     parser.add_argument("--hidden-size", type=int, default=256)
-    parser.add_argument("--batches", type=int, default=4, help="different batches in a round")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
+    parser.add_argument("--batches", type=int, default=2, help="different batches in a round")
+    parser.add_argument("--repeats", type=int, default=4, help="rounds, after one to warm up")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--form", choices=["plain", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--by-length", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.form:
         arguments.data, arguments.batch_size = arguments.data[0], arguments.batch_size[0]
-        print(json.dumps(measure(arguments)))
+        print(measure_memory(arguments))
         return
 
     rows = []
@@ -142,7 +224,7 @@ def main() -> None:
     result = {
         "command": " ".join(["python", "benchmarks/speed/step.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, no GPU",
+        "machine": machine_class(),
         "torch": torch.__version__,
         "hidden_size": arguments.hidden_size,
         "rows": rows,
@@ -151,23 +233,15 @@ def main() -> None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def compare(arguments: argparse.Namespace, name: str, batch_size: int, by_length: bool) -> dict[str, Any]:
-    found = {}
-    for form in ("plain", "ours"):
-        command = [sys.executable, __file__, "--form", form, "--data", name, "--batch-size", str(batch_size)]
-        command += ["--hidden-size", str(arguments.hidden_size), "--batches", str(arguments.batches)]
-        command += ["--repeats", str(arguments.repeats), *(["--by-length"] if by_length else [])]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found[form] = json.loads(done.stdout.splitlines()[-1])
-    return {"data": name, "batch_size": batch_size, "batches": "sorted" if by_length else "random", **found}
-
-
 def describe(row: dict[str, Any]) -> str:
     plain, ours = row["plain"], row["ours"]
-    parts = [f"{row['data']} B {row['batch_size']} {row['batches']} (mean history {ours['mean_history']:.1f}):"]
-    for key, unit in (("train", "s"), ("evaluate", "s"), ("added_mb", "MB")):
-        parts.append(f"{key} {plain[key]:.3g} -> {ours[key]:.3g} {unit} ({plain[key] / max(ours[key], 1e-9):.1f}x)")
-    return " ".join(parts[:1]) + " " + ", ".join(parts[1:])
+    parts = [
+        f"{key} {plain[key]:.3g} -> {ours[key]:.3g} {unit} ({plain[key] / max(ours[key], 1e-9):.1f}x)"
+        for key, unit in (("train", "s"), ("evaluate", "s"), ("added_mb", "MB"))
+    ]
+    equal = ", ".join(f"{key} {value:.0e}" for key, value in row["differences"].items())
+    where = f"{row['data']} B {row['batch_size']} {row['batches']} (mean history {row['mean_history']:.1f})"
+    return f"{where}: {', '.join(parts)}; differences: {equal}"
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tenso
             raise ValueError(
                 f"the catalogue's {name} features have shape {tuple(tensor.shape)}, the model needs "
                 f"({len(item_ids)}, {size}): one row an item, {name}_feature_size wide; encode it with the encoder "
-                "that the model was trained with"
+                f"that the model was trained with, or give {name}_feature_size to the MMM4RecConfig of a new one"
             )
         finite = tensor.isfinite().all(dim=1)
         if not finite.all():

@@ -25,8 +25,13 @@ from .trainer import MMM4RecTrainer
 logger = logging.getLogger(__name__)
 
 MODEL_NAME, CHECKPOINTS_NAME, EVALUATION_NAME = "model", "checkpoints", "evaluation"
-# What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept.
+# What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept. transformers' own batch of 8 and
+# rate of 5e-5 are for models a thousand times the size.
 TRAINING_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 256,
+    "per_device_eval_batch_size": 512,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 5,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 1,
@@ -58,7 +63,9 @@ class FinetuneRecipe:
             `"adamw"`: as `training` says. `"nadam"`: see [`published_optimizer`], with `learning_rate` and
             `weight_decay` of `training`.
         early_stopping_patience (`int`, *optional*): Evaluations without a better metric after which to stop.
-        training (`dict`, *optional*): Options of [`~transformers.TrainingArguments`].
+        training (`dict`, *optional*):
+            Options of [`~transformers.TrainingArguments`]. By default batches of 256, a learning rate of 1e-3 and 5
+            epochs, of which the best by NDCG@10 on the validation split is kept.
         card (`CardOptions`, *optional*): What the model's card says of licence and data.
     """
 

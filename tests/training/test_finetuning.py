@@ -21,6 +21,10 @@ SIZES = {
 MakeRecipe = Callable[..., FinetuneRecipe]
 
 
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing catches it."""
+
+
 @pytest.fixture
 def make(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> MakeRecipe:
     shop = make_domain("shop", users=20)
@@ -46,7 +50,9 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_a_fine_tuned_folder_recommends_at_once(make: MakeRecipe, tmp_path: Path) -> None:
-    evaluation = finetune(make(training={"num_train_epochs": 12, "learning_rate": 2e-2, "seed": 0}))
+    evaluation = finetune(
+        make(training={"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 2e-2, "seed": 0})
+    )
     recommend = pipeline("sequential-recommendation", model=str(tmp_path / "out" / "model"), device="cpu")
     found = recommend({"items": ["shop3", "shop4"], "timestamps": [1_400_000_000, 1_400_090_000]}, top_k=3)
     assert len(found) == 3 and not {"shop3", "shop4"} & {item["item_id"] for item in found}
@@ -57,6 +63,24 @@ def test_a_fine_tuned_folder_recommends_at_once(make: MakeRecipe, tmp_path: Path
     assert evaluation.metrics["ndcg@10"] > 0.6
     saved = Evaluation.load(tmp_path / "out" / "evaluation")
     assert saved.metrics == evaluation.metrics and saved.protocol["split"] == "test"
+
+
+def test_what_a_recipe_leaves_open_suits_the_model_and_what_it_says_counts(
+    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def stop(self: MMM4RecTrainer, *args: Any) -> None:
+        seen.append(self.args)
+        raise Killed
+
+    monkeypatch.setattr(MMM4RecTrainer, "train", stop)
+    for training in ({}, {"per_device_train_batch_size": 7, "learning_rate": 0.5}):
+        with pytest.raises(Killed):
+            finetune(make(output_dir=f"{make().output_dir}{len(seen)}", training=training))
+    defaults, told = seen
+    assert (defaults.per_device_train_batch_size, defaults.learning_rate, defaults.num_train_epochs) == (256, 1e-3, 5)
+    assert (told.per_device_train_batch_size, told.learning_rate, told.num_train_epochs) == (7, 0.5, 5)
 
 
 def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> None:
@@ -85,10 +109,6 @@ def test_a_frozen_encoder_stays_bit_for_bit_while_the_rest_learns(
     after = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "out" / "model")
     for name, weight in after.named_parameters():
         assert torch.equal(weight, before[name]) == name.startswith("model.encoder."), name
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing catches it."""
 
 
 @pytest.mark.slow

@@ -79,6 +79,19 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+def test_six_steps_are_three_and_three_more(run_all: Runs, tmp_path: Path) -> None:
+    spec = {"training": COMMON | STEPS | {"max_steps": 6, "eval_steps": 1, "save_steps": 1}, "patience": 100}
+    specs = [spec]
+    for step in (1, 3, 5):
+        stopped = {**spec, "output_dir": str(tmp_path / f"stopped-{step}")}
+        specs += [{**stopped, "kill_at": step, "when": "begin"}, {**stopped, "resume": True}]
+    codes, (whole, *results) = run_all(specs)
+    assert codes == [[0], *[[KILLED], [0]] * 3]
+    for ended in results[1::2]:
+        assert_ended_alike(whole, ended)
+
+
+@pytest.mark.slow
 def test_patience_is_not_lost_and_a_run_that_had_ended_takes_no_step_more(run_all: Runs, tmp_path: Path) -> None:
     # With a learning rate of 0 no evaluation is better than the first.
     training = COMMON | STEPS | {"learning_rate": 0.0, "max_steps": 30, "load_best_model_at_end": True}

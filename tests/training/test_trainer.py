@@ -244,6 +244,52 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         trainer.train()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam"])
+def test_a_learning_rate_of_ten_is_not_passed_over_in_silence(
+    shop: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture, optimizer: str
+) -> None:
+    sequences = shop.make_sequences(60)
+    arguments = shop.make_arguments(
+        tmp_path, max_steps=30, learning_rate=10.0, eval_strategy="steps", eval_steps=10, save_strategy="no"
+    )
+    trainer = MMM4RecTrainer(
+        shop.make_model(sequences.item_ids),
+        arguments,
+        train_dataset=sequences["train"],
+        eval_dataset=sequences["validation"],
+        ks=(1, 3),
+        use_published_optimizer=optimizer == "nadam",
+    )
+    stopped = ""
+    try:
+        trainer.train()
+    except (RuntimeError, ValueError) as error:
+        stopped = str(error)
+    # The loss may stay finite: then the metrics tell.
+    assert "the loss is" in stopped or "cannot be ranked" in stopped or "no better than chance" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"fusion": "dynamic_shared"}, {"fusion": "dynamic_instance", "use_item_bias": True}, {"num_hidden_layers": 2},
+     {"use_ffn": False, "point_to_point_gate": True}, {"use_time": False}, {"learned_missing": True}],
+    ids=str,
+)  # fmt: skip
+def test_the_first_checkpoint_of_every_variant_is_written_once_and_loads_with_equal_bits(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    model = shop.make_model(sequences.item_ids, **changes)
+    arguments = shop.make_arguments(tmp_path, save_steps=1, max_steps=1)
+    MMM4RecTrainer(model, arguments, train_dataset=sequences["train"]).train()
+    file = tmp_path / "checkpoint-1" / "model.safetensors"
+    loaded = MMM4RecForSequentialRecommendation.from_pretrained(file.parent).state_dict()
+    assert loaded.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded[name], value), name
+    size = sum(value.numel() * value.element_size() for value in loaded.values())
+    assert size <= file.stat().st_size < size + 50_000
+
+
 def test_metrics_at_chance_level_are_said_once(
     shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

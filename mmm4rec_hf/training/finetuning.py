@@ -25,8 +25,8 @@ from .trainer import MMM4RecTrainer
 logger = logging.getLogger(__name__)
 
 MODEL_NAME, CHECKPOINTS_NAME, EVALUATION_NAME = "model", "checkpoints", "evaluation"
-# What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept. transformers' own batch of 8 and
-# rate of 5e-5 are for models a thousand times the size.
+# What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept. transformers' own batch of 8
+# and rate of 5e-5 are for models a thousand times the size.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 256,
     "per_device_eval_batch_size": 512,

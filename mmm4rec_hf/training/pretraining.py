@@ -186,7 +186,6 @@ class Pretraining:
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=recipe.gradient_accumulation_steps, sync_with_dataloader=False
             ),
-            dynamo_backend="inductor" if recipe.compile else "no",
             log_with=recipe.report_to or None,
             project_dir=self.output,
         )
@@ -204,6 +203,9 @@ class Pretraining:
         self.accelerator.wait_for_everyone()
 
         objective = InBatchObjective(self.recommender, recipe.mask_same_target)
+        if recipe.compile:
+            # In place, and not by Accelerate: what it was told first in a process holds for all later runs there.
+            objective.compile()
         optimizer = _optimizer(recipe, objective)
         num_targets = [domain.rows.num_targets for domain in self.domains]
         epoch = math.ceil(sum(num_targets) / (recipe.batch_size * recipe.gradient_accumulation_steps))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 from transformers import AutoModel
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.training.objective import InBatchObjective
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
 
@@ -159,6 +163,62 @@ def test_a_domain_needs_a_name_of_its_own_and_something_to_train_on(make_recipe:
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step \d+; lower learning_rate"):
         run(make_recipe(learning_rate=1e30, eval_steps=None, optimizer="nadam", max_steps=40))
+
+
+def test_a_learning_rate_of_ten_is_not_passed_over_in_silence(
+    make_recipe: MakeRecipe, make_domain: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    large = make_domain("large", users=150, items=120)
+    stopped = ""
+    try:
+        run(make_recipe(domains=[large], learning_rate=10.0, max_steps=30, eval_steps=10, optimizer="nadam"))
+    except (RuntimeError, ValueError) as error:
+        stopped = str(error)
+    assert "the loss is" in stopped or "cannot be ranked" in stopped or "no better than chance" in caplog.text
+
+
+@pytest.fixture
+def forget_precision() -> Iterator[Callable[[], None]]:
+    """Accelerate takes one precision a process: lets the next run choose its own."""
+
+    def forget() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    forget()
+    yield forget
+    forget()
+
+
+def test_bfloat16_computes_nearly_the_losses_of_float32(
+    make_recipe: MakeRecipe, forget_precision: Callable[[], None]
+) -> None:
+    options: dict[str, Any] = {"max_steps": 4, "eval_steps": None, "save_steps": None, "learning_rate": 1e-3}
+    losses = []
+    for precision in ("no", "bf16"):
+        recipe = make_recipe(precision, mixed_precision=precision, **options)
+        recipe["model"] = recipe["model"] | dict.fromkeys(("hidden_dropout", "embedding_dropout", "time_dropout"), 0.0)
+        run(recipe)
+        forget_precision()
+        losses.append([line["loss"] for line in lines(recipe) if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
+
+
+@pytest.mark.slow
+def test_a_compiled_pretraining_is_the_one_that_is_not(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and differentiated ahead as always, without the minutes of generating code.
+    monkeypatch.setattr(InBatchObjective, "compile", lambda self: nn.Module.compile(self, backend="aot_eager"))
+    losses = []
+    for compiled in (False, True):
+        recipe = make_recipe(f"compiled-{compiled}", compile=compiled, max_steps=3, eval_steps=None, save_steps=None)
+        recipe["model"] = recipe["model"] | dict.fromkeys(("hidden_dropout", "embedding_dropout", "time_dropout"), 0.0)
+        counters.clear()
+        run(recipe)
+        assert (counters["stats"]["unique_graphs"] > 0) == compiled
+        losses.append([line["loss"] for line in lines(recipe) if "loss" in line])
+        AutoModel.from_pretrained(Path(recipe["output_dir"]) / "model")
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> None:

@@ -231,14 +231,15 @@ class MMM4RecLayer(GradientCheckpointingLayer):
             `tuple`: text, image and both_time of the next layer.
         """
         tau, both_time, cross_tau = self.read_time(both_time, mask, layout)
+        slots = text.shape[0]  # len() would make an exported program's batch size a constant
         wanted = events = None
         image_slots: Any = slice(None)
         if last_only:
             window, events = layout.window(self.conv_kernel)
             image_slots = window.flatten()
-            wanted = torch.cat([torch.arange(len(text), device=text.device), len(text) + image_slots])
+            wanted = torch.cat([torch.arange(slots, device=text.device), slots + image_slots])
         mixed = self.ssd(torch.cat([text, image]), tau, layout, wanted)
-        text_mixed, image_mixed = mixed[: len(text)], mixed[len(text) :]
+        text_mixed, image_mixed = mixed[:slots], mixed[slots:]
         text = self.text_ffn(self.text_norm(self.dropout(text_mixed) + text))
         image = self.image_norm(self.dropout(image_mixed) + image[image_slots])
         if events is None:

@@ -395,9 +395,10 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             return self.fused_item_embeds(*self._item_tables())
         # Of a large catalogue never all of both tables at once.
         rows = torch.arange(self.items.num_rows, device=self.device)
-        return torch.cat(
-            [self.fused_item_embeds(*self.item_embeds(part), part) for part in rows.split(_EMBEDDED_ROWS)]
-        )
+        vectors = torch.empty(len(rows), self.config.hidden_size, device=self.device)
+        for part in rows.split(_EMBEDDED_ROWS):
+            vectors[part[0] : part[-1] + 1] = self.fused_item_embeds(*self.item_embeds(part), part)
+        return vectors
 
     def _item_tables(self) -> tuple[Tensor, Tensor]:
         """[`~MMM4RecForSequentialRecommendation.item_embeds`], kept while no gradients are wanted."""

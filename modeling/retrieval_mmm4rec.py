@@ -19,9 +19,9 @@ _FEW_SCORES = 2**22
 _PAIRS = 2**17
 # Pairs of which the scores are held at once (64 MB).
 _AGAIN = 2**24
-# Of the product of two lengths: two roundings of 2**-8, that of the result, and room for the sums.
-_BFLOAT16_ERROR = 2**-7 + 2**-8 + 2**-12
-_FLOAT32_ERROR = 2**-15
+# What rounding to bfloat16 changes at most, and what the sums of float32 do, of the product of two lengths.
+_BFLOAT16_ROUNDING = 2**-8
+_SUMS = 2**-15
 
 
 class TopItems:
@@ -35,7 +35,7 @@ class TopItems:
     def __init__(self, vectors: Tensor) -> None:
         self.vectors = vectors
         self._coarse: Tensor | None = None
-        self._error = 0.0
+        self._longest = self._longest_error = 0.0
 
     @torch.no_grad()
     def search(self, users: Tensor, k: int, excluded: list[list[int]] | None = None) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,8 @@ class TopItems:
         if self._coarse is None:
             self._prepare()
         groups = self._best_of_groups(users, pairs)
-        # A product is within `error` of the coarse one, so k groups hold an item of at least the k-th best - error.
-        error = self._error * users.norm(dim=1, keepdim=True)
-        floor = groups.topk(min(k, groups.shape[1]), dim=1).values[:, -1:] - 2 * error
+        # k groups hold an item of at least the k-th best coarse score less what that can be off.
+        floor = self._floor(users, groups.topk(min(k, groups.shape[1]), dim=1).values[:, -1:])
         wanted = groups >= floor
         del groups
         # Where very many items are level, few users at a time.
@@ -78,13 +77,26 @@ class TopItems:
         mean = self.vectors.mean(0)
         dtype = torch.bfloat16 if _multiplies_bfloat16(self.vectors.device) else torch.float32
         coarse = torch.empty_like(self.vectors, dtype=dtype)
-        longest = 0.0
         for start in range(0, len(coarse), _BLOCK):
             part = self.vectors[start : start + _BLOCK] - mean
-            longest = max(longest, float(part.norm(dim=1).max()))
             coarse[start : start + _BLOCK] = part
+            rounded = coarse[start : start + _BLOCK].float()
+            self._longest = max(self._longest, float(rounded.norm(dim=1).max()))
+            self._longest_error = max(self._longest_error, float((part - rounded).norm(dim=1).max()))
         self._coarse = coarse
-        self._error = longest * (_BFLOAT16_ERROR if dtype == torch.bfloat16 else _FLOAT32_ERROR)
+
+    def _floor(self, users: Tensor, kth: Tensor) -> Tensor:
+        """[b, H], [b, 1] -> [b, 1]: no item with a coarse score below it is better than the k-th, for certain."""
+        assert self._coarse is not None  # _prepare ran
+        user_error = (users - users.to(self._coarse.dtype).float()).norm(dim=1, keepdim=True)
+        # By Cauchy and Schwarz, with the rounding errors as they are.
+        error = users.norm(dim=1, keepdim=True) * (self._longest_error + _SUMS * self._longest)
+        error = error + user_error * self._longest
+        floor = kth - 2 * error
+        if self._coarse.dtype == torch.bfloat16:
+            # The scores were rounded as well; a little more makes up for reckoning from the rounded one.
+            floor = floor - 2.1 * _BFLOAT16_ROUNDING * (kth.abs() + 2 * error)
+        return floor
 
     def _best_of_groups(self, users: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
         """[b, H] -> [b, ceil(n / group)] float32: the best coarse score of each group that is not excluded."""

@@ -18,9 +18,9 @@ from mmm4rec_hf.data.collator import MMM4RecDataCollator
 
 from . import subgroups
 from .chance import warn_at_chance
-from .metrics import DEFAULT_KS, metrics_from_counts
+from .metrics import DEFAULT_KS, metric_values, metrics_from_counts
 from .ranking import HistoryCollator, ItemRanker
-from .significance import bootstrap_intervals, metric_values, paired_p_values
+from .significance import bootstrap_intervals, paired_p_values
 
 if TYPE_CHECKING:
     import datasets

@@ -100,17 +100,36 @@ def metrics_from_counts(counts: np.ndarray | torch.Tensor, ks: Sequence[int] = D
     if above.min() < 0 or level.min() < 1:
         raise ValueError("counts must be >= 0 above and >= 1 level (the target itself): they are no ranking")
 
-    metrics: dict[str, float] = {}
     for k in ks:
         if k < 1:
             raise ValueError(f"a cut-off must be at least 1, got {k}")
+    metrics: dict[str, float] = {name: float(np.mean(values)) for name, values in metric_values(counts, ks).items()}
+    for k in ks:
+        metrics[f"recall@{k}"] = metrics[f"hr@{k}"]
+    return metrics | {"users": len(counts), "tied_targets": int((level > 1).sum())}
+
+
+def metric_values(counts: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """
+    Metrics of each target, whose means are those of [`metrics_from_counts`].
+
+    Args:
+        counts (`np.ndarray` of shape `(num_targets, 2)`): What [`ranking_counts`] returned.
+        ks (`Sequence[int]`): The cut-offs.
+
+    Returns:
+        `dict[str, np.ndarray]`: `hr@K`, `ndcg@K` and `mrr@K` for each K, float64 of shape `(num_targets,)`: the
+        expectation over a random order of ties.
+    """
+    above, level = counts[:, 0], counts[:, 1]
+    values = {}
+    for k in ks:
         places = np.arange(k)
         begin, end = np.minimum(above, k), np.minimum(above + level, k)
         for name, gains in (("hr", np.ones(k)), ("ndcg", 1 / np.log2(places + 2)), ("mrr", 1 / (places + 1))):
             cumulated = np.concatenate([[0.0], np.cumsum(gains)])
-            metrics[f"{name}@{k}"] = float(np.mean((cumulated[end] - cumulated[begin]) / level))
-        metrics[f"recall@{k}"] = metrics[f"hr@{k}"]
-    return metrics | {"users": len(counts), "tied_targets": int((level > 1).sum())}
+            values[f"{name}@{k}"] = (cumulated[end] - cumulated[begin]) / level
+    return values
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, Any]:

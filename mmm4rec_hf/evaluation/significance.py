@@ -8,29 +8,6 @@ import numpy as np
 _BLOCK_CELLS = 10_000_000
 
 
-def metric_values(counts: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """
-    Metrics of each target, whose means are those of [`metrics_from_counts`].
-
-    Args:
-        counts (`np.ndarray` of shape `(num_targets, 2)`): What [`ranking_counts`] returned.
-        ks (`Sequence[int]`): The cut-offs.
-
-    Returns:
-        `dict[str, np.ndarray]`: `hr@K`, `ndcg@K` and `mrr@K` for each K, float64 of shape `(num_targets,)`: the
-        expectation over a random order of ties.
-    """
-    above, level = counts[:, 0], counts[:, 1]
-    values = {}
-    for k in ks:
-        places = np.arange(k)
-        begin, end = np.minimum(above, k), np.minimum(above + level, k)
-        for name, gains in (("hr", np.ones(k)), ("ndcg", 1 / np.log2(places + 2)), ("mrr", 1 / (places + 1))):
-            cumulated = np.concatenate([[0.0], np.cumsum(gains)])
-            values[f"{name}@{k}"] = (cumulated[end] - cumulated[begin]) / level
-    return values
-
-
 def bootstrap_intervals(
     values: np.ndarray,
     users: Sequence[str] | np.ndarray,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmm4rec_hf.evaluation.metrics import metrics_from_counts
-from mmm4rec_hf.evaluation.significance import bootstrap_intervals, metric_values, paired_p_values
+from mmm4rec_hf.evaluation.metrics import metric_values, metrics_from_counts
+from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 
 
 def test_the_values_of_a_target_are_the_mean_over_the_places_of_its_ties() -> None:

@@ -4,7 +4,8 @@
 
 The model has the published sizes and features of 768 and 768 numbers an item, random: their values do not change the
 cost. One process makes and saves model and sequences; another loads and evaluates them, as `mmm4rec evaluate` does,
-and its peak is what counts, all that it imported and loaded included. Every score at once would take 8 GB.
+and its peak is what counts, all that it imported and loaded included. Every score at once would take 8 GB. Seconds are
+those of the clock, whatever else the machine did.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def measure(folder: Path) -> dict[str, float]:
         "items": evaluation.protocol["num_items"],
         # Scores of untrained weights on random targets: 50 in 200,000 by chance.
         "hr@50": evaluation.metrics["hr@50"],
-        "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         "seconds": round(seconds, 1),
     }
 

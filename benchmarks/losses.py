@@ -47,7 +47,7 @@ FORMS: dict[str, Callable[..., torch.Tensor]] = {"plain": plain, "chunked": chun
 
 
 def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:

@@ -18,6 +18,7 @@ from .registration import register
 
 if TYPE_CHECKING:
     from .data import MMM4RecDataCollator, load_interactions, prepare_sequences
+    from .frames import recommend_frame
     from .items import ItemCatalog, ItemEncoder
     from .training.trainer import MMM4RecTrainer
 
@@ -30,6 +31,7 @@ _LAZY = {
     "MMM4RecTrainer": ".training.trainer",
     "load_interactions": ".data",
     "prepare_sequences": ".data",
+    "recommend_frame": ".frames",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "SequentialRecommendationPipeline",
     "load_interactions",
     "prepare_sequences",
+    "recommend_frame",
 ]
 
 register()

@@ -1,0 +1,89 @@
+"""Data frames in and out: the pipeline's own lists, user by user, in the kind of frame that was given."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from transformers import pipeline
+
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor, recommend_frame
+
+IDS = [f"i{n}" for n in range(12)]
+# Out of order: u2's history is i3, i1, i2.
+ROWS = [("u2", "i1", 1_600_000_100), ("u1", "i5", 1_600_000_000), ("u2", "i3", 1_600_000_000),
+        ("u2", "i2", 1_600_000_200)]  # fmt: skip
+COLUMNS = ["user_id", "item_id", "timestamp"]
+
+
+@pytest.fixture(scope="module")
+def recommend() -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "n_groups": 4, "state_size": 4}
+    config = MMM4RecConfig(**sizes, text_feature_size=6, image_feature_size=5, max_sequence_length=8)
+    recommender: Any = pipeline(
+        "sequential-recommendation",
+        model=MMM4RecForSequentialRecommendation(config),
+        processor=MMM4RecProcessor(max_sequence_length=8),
+        device="cpu",
+    )
+    # A base model, given items that it never saw.
+    text, image = torch.randn(12, 6), torch.randn(12, 5)
+    recommender.set_items(SimpleNamespace(item_ids=IDS, titles=IDS, text_features=text, image_features=image))
+    return recommender
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "pyarrow"])
+def test_each_user_gets_the_list_of_the_pipeline_in_the_frame_that_was_given(recommend: Any, kind: str) -> None:
+    log = pl.DataFrame(ROWS, schema=COLUMNS, orient="row")
+    frame = {"polars": log, "pandas": log.to_pandas(), "pyarrow": log.to_arrow()}[kind]
+    result = recommend_frame(recommend, frame, top_k=3, batch_size=1)
+    assert isinstance(result, {"polars": pl.DataFrame, "pandas": pd.DataFrame, "pyarrow": pa.Table}[kind])
+    rows = pl.DataFrame(result).to_dicts() if kind != "pyarrow" else result.to_pylist()
+    expected = [
+        recommend({"items": ["i5"], "timestamps": [1_600_000_000]}, top_k=3),
+        recommend({"items": ["i3", "i1", "i2"], "timestamps": [1_600_000_000 + 100 * n for n in range(3)]}, top_k=3),
+    ]
+    assert [(row["user_id"], row["rank"]) for row in rows] == [(u, n) for u in ("u1", "u2") for n in (1, 2, 3)]
+    for row, item in zip(rows, [item for items in expected for item in items], strict=True):
+        assert row["item_id"] == item["item_id"] and row["title"] == item["title"]
+        assert row["score"] == pytest.approx(item["score"], abs=1e-5)
+
+
+def test_users_without_a_recommendation_have_no_rows(recommend: Any) -> None:
+    log = pl.DataFrame(ROWS, schema=COLUMNS, orient="row")
+    result = recommend_frame(recommend, log, candidates=["i5", "i7"])
+    assert result.select("user_id", "item_id").sort("user_id", "item_id").rows() == [
+        ("u1", "i7"), ("u2", "i5"), ("u2", "i7"),
+    ]  # fmt: skip
+    assert recommend_frame(recommend, log, candidates=["i5"]).filter(user_id="u1").is_empty()
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        recommend_frame(recommend, log, batch_size=0)
+
+
+@pytest.mark.parametrize("by", ["text", "image", "both"])
+def test_similar_items_are_those_of_the_largest_cosine(recommend: Any, by: str) -> None:
+    model = recommend.model
+    with torch.no_grad():
+        cosines = []
+        for embeds in model.item_embeds():
+            units = embeds[1:] / embeds[1:].norm(dim=1, keepdim=True)
+            cosines.append(units @ units.T)
+    score = {"text": cosines[0], "image": cosines[1], "both": (cosines[0] + cosines[1]) / 2}[by][4].clone()
+    score[4] = -torch.inf  # an item is not similar to itself
+    found = recommend.similar_items("i4", top_k=5, by=by)
+    assert [item["item_id"] for item in found] == [IDS[row] for row in score.topk(5).indices]
+    assert [item["score"] for item in found] == pytest.approx(score.topk(5).values.tolist(), abs=1e-5)
+    assert found[0]["text_score"] == pytest.approx(float(cosines[0][4, IDS.index(found[0]["item_id"])]), abs=1e-5)
+    several = recommend.similar_items(["i4", "i7"], top_k=50, by=by, candidates=["i4", "i1", "i7"])
+    assert [{item["item_id"] for item in items} for items in several] == [{"i1", "i7"}, {"i4", "i1"}]
+
+
+def test_similar_items_of_what_is_not_there_are_refused(recommend: Any) -> None:
+    with pytest.raises(ValueError, match="item 'i99' is not in the catalogue of 12 items"):
+        recommend.similar_items("i99")
+    with pytest.raises(ValueError, match="by must be one of 'text', 'image', 'both', got 'picture'"):
+        recommend.similar_items("i4", by="picture")

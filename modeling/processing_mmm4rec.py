@@ -125,7 +125,10 @@ class MMM4RecProcessor(ProcessorMixin):
                     "catalog.add_items, or pass unknown_items='skip'"
                 )
             else:
-                logger.warning_once(f"items that the catalogue does not hold are skipped, {item!r} the first of them")
+                # Without the id: a text of its own would be another warning for every item.
+                logger.warning_once(
+                    "items that the catalogue does not hold are skipped; unknown_items='error' names one"
+                )
         return rows, positions
 
     def __call__(

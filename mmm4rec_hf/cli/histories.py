@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from mmm4rec_hf.data import load_interactions
 from mmm4rec_hf.data.engines import stream
 from mmm4rec_hf.data.splits import in_time_order
-from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 History = dict[str, Any]
 
@@ -75,7 +74,7 @@ def _from_log(path: Path, time_unit: str | None) -> Iterator[History]:
                 if history is not None:
                     yield history
                 history = {"user_id": user, "items": [], "timestamps": []}
-            history["items"].append(canonical_id(item))
+            history["items"].append(item)
             history["timestamps"].append(timestamp)
     if history is not None:
         yield history

@@ -1,5 +1,6 @@
 """The processor: histories of external ids to tensors, item texts and pictures to the encoder's inputs."""
 
+import logging
 import re
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -100,6 +101,13 @@ def test_unknown_items_are_skipped_or_an_error(processor: MMM4RecProcessor) -> N
     assert batch["input_ids"].tolist() == [[2, 3]] and batch["timestamps"].tolist() == [[T, T + 2]]
     with pytest.raises(ValueError, match="'99' is not in the catalogue of 4 items"):
         processor(histories=[history], unknown_items="error")
+
+
+def test_skipped_items_are_warned_of_once(processor: MMM4RecProcessor, caplog: pytest.LogCaptureFixture) -> None:
+    logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]
+    for unknown in ("97", "98", "99"):
+        processor.rows(["50", unknown])
+    assert sum("does not hold are skipped" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecProcessor) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from .domains import MODALITIES, Domain, Row
+from .domains import MODALITIES, Domain
+from .rows import Row
 
 
 class Mixture:

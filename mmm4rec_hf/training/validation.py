@@ -13,8 +13,9 @@ from mmm4rec_hf.evaluation.evaluator import evaluate_model
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
 from .batches import PretrainingCollator
-from .domains import Domain, held_out_rows
+from .domains import Domain
 from .objective import InBatchObjective
+from .rows import held_out_rows
 
 if TYPE_CHECKING:
     from .pretraining import PretrainRecipe

@@ -13,10 +13,11 @@ import pytest
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.items import ItemCatalog
-from mmm4rec_hf.training import domains
-from mmm4rec_hf.training.domains import Domain, DomainRecipe, Row, StreamedRows
+from mmm4rec_hf.training import rows as row_sources
+from mmm4rec_hf.training.domains import Domain, DomainRecipe
 from mmm4rec_hf.training.pretraining import Pretraining, PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
+from mmm4rec_hf.training.rows import Row, StreamedRows
 from mmm4rec_hf.training.shards import read_about, write_shards
 
 MakeDomain = Callable[..., dict[str, str]]
@@ -78,7 +79,7 @@ def test_a_shard_has_a_row_a_user_with_the_events_to_train_on(sequences: Sequenc
 def test_processes_together_read_each_row_once_an_epoch(
     sequences: SequenceDatasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, shards: int
 ) -> None:
-    monkeypatch.setattr(domains, "USERS_PER_BLOCK", 4)
+    monkeypatch.setattr(row_sources, "USERS_PER_BLOCK", 4)
     write_shards(sequences, tmp_path / "shards", shards)
     parts = [one_epoch(streamed(tmp_path / "shards", sequences, process, processes)) for process in range(processes)]
     assert sum((Counter(as_row(*row) for row in part) for part in parts), Counter()) == training_rows(sequences)
@@ -88,7 +89,7 @@ def test_processes_together_read_each_row_once_an_epoch(
 def test_each_epoch_and_each_seed_has_an_order_of_its_own(
     sequences: SequenceDatasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains, "USERS_PER_BLOCK", 4)
+    monkeypatch.setattr(row_sources, "USERS_PER_BLOCK", 4)
     write_shards(sequences, tmp_path / "shards", 2)
     count = len(sequences["train"])
     orders = []
@@ -103,7 +104,7 @@ def test_each_epoch_and_each_seed_has_an_order_of_its_own(
 def test_a_stream_goes_on_where_its_state_was_taken(
     sequences: SequenceDatasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains, "USERS_PER_BLOCK", 4)
+    monkeypatch.setattr(row_sources, "USERS_PER_BLOCK", 4)
     write_shards(sequences, tmp_path / "shards", 3)
     # Over the end of blocks, of shards and of the epoch.
     whole = streamed(tmp_path / "shards", sequences, 1, 2)
@@ -137,7 +138,7 @@ class Killed(BaseException):
 def test_a_pretraining_streams_shards_and_goes_on_with_the_same_bits(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains, "USERS_PER_BLOCK", 4)
+    monkeypatch.setattr(row_sources, "USERS_PER_BLOCK", 4)
     recipe = make_recipe("whole", max_steps=9)
     streaming = []
     for number, domain in enumerate(recipe["domains"]):

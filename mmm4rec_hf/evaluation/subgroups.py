@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 HISTORY_BOUNDS = (1, 5, 10, 20, 50)
 # "head": the most popular items, as few as make this share of the training events.
 HEAD_SHARE = 0.5
-GROUP_COLUMNS = ("history_length", "target_popularity", "target_modalities")
+# Columns of groups, and their groups in the order in which they are told.
+GROUPS = {
+    "history_length": [
+        *(f"{low}-{high - 1}" for low, high in zip(HISTORY_BOUNDS, HISTORY_BOUNDS[1:], strict=False)),
+        f"{HISTORY_BOUNDS[-1]}+",
+    ],
+    "target_popularity": ["head", "tail", "cold"],
+    "target_modalities": ["both", "text only", "picture only", "neither"],
+}
 
 
 def training_events(sequences: "SequenceDatasets") -> np.ndarray:
@@ -38,8 +46,7 @@ def training_events(sequences: "SequenceDatasets") -> np.ndarray:
 
 def history_groups(lengths: np.ndarray) -> list[str]:
     """The group of each history: `"1-4"`, `"5-9"`, `"10-19"`, `"20-49"` or `"50+"` events."""
-    names = [f"{low}-{high - 1}" for low, high in zip(HISTORY_BOUNDS, HISTORY_BOUNDS[1:], strict=False)]
-    names.append(f"{HISTORY_BOUNDS[-1]}+")
+    names = GROUPS["history_length"]
     return [names[place] for place in np.searchsorted(HISTORY_BOUNDS, lengths, side="right") - 1]
 
 
@@ -86,8 +93,9 @@ def subgroup_means(targets: pl.DataFrame, metrics: Mapping[str, str]) -> dict[st
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
     means = [pl.col(column).mean().alias(name) for column, name in metrics.items()]
-    for column in GROUP_COLUMNS:
+    for column, groups in GROUPS.items():
         if column in targets.columns:
-            rows = targets.group_by(column).agg(pl.len().alias("targets"), *means).sort(column)
+            rows = targets.group_by(column).agg(pl.len().alias("targets"), *means)
+            rows = rows.sort(pl.col(column).replace_strict(groups, range(len(groups))))
             table[column] = {row.pop(column): row for row in rows.to_dicts()}
     return table

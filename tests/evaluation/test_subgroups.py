@@ -57,3 +57,17 @@ def test_means_are_taken_group_by_group() -> None:
         "history_length": {"1-4": {"targets": 2, "hit rate": 0.5}, "5-9": {"targets": 1, "hit rate": 0.5}}
     }
     assert means["history_length"]["1-4"]["hit rate"] == pytest.approx(0.5)
+
+
+def test_groups_stand_in_their_order_and_not_in_that_of_letters() -> None:
+    lengths = [60, 5, 12, 1, 30]
+    table = pl.DataFrame(
+        {
+            "history_length": history_groups(np.array(lengths)),
+            "target_popularity": ["tail", "cold", "head", "tail", "head"],
+            "hr": [0.0] * 5,
+        }
+    )
+    means = subgroup_means(table, {"hr": "hr"})
+    assert list(means["history_length"]) == ["1-4", "5-9", "10-19", "20-49", "50+"]
+    assert list(means["target_popularity"]) == ["head", "tail", "cold"]

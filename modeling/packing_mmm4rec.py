@@ -128,16 +128,20 @@ def events_first(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
         length (`int`): l.
 
     Returns:
-        `tuple(torch.Tensor)`: Positions in the input, `(b, l)`, and the canonical mask, `(b, l)`: events first.
+        `tuple(torch.Tensor)`: Positions in the input, `(b, l)`, 0 past the last event, and the canonical mask,
+            `(b, l)`: events first.
     """
     events = attention_mask != 0
-    total = events.sum(1, keepdim=True)
+    number = events.long().cumsum(1)
+    total = number[:, -1:]
     count = total.clamp_max(length)
-    places = torch.arange(length, device=events.device)
-    mask = places < count
-    events_first = (~events).to(torch.uint8).argsort(dim=1, stable=True)
-    wanted = (places + total - count).clamp_max(events.shape[1] - 1)
-    return events_first.gather(1, wanted), mask
+    mask = torch.arange(length, device=events.device) < count
+    # Scattered, not sorted: ONNX has no stable sort. Padding and earlier events go to one slot more, which is cut off.
+    slots = number - 1 - (total - count)
+    slots = torch.where(events & (slots >= 0), slots, length)
+    positions = torch.arange(events.shape[1], device=events.device).expand_as(slots)
+    index = torch.zeros(events.shape[0], length + 1, dtype=torch.long, device=events.device)
+    return index.scatter(1, slots, positions)[:, :length], mask
 
 
 __all__ = ["MMM4RecLayout", "events_first", "one_history_a_row", "pack_histories"]

@@ -1,0 +1,83 @@
+"""Exported user encoders give the numbers of the model, for any number and any padding of histories."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.export import INPUT_NAMES, export_onnx, export_user_encoder
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 24, "head_dim": 4, "n_groups": 4, "state_size": 4,
+    "max_sequence_length": 7, "text_feature_size": 6, "image_feature_size": 5, "num_items": 9,
+}  # fmt: skip
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"num_hidden_layers": 2, "time_mode": "published", "cross_ssd_activation": "hardswish"},
+    {"use_time": False, "use_ffn": False},
+]
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def model(request: pytest.FixtureRequest) -> MMM4RecForSequentialRecommendation:
+    """A model whose every path matters."""
+    torch.manual_seed(0)
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(SIZES | request.param)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith(("A_log", "dt_bias")):
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model.train()
+
+
+def histories(count: int) -> tuple[torch.Tensor, ...]:
+    """Histories of 1 to 7 events, padded on either side."""
+    draw = torch.Generator().manual_seed(count)
+    lengths = torch.randint(1, 8, (count, 1), generator=draw)
+    places = torch.arange(7).expand(count, 7)
+    left = torch.arange(count).unsqueeze(1) % 2 == 0
+    mask = torch.where(left, places >= 7 - lengths, places < lengths).long()
+    gaps = torch.randint(1, 10**6, (count, 7), generator=draw)
+    return (
+        torch.randn(count, 7, 6, generator=draw),
+        torch.randn(count, 7, 5, generator=draw),
+        (1_600_000_000 + gaps.cumsum(1)) * mask,
+        mask,
+    )
+
+
+def expected(model: MMM4RecForSequentialRecommendation, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    assert model.training  # an export leaves the mode as it was
+    backbone = model.model.eval()
+    with torch.no_grad():
+        embeds = backbone(*inputs).user_embeds
+    model.train()
+    return embeds
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_export_gives_the_numbers_of_the_model(
+    model: MMM4RecForSequentialRecommendation, tmp_path: Path
+) -> None:
+    torch.export.save(export_user_encoder(model), tmp_path / "encoder.pt2")
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    for count in (1, 2, 13):
+        inputs = histories(count)
+        torch.testing.assert_close(program(*inputs), expected(model, inputs), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_onnxruntime_gives_the_numbers_of_the_model(model: MMM4RecForSequentialRecommendation, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    export_onnx(model, tmp_path / "encoder.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == list(INPUT_NAMES)
+    for count in (1, 2, 13):
+        inputs = histories(count)
+        feed = {name: x.numpy() for name, x in zip(INPUT_NAMES, inputs, strict=True)}
+        (embeds,) = session.run(["user_embeds"], feed)
+        np.testing.assert_allclose(embeds, expected(model, inputs).numpy(), atol=1e-4, rtol=0)

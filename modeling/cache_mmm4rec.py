@@ -62,7 +62,10 @@ class WeightCache(Generic[T]):
         if any(tensor.is_inference() or tensor.is_meta for tensor in tensors):
             return None
         sums = torch.stack([p.sum(dtype=torch.float32) for p in parameters]).tolist()
-        return sums, [(t.data_ptr(), t._version, t.shape, t.dtype, t.device) for t in tensors]
+        device = tensors[0].device.type
+        # Under autocast other numbers come out.
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return precision, sums, [(t.data_ptr(), t._version, t.shape, t.dtype, t.device) for t in tensors]
 
 
 def _is_traced() -> bool:

@@ -162,6 +162,15 @@ def test_a_hook_counts(lively_model: Model) -> None:
     assert torch.equal(scores(model), before)
 
 
+def test_what_was_computed_under_autocast_is_not_served_without_it(lively_model: Model) -> None:
+    expected = scores(lively_model().eval())
+    model = lively_model().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = scores(model)
+    assert torch.equal(scores(model), expected)
+    assert not torch.equal(rough, expected)
+
+
 def test_inference_mode_and_no_grad_score_alike(lively_model: Model) -> None:
     model = lively_model().eval()
     with torch.inference_mode():

@@ -9,7 +9,7 @@ import torch
 
 from mmm4rec_hf.data.published import ITEM_FILE, published_item_ids
 from mmm4rec_hf.items import ItemCatalog
-from mmm4rec_hf.items.features import replace_file
+from mmm4rec_hf.outputs import replace_file
 
 from .checkpoint import load_tensors
 

@@ -12,12 +12,11 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from mmm4rec_hf.items import ItemCatalog
-from mmm4rec_hf.items.features import replace_file
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import encoder_identity
+from mmm4rec_hf.outputs import replace_file, replace_folder
 from mmm4rec_hf.training.cards import save_card
-from mmm4rec_hf.training.folders import replace_folder
 from mmm4rec_hf.training.saving import save_recommender
 
 from .catalog import read_published_catalog, write_published_catalog

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .items.features import replace_file
+from .outputs import replace_file
 
 if TYPE_CHECKING:
     from .modeling import MMM4RecForSequentialRecommendation, MMM4RecModel

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .items.features import replace_file
+from .outputs import replace_file
 
 if TYPE_CHECKING:
     from .modeling import MMM4RecForSequentialRecommendation

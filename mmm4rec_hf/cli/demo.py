@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         "test": table,
     }
     (args.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print_table(source, sequences, table)
+    print_metrics(source, sequences, table)
     recommend(folder, sequences, catalog, user)
     print(f"\nThe model is in {folder}, the numbers are in {args.output / 'results.json'}.")
     print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -220,7 +220,7 @@ def save(
     return folder
 
 
-def print_table(source: str, sequences: "SequenceDatasets", table: dict[str, dict[str, float]]) -> None:
+def print_metrics(source: str, sequences: "SequenceDatasets", table: dict[str, dict[str, float]]) -> None:
     """Prints the test metrics and what they mean."""
     columns = [f"{name}@{k}" for name in ("hr", "ndcg") for k in (10, 20, 50)]
     statistics = sequences.statistics

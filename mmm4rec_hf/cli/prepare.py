@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from ..data import load_interactions, prepare_sequences
     from ..evaluation.protocol import PREPARE_NAME
-    from ..training.folders import write_json
+    from ..outputs import write_json
     from ..training.shards import write_shards
 
     catalog = None

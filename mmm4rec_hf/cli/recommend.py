@@ -136,7 +136,7 @@ def write(path: Path, lists: Iterable[Recommended]) -> int:
     Returns:
         `int`: The number of users.
     """
-    from ..items.features import replace_file
+    from ..outputs import replace_file
 
     counted = _Counted(lists)
     path.parent.mkdir(parents=True, exist_ok=True)

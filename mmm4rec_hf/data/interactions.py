@@ -16,10 +16,10 @@ from .readers.amazon import read_amazon_2018, read_amazon_2023
 from .readers.delimited import read_delimited
 from .readers.files import KINDS, RawLog, existing_paths, kind_of, log_files
 from .readers.frames import read_frame
-from .readers.json_lines import read_json_lines
 from .readers.movielens import ratings_file, read_movielens
 from .readers.parquet import read_parquet
 from .readers.recbole import read_recbole
+from .readers.records import read_json_lines
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .columns import LogColumns
 from .readers.files import RawLog
-from .sequence_datasets import SequenceDatasets, new_folder
+from .sequence_datasets import SequenceDatasets, replace_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def write_published(datasets: SequenceDatasets, folder: str | os.PathLike) -> No
         datasets (`SequenceDatasets`): What `prepare_sequences` returns.
         folder (`str` or `os.PathLike`): A folder that is not there yet, or is empty.
     """
-    with new_folder(Path(folder)) as target:
+    with replace_sequences(Path(folder)) as target:
         for ids, name, first in ((datasets.item_ids, ITEM_FILE, 1), (datasets.user_ids, USER_FILE, 0)):
             _write_lines(target / name, ([identifier, index] for index, identifier in enumerate(ids, start=first)))
         for split, name in SEQUENCE_FILES.items():

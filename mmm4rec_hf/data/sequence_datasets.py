@@ -4,8 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.outputs import replace_folder
 
 from .events import HistoryRows, UserEvents
 
@@ -111,7 +110,7 @@ class SequenceDatasets(datasets.DatasetDict):
         Args:
             dataset_dict_path (`str` or `os.PathLike`): The folder. Datasets that lie there already are replaced.
         """
-        with new_folder(Path(dataset_dict_path)) as folder:
+        with replace_sequences(Path(dataset_dict_path)) as folder:
             self.write_splits(folder)
             _write_table(folder / EVENTS_FILE, self.events.data.table)
             logger.info("saved %d events of %d users", len(self.user_events), len(self.user_events.users))
@@ -177,21 +176,17 @@ def checked_item_ids(item_ids: Sequence[str | int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill under another name, which takes the place of `target` when all went well."""
+def replace_sequences(target: Path) -> Iterator[Path]:
+    """
+    As [`replace_folder`].
+
+    Raises:
+        ValueError: If `target` holds something else than sequences.
+    """
     if target.exists() and not (target / ABOUT_FILE).is_file() and (target.is_file() or any(target.iterdir())):
         raise ValueError(f"{target} exists and holds something else; name a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    folder.mkdir()
-    try:
-        yield folder
-        if target.exists():
-            shutil.rmtree(target)
-        folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with replace_folder(target) as partial:
+        yield partial
 
 
 def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Dataset:

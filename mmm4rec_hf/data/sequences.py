@@ -17,7 +17,7 @@ from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
 from . import engines, filters, splits
 from .events import EventWriter, UserEvents
 from .interactions import Interactions
-from .sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, new_folder
+from .sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, replace_sequences
 
 if TYPE_CHECKING:
     from mmm4rec_hf.items import ItemCatalog
@@ -95,7 +95,7 @@ def prepare_sequences(
     log = log.sort("user_id", "position").select("user_id", "item_id", "timestamp", "role")
     if output_dir is None:
         return _stored(log, None, known_items, statistics, max_sequence_length)
-    with new_folder(Path(output_dir)) as folder:
+    with replace_sequences(Path(output_dir)) as folder:
         _stored(log, folder, known_items, statistics, max_sequence_length).write_splits(folder)
     return SequenceDatasets.load_from_disk(output_dir)
 

@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
+from mmm4rec_hf.outputs import replace_file
+
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
-from .features import check_finite, replace_file
+from .features import check_finite
 from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:

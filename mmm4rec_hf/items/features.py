@@ -1,9 +1,6 @@
 """Feature matrices: their checks, and files that are whole or not there."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,14 +50,3 @@ def check_mask(mask: Any, features: np.ndarray | None, modality: str) -> np.ndar
             f"{modality}_mask must be bool of shape [{len(features)}], got {mask.dtype} {list(mask.shape)}"
         )
     return mask
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, which becomes `path` once everything went well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

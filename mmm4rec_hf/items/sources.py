@@ -15,7 +15,7 @@ import polars
 from mmm4rec_hf.data.columns import candidates_for
 from mmm4rec_hf.data.readers.delimited import read_table
 from mmm4rec_hf.data.readers.files import KINDS, existing_paths, kind_of
-from mmm4rec_hf.data.readers.json_records import json_records, log_bad_lines
+from mmm4rec_hf.data.readers.json_lines import json_records, log_bad_lines
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS

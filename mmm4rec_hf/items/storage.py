@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.outputs import replace_file
 
-from .features import replace_file
 from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:

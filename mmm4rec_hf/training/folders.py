@@ -1,44 +1,17 @@
-"""Output folders that are whole or not there, and that belong to one recipe."""
+"""Output folders that belong to one recipe."""
 
-import contextlib
 import dataclasses
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmm4rec_hf.outputs import write_json
+
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.json"
-
-
-@contextlib.contextmanager
-def replace_folder(target: Path) -> Iterator[Path]:
-    """Gives a folder of another name to fill, which takes the place of `target` once everything went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.replaced")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if target.exists():
-            # Renamed first: a folder that is half removed must not have the name of a whole one.
-            target.rename(replaced)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def claim_output(folder: Path, recipe: Any) -> None:

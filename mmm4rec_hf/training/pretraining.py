@@ -19,12 +19,13 @@ from transformers import get_scheduler
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
+from mmm4rec_hf.outputs import replace_folder
 
 from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
 from .checkpoints import last_checkpoint, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
-from .folders import claim_output, replace_folder
+from .folders import claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
 from .recipes import check_options

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from mmm4rec_hf.items.images import is_url
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
+from mmm4rec_hf.outputs import replace_folder
 
 from .cards import save_card
-from .folders import replace_folder
 
 if TYPE_CHECKING:
     from mmm4rec_hf.items import ItemCatalog, ItemEncoder

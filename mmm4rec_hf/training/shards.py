@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .folders import replace_folder
+from mmm4rec_hf.outputs import replace_folder
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets

@@ -25,9 +25,9 @@ from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts, CardResult, card_of_repository, model_card, write_card
 from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
+from mmm4rec_hf.outputs import write_json
 
 from .cards import kept_checkpoint, kept_results
-from .folders import write_json
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
 

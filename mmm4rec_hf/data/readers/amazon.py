@@ -6,7 +6,7 @@ from pathlib import Path
 from ..columns import LogColumns
 from .delimited import read_delimited
 from .files import RawLog, kind_of
-from .json_lines import read_json_lines
+from .records import read_json_lines
 
 RATINGS_2018 = ["asin", "reviewerID", "overall", "unixReviewTime"]
 

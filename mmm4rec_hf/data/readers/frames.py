@@ -11,7 +11,7 @@ import pyarrow as pa
 from .. import engines
 from ..columns import LogColumns
 from .files import RawLog
-from .json_lines import READERS, TYPES, read_records
+from .records import READERS, TYPES, read_records
 
 
 def read_frame(source: Any, columns: LogColumns) -> RawLog:

@@ -169,7 +169,7 @@ def model_card(
         features=[_feature_line(config, modality) for modality in ("text", "image")],
         features_note="Features of other encoders mean something else, and are refused.",
         training_data=_training_data(facts),
-        licence=facts.license or "not stated by the author of this model; the data may bind you as well.",
+        licence=_line(facts.license) or "not stated by the author of this model; the data may bind you as well.",
         results=[{"protocol": r.protocol, "metrics": _numbers(r.metrics)} for r in facts.results],
         checkpoint=facts.checkpoint,
         notes=list(facts.notes),
@@ -204,8 +204,8 @@ def _front_matter(facts: CardFacts) -> ModelCardData:
             task_type=TASK,
             task_name="Sequential recommendation",
             dataset_type=(on_hub or ["custom"])[0],
-            dataset_name=", ".join(facts.datasets) or "the author's own data",
-            dataset_split=result.split,
+            dataset_name=_line(", ".join(facts.datasets)) or "the author's own data",
+            dataset_split=_line(result.split),
             metric_type=name,
             metric_name=name,
             metric_value=value,
@@ -215,8 +215,8 @@ def _front_matter(facts: CardFacts) -> ModelCardData:
     ]
     is_hub_model = facts.base_model is not None and _HUB_ID.fullmatch(facts.base_model)
     return ModelCardData(
-        license=facts.license,
-        language=facts.language,
+        license=_line(facts.license),
+        language=_line(facts.language),
         library_name="transformers",
         tags=["mmm4rec", TASK, "recommendation", *facts.tags],
         datasets=on_hub or None,
@@ -224,6 +224,11 @@ def _front_matter(facts: CardFacts) -> ModelCardData:
         model_name="MMM4Rec" if results else None,
         eval_results=results or None,
     )
+
+
+def _line(text: str | None) -> str | None:
+    """One line: of the line breaks that Unicode knows YAML gives back some as spaces."""
+    return None if text is None else " ".join(text.split()) or None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

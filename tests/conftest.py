@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # The suite runs in as many processes as there are cores; kernels of several threads each would fight over them.
 torch.set_num_threads(1)
+
+# The same code gives the same answer; HYPOTHESIS_PROFILE=explore looks where no run has looked before.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")

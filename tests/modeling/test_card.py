@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
@@ -91,13 +91,16 @@ def test_a_name_and_a_licence_are_put_into_a_card_that_stands() -> None:
 
 
 @given(st.text(min_size=1), st.lists(st.text(min_size=1), min_size=1, max_size=3))
+@example("one\x85two\u2028three\n---\nfour", ["\x85"])
+@example(" \n", ["'"])
 def test_any_words_and_any_ids_make_a_card_that_can_be_read(words: str, item_ids: list[str]) -> None:
     facts = CardFacts(
         license=words, datasets=[words], training_data=words, results=[CardResult(words, {"a@1": 0.5}, words)]
     )
     card = str(model_card(MMM4RecConfig(num_items=len(item_ids)), item_ids, facts))
     front = card.split("\n---", 1)[0].removeprefix("---\n")
-    assert yaml.safe_load(front)["license"] == words
+    # Every line break that Unicode knows is a space.
+    assert yaml.safe_load(front).get("license") == (" ".join(words.split()) or None)
     code = card[card.index("```python\n") + 10 : card.index("\n```\n\nWithout the package")]
     compile(code, "card", "exec")
 

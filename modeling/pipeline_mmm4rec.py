@@ -1,5 +1,6 @@
 """`pipeline("sequential-recommendation")`: histories of external ids to ranked items with their scores."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -89,6 +90,17 @@ class SequentialRecommendationPipeline(Pipeline):
                 [`FaissIndex`]; `None` for the exact search. Candidates are always ranked exactly.
         """
         self._index = index
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        Saves the model and the processor, which other pipelines leave out.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
+            kwargs: Passed on to [`~Pipeline.save_pretrained`].
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
         self,

@@ -1,6 +1,7 @@
 """Recommendations: never the padding item, never a masked one, fewer when there are fewer, scores that add up."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,33 @@ def test_the_ranking_is_that_of_the_logits_without_history_and_padding(make: Cal
         assert entry["score"] == pytest.approx(logits[row].item(), abs=1e-5)
         assert entry["text_score"] + entry["image_score"] == entry["score"]
         assert entry["title"] == f"Title {entry['item_id']}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_ranks_by_its_own_logits(make: Callable[..., Any], dtype: torch.dtype) -> None:
+    recommend = make()
+    recommend.model.to(dtype)
+    histories = [history("0", "3"), history("5"), history("1", "2", "4")]
+    found = recommend(histories, top_k=6, exclude_history=False)
+    with torch.no_grad():
+        logits = recommend.model(**recommend.processor(histories=histories, return_tensors="pt")).logits
+    for entries, scores in zip(found, logits, strict=True):
+        rows = [IDS.index(entry["item_id"]) + 1 for entry in entries]
+        assert rows == scores[1:].argsort(descending=True).add(1).tolist()
+        for entry, row in zip(entries, rows, strict=True):
+            assert entry["score"] == pytest.approx(scores[row].item(), abs=1e-3)
+            assert entry["text_score"] + entry["image_score"] == entry["score"]
+
+
+def test_a_model_that_the_pipeline_loads_takes_the_precision_that_is_asked_for(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    recommend = make()
+    recommend.save_pretrained(tmp_path)
+    half = pipeline("sequential-recommendation", model=str(tmp_path), dtype=torch.bfloat16, device="cpu")
+    assert half.model.dtype == torch.bfloat16
+    (one, *_), (other, *_) = recommend(history("0", "3"), top_k=6), half(history("0", "3"), top_k=6)
+    assert other["score"] == pytest.approx(one["score"], rel=0.05)
 
 
 def test_published_scoring_never_returns_the_padding_item_either(make: Callable[..., Any]) -> None:

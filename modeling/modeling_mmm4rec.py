@@ -303,8 +303,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         self.model = MMM4RecModel(config)
         self.items = MMM4RecItems(config)
         self._item_ids: list[str] | None = None
-        self._kept_tables: WeightCache[tuple[Tensor, Tensor]] = WeightCache((nn.Linear, MMM4RecItems))
-        self._kept_vectors: WeightCache[Tensor] = WeightCache((nn.Linear, MMM4RecItems))
+        self._cache: WeightCache[tuple[Tensor, tuple[Tensor, Tensor] | None]] = WeightCache((nn.Linear, MMM4RecItems))
         self.post_init()
         # The backbone's silence about items must not be inherited: here they are weights like the others.
         self._keys_to_ignore_on_load_unexpected = None
@@ -388,24 +387,24 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         What scores are made of, `(num_items + 1, H)`, float32: user vectors times these, over the temperature.
         Computed once and kept until a weight or the catalogue changes. Not to be written to.
         """
-        return self._kept_vectors.get(self._item_modules(), self._make_item_vectors)
+        return self._kept_items()[0]
 
-    def _make_item_vectors(self) -> Tensor:
+    def _kept_items(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Item vectors and, of a catalogue that is not too large, the tables of both embeddings."""
+        return self._cache.get(
+            (self.model.text_projection, self.model.image_projection, self.items), self._embed_items
+        )
+
+    def _embed_items(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         if self._keeps_tables():
-            return self.fused_item_embeds(*self._item_tables())
+            tables = self.item_embeds()
+            return self.fused_item_embeds(*tables), tables
         # Of a large catalogue never all of both tables at once.
         rows = torch.arange(self.items.num_rows, device=self.device)
         vectors = torch.empty(len(rows), self.config.hidden_size, device=self.device)
         for part in rows.split(_EMBEDDED_ROWS):
             vectors[part[0] : part[-1] + 1] = self.fused_item_embeds(*self.item_embeds(part), part)
-        return vectors
-
-    def _item_tables(self) -> tuple[Tensor, Tensor]:
-        """[`~MMM4RecForSequentialRecommendation.item_embeds`], kept while no gradients are wanted."""
-        return self._kept_tables.get(self._item_modules(), self.item_embeds)
-
-    def _item_modules(self) -> tuple[nn.Module, ...]:
-        return self.model.text_projection, self.model.image_projection, self.items
+        return vectors, None
 
     def _keeps_tables(self) -> bool:
         # Which items a history holds is not known while a model is compiled.
@@ -433,15 +432,19 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         """
         input_ids, timestamps, mask = self._last_events(input_ids, timestamps, attention_mask)
         if item_embeds is None:
-            input_ids, text, image = self._tables_for(input_ids)
+            if not self._keeps_tables():
+                tables = None
+            else:
+                tables = self.item_embeds() if torch.is_grad_enabled() else self._kept_items()[1]
+            input_ids, text, image = self._tables_for(input_ids, tables)
         else:
             text, image = item_embeds
         return self.model.encoder.user_embeds(input_ids, text, image, timestamps, mask)
 
-    def _tables_for(self, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of two tables for each event, `(b, l)`, and the tables, `(n, H)` each: of all items, or of those."""
-        if self._keeps_tables():
-            return input_ids, *self._item_tables()
+    def _tables_for(self, input_ids: Tensor, tables: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of two tables for each event, `(b, l)`, and the tables, `(n, H)`: those given, or of these events."""
+        if tables is not None:
+            return input_ids, *tables
         rows, places = input_ids.unique(return_inverse=True)
         return places, *self.item_embeds(rows)
 
@@ -513,8 +516,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 text, image = self.item_embeds()
                 fused = self.fused_item_embeds(text, image)
             else:
-                fused = self.item_vectors()
-                input_ids, text, image = self._tables_for(input_ids)
+                fused, tables = self._kept_items()
+                input_ids, text, image = self._tables_for(input_ids, tables)
             users, states = self._encode(input_ids, text, image, timestamps, mask, with_states)
             if labels is None or not self.training:
                 logits = self._logits(users, fused)

@@ -23,28 +23,11 @@ layers gives its first to a model of one (`model.num_hidden_layers=1`, in both r
 where the run was stopped.
 """
 
-import argparse
 import sys
 
 from mmm4rec_hf.cli.finetune import print_finetuning
-from mmm4rec_hf.cli.output import hide_bars_without_terminal
-from mmm4rec_hf.cli.recipes import add_changes
-from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.cli.recipes import run_script
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
-from mmm4rec_hf.training.recipes import load_recipe
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
-    add_changes(parser)
-    args = parser.parse_args()
-    hide_bars_without_terminal()
-
-    recipe = load_recipe(FinetuneRecipe, args.config, args.changes)
-    evaluation = finetune(recipe)
-    print_finetuning(recipe, evaluation)
-
 
 if __name__ == "__main__":
-    sys.exit(run_command("finetune.py", main))
+    sys.exit(run_script("finetune.py", __doc__, FinetuneRecipe, finetune, print_finetuning))

@@ -23,28 +23,11 @@ A log beyond memory is streamed: `mmm4rec prepare --shards 64` writes shards, an
 `OUTPUT_DIR/model` is what `finetune.py` starts from.
 """
 
-import argparse
 import sys
 
-from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.pretrain import print_pretraining
-from mmm4rec_hf.cli.recipes import add_changes
-from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.cli.recipes import run_script
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
-from mmm4rec_hf.training.recipes import load_recipe
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
-    add_changes(parser)
-    args = parser.parse_args()
-    hide_bars_without_terminal()
-
-    recipe = load_recipe(PretrainRecipe, args.config, args.changes)
-    metrics = pretrain(recipe)
-    print_pretraining(recipe, metrics)
-
 
 if __name__ == "__main__":
-    sys.exit(run_command("pretrain.py", main))
+    sys.exit(run_script("pretrain.py", __doc__, PretrainRecipe, pretrain, print_pretraining))

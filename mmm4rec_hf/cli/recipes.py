@@ -1,7 +1,12 @@
 """Recipes on a command line: the file, and `key=value` changes of it."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from .output import hide_bars_without_terminal
+from .running import run_command
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +25,34 @@ def recipe_arguments(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     if args.recipe is not None and "=" in args.recipe and not Path(args.recipe).is_file():
         return None, [args.recipe, *args.changes]
     return args.recipe, args.changes
+
+
+def run_script(
+    program: str, description: str, recipe_class: type, run: Callable[[Any], Any], report: Callable[[Any, Any], None]
+) -> int:
+    """
+    A script of `examples/`: reads `--config` and changes, runs the recipe and prints what came of it.
+
+    Args:
+        program (`str`): Its name, which stands before an error.
+        description (`str`): What `--help` says.
+        recipe_class (`type`): The recipe's dataclass.
+        run (`Callable`): The recipe to a result.
+        report (`Callable`): Prints recipe and result.
+
+    Returns:
+        `int`: Exit status, see [`run_command`].
+    """
+    from mmm4rec_hf.training.recipes import load_recipe
+
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
+    add_changes(parser)
+    args = parser.parse_args()
+    hide_bars_without_terminal()
+
+    def command() -> None:
+        recipe: Any = load_recipe(recipe_class, args.config, args.changes)
+        report(recipe, run(recipe))
+
+    return run_command(program, command)

@@ -1,7 +1,7 @@
-"""Two rankings that need no training, as the yardstick beside a model: what is popular, and what reads alike."""
+"""Rankings that need no training, as the yardstick beside a model: what is popular, what is alike, what follows what."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -40,14 +40,13 @@ class PopularityBaseline(Baseline):
             dataset (`datasets.Dataset`): With a column `input_ids`, each training event once. The validation split is
                 such a one: a user's history there is all that user's training events.
             num_items (`int`): The size of the catalogue.
+
+        Raises:
+            ValueError: If a history holds an item outside the catalogue.
         """
         counts = np.zeros(num_items + 1)
-        for batch in dataset.select_columns("input_ids").iter(batch_size=1000):
-            for history in batch["input_ids"]:
-                items = np.asarray(history, dtype=np.int64)
-                if items.size and not 1 <= items.min() <= items.max() <= num_items:
-                    raise ValueError(f"a history holds items {items.min()}..{items.max()}, outside 1..{num_items}")
-                counts += np.bincount(items, minlength=num_items + 1)
+        for history in _histories(dataset, num_items):
+            counts += np.bincount(history, minlength=num_items + 1)
         counts[0] = -np.inf
         self._counts = torch.from_numpy(counts)
         return self
@@ -59,22 +58,23 @@ class PopularityBaseline(Baseline):
         return self._counts.expand(len(histories), -1)
 
 
-class TextSimilarityBaseline(Baseline):
-    """Ranks by the cosine between an item's text features and those of the last item of the history."""
+class FeatureSimilarityBaseline(Baseline):
+    """Ranks by the cosine between an item's features (of texts, or of pictures) and those of the last item."""
 
     def __init__(self) -> None:
         self._features: torch.Tensor | None = None
 
-    def fit(self, text_features: np.ndarray | torch.Tensor) -> "TextSimilarityBaseline":
+    def fit(self, features: np.ndarray | torch.Tensor) -> "FeatureSimilarityBaseline":
         """Takes the features over.
 
         Args:
-            text_features (`np.ndarray` or `torch.Tensor` of shape `(num_items, size)`): Row i is item i + 1, as in
-                `ItemCatalog.text_features`. A row of zeros (a missing text) has cosine 0 with everything.
+            features (`np.ndarray` or `torch.Tensor` of shape `(num_items, size)`): Row i is item i + 1, as in
+                `ItemCatalog.text_features` and `ItemCatalog.image_features`. A row of zeros (a missing text) has
+                cosine 0 with everything.
         """
-        features = torch.as_tensor(text_features, dtype=torch.float32)
+        features = torch.as_tensor(features, dtype=torch.float32)
         if features.ndim != 2:
-            raise ValueError(f"text_features must be [items, size], got shape {tuple(features.shape)}")
+            raise ValueError(f"features must be [items, size], got shape {tuple(features.shape)}")
         self._features = torch.nn.functional.normalize(features, dim=1, eps=1e-12)
         return self
 
@@ -85,15 +85,183 @@ class TextSimilarityBaseline(Baseline):
             ValueError: If a history is empty.
         """
         if self._features is None:
-            raise ValueError("the text baseline has no features yet; call fit(catalog.text_features) first")
-        empty = [row for row, history in enumerate(histories) if len(history) == 0]
-        if empty:
-            raise ValueError(f"history {empty[0]} is empty: there is no last item to compare with")
+            raise ValueError("the similarity baseline has no features yet; call fit(catalog.text_features) first")
+        _check_histories(histories, len(self._features))
         last = torch.tensor([int(history[-1]) for history in histories])
-        if last.min() < 1 or last.max() > len(self._features):
-            raise ValueError(f"a history ends with an item outside 1..{len(self._features)}")
         similarities = self._features[last - 1] @ self._features.T
         return torch.nn.functional.pad(similarities, (1, 0), value=-torch.inf)
+
+
+class _NeighbourBaseline(Baseline):
+    """Ranks by weights between two items, summed over the last items of the history."""
+
+    def __init__(self, context: int, context_decay: float) -> None:
+        if context < 1:
+            raise ValueError(
+                f"context must be at least 1, got {context}: scores come from the last items of a history"
+            )
+        self.context = context
+        self.context_decay = context_decay
+        self._weights: torch.Tensor | None = None  # sparse [I+1, I+1]: row a candidate, column an item of the history
+
+    def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
+        """See [`Baseline.score`].
+
+        Raises:
+            ValueError: If a history is empty.
+        """
+        if self._weights is None:
+            raise ValueError("the baseline has no weights yet; call fit(dataset, num_items) first")
+        num_items = len(self._weights) - 1
+        _check_histories(histories, num_items)
+        recent = [np.asarray(history)[: -self.context - 1 : -1] for history in histories]
+        users = np.repeat(np.arange(len(recent)), [len(items) for items in recent])
+        ages = np.concatenate([np.arange(1, len(items) + 1) for items in recent])
+        shares = torch.zeros(num_items + 1, len(recent), dtype=torch.float64)
+        places = (torch.from_numpy(np.concatenate(recent)), torch.from_numpy(users))
+        shares.index_put_(places, torch.from_numpy(ages**-self.context_decay), accumulate=True)
+        scores = torch.sparse.mm(self._weights, shares).T
+        # Sums of equal parts in another order differ in their last bits, and must still tie: float32 has none of them.
+        scores = scores.float()
+        scores[:, 0] = -torch.inf
+        return scores
+
+
+class CooccurrenceBaseline(_NeighbourBaseline):
+    """
+    Ranks by how often an item followed the last ones in the training log. With a window of 1 these are the counts of
+    transitions, a first-order Markov chain.
+
+    Args:
+        window (`int`, *optional*, defaults to 5): How many steps ahead an item counts as following.
+        decay (`float`, *optional*, defaults to 1.0): A pair k steps apart counts `k ** -decay`.
+        symmetric (`bool`, *optional*, defaults to `False`): Whether an item that came before counts as well.
+        context (`int`, *optional*, defaults to 1): How many of the last items of a history are looked up.
+        context_decay (`float`, *optional*, defaults to 1.0): The j-th last of them counts `j ** -context_decay`.
+
+    Raises:
+        ValueError: If `window` or `context` is below 1.
+    """
+
+    def __init__(
+        self,
+        window: int = 5,
+        decay: float = 1.0,
+        symmetric: bool = False,
+        context: int = 1,
+        context_decay: float = 1.0,
+    ) -> None:
+        super().__init__(context, context_decay)
+        if window < 1:
+            raise ValueError(f"window must be at least 1 step, got {window}")
+        self.window = window
+        self.decay = decay
+        self.symmetric = symmetric
+
+    def fit(self, dataset: datasets.Dataset, num_items: int) -> "CooccurrenceBaseline":
+        """Counts the pairs in a split's histories; arguments as [`PopularityBaseline.fit`]."""
+        histories = list(_histories(dataset, num_items))
+        items = np.concatenate([*histories, np.zeros(0, dtype=np.int64)])
+        users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        before, after, weights = [], [], []
+        for steps in range(1, self.window + 1):
+            same = users[steps:] == users[:-steps]
+            before.append(items[:-steps][same])
+            after.append(items[steps:][same])
+            weights.append(np.full(int(same.sum()), float(steps) ** -self.decay))
+        pairs = torch.from_numpy(np.stack([np.concatenate(after), np.concatenate(before)]))
+        counts = torch.from_numpy(np.concatenate(weights))
+        if self.symmetric:
+            pairs, counts = torch.cat([pairs, pairs.flip(0)], 1), counts.repeat(2)
+        self._weights = _sparse(pairs, counts, num_items)
+        return self
+
+
+class ItemKNNBaseline(_NeighbourBaseline):
+    """
+    Ranks by the cosine between items as sets of users, summed over the history: item-based collaborative filtering.
+
+    Args:
+        neighbours (`int`, *optional*): Of each item of the history only so many nearest items score, and those level
+            with the last of them; by default all.
+        shrinkage (`float`, *optional*, defaults to 0.0):
+            Added to the denominator of the cosine, so that few common users make no strong neighbours.
+        context (`int`, *optional*, defaults to 20): How many of the last items of a history are looked up.
+        context_decay (`float`, *optional*, defaults to 0.0): The j-th last of them counts `j ** -context_decay`.
+
+    Raises:
+        ValueError: If `neighbours` or `context` is below 1, or `shrinkage` below 0.
+    """
+
+    def __init__(
+        self,
+        neighbours: int | None = None,
+        shrinkage: float = 0.0,
+        context: int = 20,
+        context_decay: float = 0.0,
+    ) -> None:
+        super().__init__(context, context_decay)
+        if neighbours is not None and neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, or None for all, got {neighbours}")
+        if shrinkage < 0:
+            raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
+        self.neighbours = neighbours
+        self.shrinkage = shrinkage
+
+    def fit(self, dataset: datasets.Dataset, num_items: int) -> "ItemKNNBaseline":
+        """Compares the items of a split's histories; arguments as [`PopularityBaseline.fit`].
+
+        An item is no neighbour of itself. Memory grows with the number of pairs of items that share a user.
+        """
+        sets = [np.unique(history) for history in _histories(dataset, num_items)]
+        items = torch.from_numpy(np.concatenate([*sets, np.zeros(0, dtype=np.int64)]))
+        users = torch.from_numpy(np.repeat(np.arange(len(sets)), [len(s) for s in sets]))
+        ones = torch.ones(len(items), dtype=torch.float64)
+        held = torch.sparse_coo_tensor(torch.stack([items, users]), ones, (num_items + 1, max(len(sets), 1)))
+        common = torch.sparse.mm(held, held.T).coalesce()  # users of both items, [I+1, I+1]
+        pairs, counts = common.indices(), common.values()
+        sizes = torch.bincount(items, minlength=num_items + 1).double()
+        cosines = counts / ((sizes[pairs[0]] * sizes[pairs[1]]).sqrt() + self.shrinkage)
+        others = pairs[0] != pairs[1]
+        pairs, cosines = pairs[:, others], cosines[others]
+        if self.neighbours is not None:
+            near = _largest_of_each(pairs[1].numpy(), cosines.numpy(), self.neighbours)
+            pairs, cosines = pairs[:, near], cosines[near]
+        self._weights = _sparse(pairs, cosines, num_items)
+        return self
+
+
+def _histories(dataset: datasets.Dataset, num_items: int) -> Iterator[np.ndarray]:
+    """The histories of a split, checked."""
+    for batch in dataset.select_columns("input_ids").iter(batch_size=1000):
+        for history in batch["input_ids"]:
+            items = np.asarray(history, dtype=np.int64)
+            if items.size and not 1 <= items.min() <= items.max() <= num_items:
+                raise ValueError(f"a history holds items {items.min()}..{items.max()}, outside 1..{num_items}")
+            yield items
+
+
+def _check_histories(histories: Sequence[np.ndarray], num_items: int) -> None:
+    """Refuses histories that are empty or hold other items."""
+    for row, history in enumerate(histories):
+        if len(history) == 0:
+            raise ValueError(f"history {row} is empty: there is no last item to go by")
+        if not 1 <= min(history) <= max(history) <= num_items:
+            raise ValueError(f"history {row} holds items {min(history)}..{max(history)}, outside 1..{num_items}")
+
+
+def _sparse(pairs: torch.Tensor, values: torch.Tensor, num_items: int) -> torch.Tensor:
+    """The matrix `[I+1, I+1]` of values at pairs of rows and columns; those of equal pairs are summed."""
+    return torch.sparse_coo_tensor(pairs, values, (num_items + 1, num_items + 1)).coalesce()
+
+
+def _largest_of_each(groups: np.ndarray, values: np.ndarray, count: int) -> torch.Tensor:
+    """Whether each value is among the `count` largest of its group, or level with the last of them."""
+    order = np.lexsort((-values, groups))
+    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+    last = np.minimum(starts[:-1] + count, starts[1:]) - 1  # place of the least value kept; -1 off in an empty group
+    least = values[order][np.maximum(last, 0)] if len(values) else np.zeros(0)
+    return torch.from_numpy(values >= least[groups])
 
 
 def evaluate_baseline(
@@ -117,13 +285,25 @@ def evaluate_baseline(
     Returns:
         `dict[str, float]`: As [`metrics_from_counts`].
     """
+    return metrics_from_counts(baseline_counts(baseline, dataset, batch_size, exclude_history), ks)
+
+
+def baseline_counts(
+    baseline: Baseline, dataset: datasets.Dataset, batch_size: int = 256, exclude_history: bool = False
+) -> torch.Tensor:
+    """Items above and level with each target, int64 of shape `(num_rows, 2)`, see [`ranking_counts`].
+
+    Args:
+        baseline, dataset, batch_size, exclude_history: As for [`evaluate_baseline`].
+    """
     counts = []
     columns = dataset.select_columns(["input_ids", "labels"])
-    for batch in tqdm(columns.iter(batch_size=batch_size), total=-(-len(dataset) // batch_size), disable=None):
+    batches = columns.iter(batch_size=batch_size)
+    for batch in tqdm(batches, desc="Baseline", total=-(-len(dataset) // batch_size), disable=None):
         histories = [np.asarray(history, dtype=np.int64) for history in batch["input_ids"]]
         labels = torch.tensor([int(label) for label in batch["labels"]])
         padded = None
         if exclude_history:
             padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(h) for h in histories], batch_first=True)
         counts.append(ranking_counts(baseline.score(histories), labels, history=padded))
-    return metrics_from_counts(torch.cat(counts) if counts else torch.zeros(0, 2, dtype=torch.int64), ks)
+    return torch.cat(counts) if counts else torch.zeros(0, 2, dtype=torch.int64)

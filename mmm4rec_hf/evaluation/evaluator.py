@@ -44,7 +44,8 @@ class Evaluation:
     Args:
         targets (`pl.DataFrame`, a row a target):
             `user_id`, `item_id`, `above` and `level` (see [`ranking_counts`]), `loss` (cross entropy over all items,
-            in nats), and the groups `history_length`, `target_popularity` and, with a catalogue, `target_modalities`.
+            in nats; a baseline has none), and the groups `history_length`, `target_popularity` and, with a catalogue,
+            `target_modalities`.
         protocol (`dict`): How the numbers were got: `split`, `num_items`, `exclude_history`, `score_padding_item`,
             `ks`, `prepared` (how the sequences were made) and `users_without_target`.
         coverage (`dict[str, float]`): `coverage@K`, the share of items that stand in someone's ranking up to K.
@@ -58,13 +59,16 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """`dict[str, float]`: As [`metrics_from_counts`], `coverage@K` and `loss`."""
         counts = self.targets.select("above", "level").to_numpy()
-        loss = float(np.mean(self.targets["loss"].to_numpy()))
-        return metrics_from_counts(counts, self.protocol["ks"]) | self.coverage | {"loss": loss}
+        losses = {name: float(np.mean(column)) for name, column in self._losses().items()}
+        return metrics_from_counts(counts, self.protocol["ks"]) | self.coverage | losses
 
     def values(self) -> dict[str, np.ndarray]:
         """Metrics and loss of each target."""
         counts = self.targets.select("above", "level").to_numpy()
-        return metric_values(counts, self.protocol["ks"]) | {"loss": self.targets["loss"].to_numpy()}
+        return metric_values(counts, self.protocol["ks"]) | self._losses()
+
+    def _losses(self) -> dict[str, np.ndarray]:
+        return {"loss": self.targets["loss"].to_numpy()} if "loss" in self.targets.columns else {}
 
     def intervals(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """95% intervals of the metrics, see [`bootstrap_intervals`]."""
@@ -80,7 +84,7 @@ class Evaluation:
     def subgroups(self) -> dict[str, dict[str, dict[str, float]]]:
         """Metrics of each group of targets, see [`subgroup_means`]."""
         values = {name: pl.Series(column) for name, column in self.values().items()}
-        table = self.targets.drop("loss").with_columns(**values)
+        table = self.targets.with_columns(**values)
         return subgroups.subgroup_means(table, {name: name for name in values})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""What a model is held against: baselines ranked on the very targets of an evaluation, and kept beside it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from mmm4rec_hf.outputs import replace_file
+
+from .baselines import Baseline, PopularityBaseline, TextSimilarityBaseline, baseline_counts
+from .evaluator import Evaluation
+from .subgroups import training_events
+
+if TYPE_CHECKING:
+    from mmm4rec_hf.data import SequenceDatasets
+
+BASELINES_NAME = "baselines.parquet"
+POPULARITY, SIMILAR_TEXT = "popularity", "similar text"
+# Scores held at once; float32 scores and two tables of comparisons take 400 MB.
+_BLOCK_CELLS = 2**26
+
+
+def evaluate_baselines(
+    evaluation: Evaluation,
+    sequences: "SequenceDatasets",
+    item_ids: Sequence[str],
+    text_features: np.ndarray | None = None,
+) -> dict[str, Evaluation]:
+    """
+    Ranks the targets of an evaluation by popularity and, where there are text features, by similar text.
+
+    Args:
+        evaluation (`Evaluation`): Of a model, by [`evaluate_model`].
+        sequences (`SequenceDatasets`): What it was evaluated on.
+        item_ids (`Sequence[str]`): The items that were ranked: those of the model.
+        text_features (`np.ndarray` of shape `(num_items, size)`, *optional*): In the order of `item_ids`.
+
+    Returns:
+        `dict[str, Evaluation]`: By the baseline's name, on the same targets by the same protocol, without losses and
+        coverage: made for [`compare`].
+    """
+    sequences = sequences.align(item_ids)
+    baselines: dict[str, Baseline] = {POPULARITY: PopularityBaseline().fit_counts(training_events(sequences))}
+    if text_features is not None:
+        baselines[SIMILAR_TEXT] = TextSimilarityBaseline().fit(text_features)
+    rows = sequences[evaluation.protocol["split"]]
+    batch_size = max(1, min(256, _BLOCK_CELLS // len(item_ids)))
+    exclude_history = evaluation.protocol["exclude_history"]
+    counts = {
+        name: baseline_counts(baseline, rows, batch_size, exclude_history).numpy()
+        for name, baseline in baselines.items()
+    }
+    return {name: _on_targets_of(evaluation, above_and_level) for name, above_and_level in counts.items()}
+
+
+def save_baselines(baselines: Mapping[str, Evaluation], folder: str | os.PathLike[str]) -> None:
+    """
+    Writes `baselines.parquet` beside a saved evaluation: two numbers a target and baseline.
+
+    Args:
+        baselines (`Mapping[str, Evaluation]`): Of [`evaluate_baselines`].
+        folder (`str` or `os.PathLike`): Where [`Evaluation.save`] wrote.
+    """
+    columns = {
+        f"{name} {column}": baseline.targets[column]
+        for name, baseline in baselines.items()
+        for column in ("above", "level")
+    }
+    with replace_file(Path(folder) / BASELINES_NAME) as partial:
+        pl.DataFrame(columns).write_parquet(partial)
+
+
+def load_baselines(folder: str | os.PathLike[str], evaluation: Evaluation) -> dict[str, Evaluation]:
+    """
+    Reads what [`save_baselines`] wrote; empty where there is none.
+
+    Args:
+        folder (`str` or `os.PathLike`): Of the saved evaluation.
+        evaluation (`Evaluation`): What lies there.
+
+    Raises:
+        ValueError: If the baselines are those of other targets.
+    """
+    path = Path(folder) / BASELINES_NAME
+    if not path.is_file():
+        return {}
+    table = pl.read_parquet(path)
+    if len(table) != len(evaluation.targets):
+        raise ValueError(
+            f"{path} has {len(table)} rows, the evaluation beside it {len(evaluation.targets)} targets; evaluate again"
+        )
+    names = [column.removesuffix(" above") for column in table.columns if column.endswith(" above")]
+    return {
+        name: _on_targets_of(evaluation, table.select(f"{name} above", f"{name} level").to_numpy()) for name in names
+    }
+
+
+def _on_targets_of(evaluation: Evaluation, counts: np.ndarray) -> Evaluation:
+    """[n, 2] -> an evaluation of the same targets."""
+    targets = evaluation.targets.drop("loss", strict=False).with_columns(
+        above=pl.Series(counts[:, 0]), level=pl.Series(counts[:, 1])
+    )
+    return replace(evaluation, targets=targets, coverage={})

@@ -6,22 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import datasets
 import numpy as np
 import polars as pl
 
 from mmm4rec_hf.outputs import replace_file
 
-from .baselines import Baseline, PopularityBaseline, TextSimilarityBaseline, baseline_counts
+from .baselines import (
+    Baseline,
+    CooccurrenceBaseline,
+    FeatureSimilarityBaseline,
+    PopularityBaseline,
+    baseline_counts,
+)
 from .evaluator import Evaluation
-from .subgroups import training_events
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
 
 BASELINES_NAME = "baselines.parquet"
-POPULARITY, SIMILAR_TEXT = "popularity", "similar text"
-# Scores held at once; float32 scores and two tables of comparisons take 400 MB.
-_BLOCK_CELLS = 2**26
+POPULARITY, COOCCURRENCE, SIMILAR_TEXT = "popularity", "co-occurrence", "similar text"
+# Scores held at once: float64 ones take 256 MB.
+_BLOCK_CELLS = 2**25
 
 
 def evaluate_baselines(
@@ -31,7 +37,8 @@ def evaluate_baselines(
     text_features: np.ndarray | None = None,
 ) -> dict[str, Evaluation]:
     """
-    Ranks the targets of an evaluation by popularity and, where there are text features, by similar text.
+    Ranks the targets of an evaluation by popularity, by co-occurrence with the last item and, where there are text
+    features, by similar text.
 
     Args:
         evaluation (`Evaluation`): Of a model, by [`evaluate_model`].
@@ -44,9 +51,13 @@ def evaluate_baselines(
         coverage: made for [`compare`].
     """
     sequences = sequences.align(item_ids)
-    baselines: dict[str, Baseline] = {POPULARITY: PopularityBaseline().fit_counts(training_events(sequences))}
+    seen = training_histories(sequences)
+    baselines: dict[str, Baseline] = {
+        POPULARITY: PopularityBaseline().fit(seen, len(item_ids)),
+        COOCCURRENCE: CooccurrenceBaseline().fit(seen, len(item_ids)),
+    }
     if text_features is not None:
-        baselines[SIMILAR_TEXT] = TextSimilarityBaseline().fit(text_features)
+        baselines[SIMILAR_TEXT] = FeatureSimilarityBaseline().fit(text_features)
     rows = sequences[evaluation.protocol["split"]]
     batch_size = max(1, min(256, _BLOCK_CELLS // len(item_ids)))
     exclude_history = evaluation.protocol["exclude_history"]
@@ -55,6 +66,26 @@ def evaluate_baselines(
         for name, baseline in baselines.items()
     }
     return {name: _on_targets_of(evaluation, above_and_level) for name, above_and_level in counts.items()}
+
+
+def training_histories(sequences: "SequenceDatasets") -> datasets.Dataset:
+    """
+    What the training rows show, each event once.
+
+    Args:
+        sequences (`SequenceDatasets`): With a split `train`.
+
+    Returns:
+        `datasets.Dataset`: A column `input_ids`, a row a user: the events up to the last training target.
+    """
+    starts, ends = sequences.pointers_of("train")
+    users, places = np.unique(starts, return_inverse=True)
+    stops = np.zeros(len(users), dtype=np.int64)
+    np.maximum.at(stops, places, ends + 1)  # a target stands at the end and is seen as well
+    items = sequences.events.data.column("item").to_numpy()
+    return datasets.Dataset.from_dict(
+        {"input_ids": [items[start:stop] for start, stop in zip(users, stops, strict=True)]}
+    )
 
 
 def save_baselines(baselines: Mapping[str, Evaluation], folder: str | os.PathLike[str]) -> None:

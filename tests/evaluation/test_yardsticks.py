@@ -20,13 +20,19 @@ def test_every_target_is_ranked_as_by_hand(
 ) -> None:
     evaluation = evaluate_model(model, sequences, exclude_history=exclude_history)
     found = evaluate_baselines(evaluation, sequences, catalog.item_ids, catalog.text_features)
-    assert list(found) == ["popularity", "similar text"]
+    assert list(found) == ["popularity", "co-occurrence", "similar text"]
     names = sequences.item_ids
     # A user's last two events are held out: the history of the validation row is all that training showed.
     popularity = dict.fromkeys(catalog.item_ids, 0)
+    followed = {item: dict.fromkeys(catalog.item_ids, 0.0) for item in catalog.item_ids}
     for row in sequences["validation"]:
-        for index in row["input_ids"]:
-            popularity[names[index - 1]] += 1
+        seen = [names[index - 1] for index in row["input_ids"]]
+        if len(seen) < 2:
+            continue  # no row to train on
+        for n, item in enumerate(seen):
+            popularity[item] += 1
+            for steps, later in enumerate(seen[n + 1 : n + 6], start=1):
+                followed[item][later] += 1 / steps
     assert catalog.text_features is not None
     unit = catalog.text_features / np.linalg.norm(catalog.text_features, axis=1, keepdims=True)
     vectors = dict(zip(catalog.item_ids, unit, strict=True))
@@ -34,7 +40,8 @@ def test_every_target_is_ranked_as_by_hand(
         history = [names[index - 1] for index in row["input_ids"]]
         target = names[row["labels"] - 1]
         similar = {item: float(vectors[item] @ vectors[history[-1]]) for item in vectors}
-        for name, scores in (("popularity", popularity), ("similar text", similar)):
+        known = {"popularity": popularity, "co-occurrence": followed[history[-1]], "similar text": similar}
+        for name, scores in known.items():
             rivals = [item for item in scores if not exclude_history or item not in history or item == target]
             above = sum(scores[item] > scores[target] + 1e-6 for item in rivals)
             level = sum(abs(scores[item] - scores[target]) <= 1e-6 for item in rivals)
@@ -48,7 +55,7 @@ def test_baselines_are_kept_beside_the_evaluation_and_tested_against_it(
     evaluation.save(tmp_path)
     assert load_baselines(tmp_path, evaluation) == {}
     made = evaluate_baselines(evaluation, sequences, catalog.item_ids)
-    assert list(made) == ["popularity"]
+    assert list(made) == ["popularity", "co-occurrence"]
     save_baselines(made, tmp_path)
     popularity = load_baselines(tmp_path, evaluation)["popularity"]
     assert popularity.targets.equals(made["popularity"].targets)

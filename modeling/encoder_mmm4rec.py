@@ -128,23 +128,32 @@ class MMM4RecTimeAwareSSD(MMM4RecStateSpace):
         self.conv = depthwise_conv(self.splits[1], config.conv_kernel)
         self.time_gate = MMM4RecTimeGate(config) if config.use_time else None
 
-    def forward(self, x: Tensor, tau: Tensor | None, layout: MMM4RecLayout, wanted: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, tau: Tensor | None, layout: MMM4RecLayout, wanted: Tensor | None, rows: Tensor | None
+    ) -> Tensor:
         """
         Args:
-            x (`torch.Tensor` of shape `(r * s, H)`): The slots of `r` branches.
+            x (`torch.Tensor` of shape `(r * s, H)` or `(n, H)`): The slots of `r` branches, or different inputs.
             tau (`torch.Tensor` of shape `(r * s, h)`, *optional*): What multiplies the step sizes.
             layout ([`MMM4RecLayout`]): Which slots belong together.
             wanted (`torch.LongTensor` of shape `(q,)`, *optional*): The slots whose output is read.
+            rows (`torch.LongTensor` of shape `(r * s,)`, *optional*): Which of the different inputs each slot holds.
 
         Returns:
             `torch.Tensor` of shape `(r * s, H)` or `(q, H)`.
         """
         content, dt = apart(self.in_proj, x, self.splits, (1, 2))
+        if rows is not None:
+            content, dt = content.index_select(0, rows), dt.index_select(0, rows)
         content, B, C = history_conv(self.conv, content, layout, self.activation, self.conv_splits)
         y = self.scan(content, dt, B, C, tau, layout)
         if wanted is not None:
-            x, y = x[wanted], y[wanted]
-        (z,) = apart(self.in_proj, x, self.splits, (0,))
+            y = y[wanted]
+        if rows is not None:
+            (z,) = apart(self.in_proj, x, self.splits, (0,))
+            z = z.index_select(0, rows if wanted is None else rows[wanted])
+        else:
+            (z,) = apart(self.in_proj, x if wanted is None else x[wanted], self.splits, (0,))
         return self.out_proj(self.norm(y, gate=z))
 
 
@@ -216,21 +225,27 @@ class MMM4RecLayer(GradientCheckpointingLayer):
         mask: Tensor | None,
         layout: MMM4RecLayout,
         last_only: bool,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         Args:
-            text (`torch.Tensor` of shape `(s, H)`): The text branch.
-            image (`torch.Tensor` of shape `(s, H)`): The image branch.
+            text (`torch.Tensor` of shape `(s, H)` or `(n, H)`): The text branch, by slots, or different inputs.
+            image (`torch.Tensor` of shape `(s, H)` or `(n, H)`): The image branch.
             both_time (`torch.Tensor` of shape `(2, b, h, l)`, *optional*): Time signals of both.
             mask (`torch.Tensor` of shape `(b, 1, l)`, *optional*): Keeps padding out of the time signals.
             layout ([`MMM4RecLayout`]): Which slots belong together.
             last_only (`bool`):
                 Whether the image branch is read at each history's last event alone; then it is returned as `(b, H)`.
+            rows (`torch.LongTensor` of shape `(s,)`, *optional*): Which of the different inputs each slot holds.
 
         Returns:
             `tuple`: text, image and both_time of the next layer.
         """
         tau, both_time, cross_tau = self.read_time(both_time, mask, layout)
+        inputs, both_rows = torch.cat([text, image]), None
+        if rows is not None:
+            both_rows = torch.cat([rows, len(text) + rows])
+            text, image = text[rows], image[rows]
         slots = text.shape[0]  # len() would make an exported program's batch size a constant
         wanted = events = None
         image_slots: Any = slice(None)
@@ -238,7 +253,7 @@ class MMM4RecLayer(GradientCheckpointingLayer):
             window, events = layout.window(self.conv_kernel)
             image_slots = window.flatten()
             wanted = torch.cat([torch.arange(slots, device=text.device), slots + image_slots])
-        mixed = self.ssd(torch.cat([text, image]), tau, layout, wanted)
+        mixed = self.ssd(inputs, tau, layout, wanted, both_rows)
         text_mixed, image_mixed = mixed[:slots], mixed[slots:]
         text = self.text_ffn(self.text_norm(self.dropout(text_mixed) + text))
         image = self.image_norm(self.dropout(image_mixed) + image[image_slots])
@@ -343,11 +358,16 @@ class MMM4RecEncoder(nn.Module):
             `torch.Tensor` of shape `(b, H)`.
         """
         layout = pack_histories(mask) if self.can_pack(mask.device) else one_history_a_row(mask)
+        rows: Tensor | None = None
         ids = layout.gather(input_ids)
+        if layout.packed and not (self.dropout.training and self.dropout.p > 0):
+            # Without dropout an item enters the first layer alike wherever it stands.
+            ids, rows = ids.unique(return_inverse=True)
         text, image = self.enter(F.embedding(ids, text_table), F.embedding(ids, image_table))
         both_time, time_mask = self.enter_time(timestamps, mask)
         for j, layer in enumerate(self.layers, start=1):
-            text, image, both_time = layer(text, image, both_time, time_mask, layout, j == len(self.layers))
+            text, image, both_time = layer(text, image, both_time, time_mask, layout, j == len(self.layers), rows)
+            rows = None
         return image
 
     def can_pack(self, device: torch.device) -> bool:

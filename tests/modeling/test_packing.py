@@ -131,3 +131,31 @@ def test_an_adapter_in_the_place_of_a_projection_is_called(lively_model: Callabl
                 adapter.weight *= 1.5
                 adapter.bias *= 1.5
         torch.testing.assert_close(adapted, model(**inputs).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_items_that_enter_once_give_the_outputs_and_gradients_of_each_event(
+    lively_model: Callable[..., Any], batch: dict[str, torch.Tensor], training: bool
+) -> None:
+    """Without dropout the first layer projects an item once, however often it stands in the batch."""
+    model = lively_model(num_hidden_layers=2, embedding_dropout=0.0, hidden_dropout=0.0, time_dropout=0.0)
+    model.train(training)
+
+    def step(every_position: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        # With its hidden states asked for, every event is computed in a slot of its own.
+        output = model(**batch, output_hidden_states=every_position)
+        output.loss.backward()
+        return output.user_embeds.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+    projected = []
+    in_proj = model.model.encoder.layers[0].ssd.in_proj
+    users, gradients = step(every_position=False)
+    expected, their_gradients = step(every_position=True)
+    torch.testing.assert_close(users, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients, their_gradients, atol=1e-5, rtol=1e-4)
+
+    in_proj.register_forward_pre_hook(lambda _, arguments: projected.append(len(arguments[0])))
+    step(every_position=False)
+    # 11 different items, and the padding that fills the last of 16 slots, in two branches.
+    assert set(projected) == {2 * 12}

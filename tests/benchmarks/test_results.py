@@ -67,12 +67,17 @@ def sequences(histories):
 
 def test_users_of_a_bundle_are_found():
     histories = [*[["a", "b", "c", "d"]] * 3, ["x", "a", "b", "c"], ["x", "a", "y", "b"], ["x", "y", "z"]]
-    assert results.bundle_users(sequences(histories)).tolist() == [True] * 4 + [False] * 2
+    assert results.bundle_users(sequences(histories)).tolist() == [True] * 3 + [False] * 3
+    assert results.bundle_users(sequences(histories), near=True).tolist() == [True] * 4 + [False] * 2
     others = [[f"i{user + step}" for step in range(4)] for user in range(9)]
     assert not results.bundle_users(sequences(others)).any()
 
 
-def test_beauty_has_438_users_of_the_bundle(real_data):
+def test_beauty_has_378_users_of_the_bundle(real_data):
     log = load_interactions(real_data / "beauty" / "interactions.csv")
-    found = results.bundle_users(prepare_sequences(log, k_core=5))
-    assert (found.sum(), len(found)) == (438, 1404)
+    sequences = prepare_sequences(log, k_core=5)
+    found = results.bundle_users(sequences)
+    assert (found.sum(), len(found)) == (378, 1404)
+    histories = {tuple(row["input_ids"]) for row, is_one in zip(sequences["test"], found, strict=True) if is_one}
+    assert len(histories) == 1 and len(*histories) == 6
+    assert results.bundle_users(sequences, near=True).sum() == 438

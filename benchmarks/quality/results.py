@@ -202,9 +202,9 @@ def bundle_users(sequences: SequenceDatasets, near: bool = False) -> np.ndarray:
     Which users bought a bundle: the seven nail polishes of `beauty`.
 
     378 of the 1,404 users of its 5-core hold these seven items and nothing else, all in one order, and six of the
-    seven have the same text. Whether a model knows this one sequence decides a quarter of the mean, so metrics are given
-    without these users too. They are found by what is in the sequences: the set of items that most users hold, and
-    nothing else, if at least 5% of the users do. In other data there is none.
+    seven have the same text. Whether a model knows this one sequence decides a quarter of the mean, so metrics are
+    given without these users too. They are found by what is in the sequences: the set of items that most users hold,
+    and nothing else, if at least 5% of the users do. In other data there is none.
 
     Args:
         sequences (`SequenceDatasets`): Split by leave-one-out: one test row a user.

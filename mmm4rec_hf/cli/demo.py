@@ -164,11 +164,11 @@ def train_and_evaluate(
 
     from ..data import MMM4RecDataCollator
     from ..evaluation import compute_metrics, ranking_counts
-    from ..evaluation.baselines import PopularityBaseline, TextSimilarityBaseline, evaluate_baseline
+    from ..evaluation.baselines import FeatureSimilarityBaseline, PopularityBaseline, evaluate_baseline
 
     popularity = PopularityBaseline().fit(sequences["validation"], len(catalog))
     assert catalog.text_features is not None
-    similar_text = TextSimilarityBaseline().fit(catalog.text_features)
+    similar_text = FeatureSimilarityBaseline().fit(catalog.text_features)
     table = {
         "popularity": evaluate_baseline(popularity, sequences["test"]),
         "similar text": evaluate_baseline(similar_text, sequences["test"]),

@@ -1,5 +1,6 @@
-"""Rankings that need no training, as the yardstick beside a model: what is popular, what is alike, what follows what."""
+"""Rankings by counting and by likeness, which need no training: the yardstick beside a model."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -72,7 +73,7 @@ class FeatureSimilarityBaseline(Baseline):
                 `ItemCatalog.text_features` and `ItemCatalog.image_features`. A row of zeros (a missing text) has
                 cosine 0 with everything.
         """
-        features = torch.as_tensor(features, dtype=torch.float32)
+        features = torch.as_tensor(features).double()
         if features.ndim != 2:
             raise ValueError(f"features must be [items, size], got shape {tuple(features.shape)}")
         self._features = torch.nn.functional.normalize(features, dim=1, eps=1e-12)
@@ -88,21 +89,24 @@ class FeatureSimilarityBaseline(Baseline):
             raise ValueError("the similarity baseline has no features yet; call fit(catalog.text_features) first")
         _check_histories(histories, len(self._features))
         last = torch.tensor([int(history[-1]) for history in histories])
-        similarities = self._features[last - 1] @ self._features.T
+        # Rows that are equal must tie; the last bits of a product depend on its place in the matrix.
+        similarities = (self._features[last - 1] @ self._features.T).float()
         return torch.nn.functional.pad(similarities, (1, 0), value=-torch.inf)
 
 
 class _NeighbourBaseline(Baseline):
-    """Ranks by weights between two items, summed over the last items of the history."""
+    """Ranks by weights between two items, summed over the last items of the history, and a little by popularity."""
 
-    def __init__(self, context: int, context_decay: float) -> None:
+    def __init__(self, context: int, context_decay: float, backoff: float) -> None:
         if context < 1:
             raise ValueError(
                 f"context must be at least 1, got {context}: scores come from the last items of a history"
             )
         self.context = context
         self.context_decay = context_decay
+        self.backoff = backoff
         self._weights: torch.Tensor | None = None  # sparse [I+1, I+1]: row a candidate, column an item of the history
+        self._popularity: torch.Tensor | None = None  # [I+1]: shares of the most popular item's events, times backoff
 
     def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
         """See [`Baseline.score`].
@@ -110,7 +114,7 @@ class _NeighbourBaseline(Baseline):
         Raises:
             ValueError: If a history is empty.
         """
-        if self._weights is None:
+        if self._weights is None or self._popularity is None:
             raise ValueError("the baseline has no weights yet; call fit(dataset, num_items) first")
         num_items = len(self._weights) - 1
         _check_histories(histories, num_items)
@@ -119,12 +123,20 @@ class _NeighbourBaseline(Baseline):
         ages = np.concatenate([np.arange(1, len(items) + 1) for items in recent])
         shares = torch.zeros(num_items + 1, len(recent), dtype=torch.float64)
         places = (torch.from_numpy(np.concatenate(recent)), torch.from_numpy(users))
-        shares.index_put_(places, torch.from_numpy(ages**-self.context_decay), accumulate=True)
+        shares.index_put_(places, torch.from_numpy(ages ** -float(self.context_decay)), accumulate=True)
         scores = torch.sparse.mm(self._weights, shares).T
         # Sums of equal parts in another order differ in their last bits, and must still tie: float32 has none of them.
-        scores = scores.float()
+        scores = scores.float().double() + self._popularity
         scores[:, 0] = -torch.inf
         return scores
+
+    def _fit(self, pairs: torch.Tensor, weights: torch.Tensor, items: torch.Tensor, num_items: int) -> None:
+        """Takes over the weights of pairs (candidate, item of the history), those of equal pairs summed, and the
+        items of all training events."""
+        shape = (num_items + 1, num_items + 1)
+        self._weights = torch.sparse_coo_tensor(pairs, weights, shape, check_invariants=False).coalesce()
+        counts = torch.bincount(items, minlength=num_items + 1).double()
+        self._popularity = self.backoff * counts / counts.max().clamp_min(1)
 
 
 class CooccurrenceBaseline(_NeighbourBaseline):
@@ -138,6 +150,9 @@ class CooccurrenceBaseline(_NeighbourBaseline):
         symmetric (`bool`, *optional*, defaults to `False`): Whether an item that came before counts as well.
         context (`int`, *optional*, defaults to 1): How many of the last items of a history are looked up.
         context_decay (`float`, *optional*, defaults to 1.0): The j-th last of them counts `j ** -context_decay`.
+        backoff (`float`, *optional*, defaults to 1e-6):
+            Added for the most popular item, and for others by their share of its events, so that items level with each
+            other, mostly those never seen beside the history's, stand in the order of popularity; 0 leaves them tied.
 
     Raises:
         ValueError: If `window` or `context` is below 1.
@@ -150,8 +165,9 @@ class CooccurrenceBaseline(_NeighbourBaseline):
         symmetric: bool = False,
         context: int = 1,
         context_decay: float = 1.0,
+        backoff: float = 1e-6,
     ) -> None:
-        super().__init__(context, context_decay)
+        super().__init__(context, context_decay, backoff)
         if window < 1:
             raise ValueError(f"window must be at least 1 step, got {window}")
         self.window = window
@@ -173,7 +189,7 @@ class CooccurrenceBaseline(_NeighbourBaseline):
         counts = torch.from_numpy(np.concatenate(weights))
         if self.symmetric:
             pairs, counts = torch.cat([pairs, pairs.flip(0)], 1), counts.repeat(2)
-        self._weights = _sparse(pairs, counts, num_items)
+        self._fit(pairs, counts, torch.from_numpy(items), num_items)
         return self
 
 
@@ -188,6 +204,9 @@ class ItemKNNBaseline(_NeighbourBaseline):
             Added to the denominator of the cosine, so that few common users make no strong neighbours.
         context (`int`, *optional*, defaults to 20): How many of the last items of a history are looked up.
         context_decay (`float`, *optional*, defaults to 0.0): The j-th last of them counts `j ** -context_decay`.
+        backoff (`float`, *optional*, defaults to 1e-6):
+            Added for the most popular item, and for others by their share of its events, so that items level with each
+            other, mostly those never seen beside the history's, stand in the order of popularity; 0 leaves them tied.
 
     Raises:
         ValueError: If `neighbours` or `context` is below 1, or `shrinkage` below 0.
@@ -199,8 +218,9 @@ class ItemKNNBaseline(_NeighbourBaseline):
         shrinkage: float = 0.0,
         context: int = 20,
         context_decay: float = 0.0,
+        backoff: float = 1e-6,
     ) -> None:
-        super().__init__(context, context_decay)
+        super().__init__(context, context_decay, backoff)
         if neighbours is not None and neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, or None for all, got {neighbours}")
         if shrinkage < 0:
@@ -213,12 +233,17 @@ class ItemKNNBaseline(_NeighbourBaseline):
 
         An item is no neighbour of itself. Memory grows with the number of pairs of items that share a user.
         """
-        sets = [np.unique(history) for history in _histories(dataset, num_items)]
+        histories = list(_histories(dataset, num_items))
+        sets = [np.unique(history) for history in histories]
         items = torch.from_numpy(np.concatenate([*sets, np.zeros(0, dtype=np.int64)]))
         users = torch.from_numpy(np.repeat(np.arange(len(sets)), [len(s) for s in sets]))
         ones = torch.ones(len(items), dtype=torch.float64)
-        held = torch.sparse_coo_tensor(torch.stack([items, users]), ones, (num_items + 1, max(len(sets), 1)))
-        common = torch.sparse.mm(held, held.T).coalesce()  # users of both items, [I+1, I+1]
+        shape = (num_items + 1, max(len(sets), 1))
+        held = torch.sparse_coo_tensor(torch.stack([items, users]), ones, shape, check_invariants=False)
+        with warnings.catch_warnings():
+            # The product is computed in another layout, of which torch warns that it may change.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            common = torch.sparse.mm(held, held.T).coalesce()  # users of both items, [I+1, I+1]
         pairs, counts = common.indices(), common.values()
         sizes = torch.bincount(items, minlength=num_items + 1).double()
         cosines = counts / ((sizes[pairs[0]] * sizes[pairs[1]]).sqrt() + self.shrinkage)
@@ -227,7 +252,8 @@ class ItemKNNBaseline(_NeighbourBaseline):
         if self.neighbours is not None:
             near = _largest_of_each(pairs[1].numpy(), cosines.numpy(), self.neighbours)
             pairs, cosines = pairs[:, near], cosines[near]
-        self._weights = _sparse(pairs, cosines, num_items)
+        events = torch.from_numpy(np.concatenate([*histories, np.zeros(0, dtype=np.int64)]))
+        self._fit(pairs, cosines, events, num_items)
         return self
 
 
@@ -248,11 +274,6 @@ def _check_histories(histories: Sequence[np.ndarray], num_items: int) -> None:
             raise ValueError(f"history {row} is empty: there is no last item to go by")
         if not 1 <= min(history) <= max(history) <= num_items:
             raise ValueError(f"history {row} holds items {min(history)}..{max(history)}, outside 1..{num_items}")
-
-
-def _sparse(pairs: torch.Tensor, values: torch.Tensor, num_items: int) -> torch.Tensor:
-    """The matrix `[I+1, I+1]` of values at pairs of rows and columns; those of equal pairs are summed."""
-    return torch.sparse_coo_tensor(pairs, values, (num_items + 1, num_items + 1)).coalesce()
 
 
 def _largest_of_each(groups: np.ndarray, values: np.ndarray, count: int) -> torch.Tensor:

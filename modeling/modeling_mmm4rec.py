@@ -387,10 +387,13 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         What scores are made of, `(num_items + 1, H)`, float32: user vectors times these, over the temperature.
         Computed once and kept until a weight or the catalogue changes. Not to be written to.
         """
-        return self._kept_items()[0]
+        return self.kept_items()[0]
 
-    def _kept_items(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Item vectors and, of a catalogue that is not too large, the tables of both embeddings."""
+    def kept_items(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """
+        [`~MMM4RecForSequentialRecommendation.item_vectors`] and, of a catalogue that is not too large, what
+        [`~MMM4RecForSequentialRecommendation.item_embeds`] returns for all items; both kept while gradients are off.
+        """
         return self._cache.get(
             (self.model.text_projection, self.model.image_projection, self.items), self._embed_items
         )
@@ -435,7 +438,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             if not self._keeps_tables():
                 tables = None
             else:
-                tables = self.item_embeds() if torch.is_grad_enabled() else self._kept_items()[1]
+                tables = self.item_embeds() if torch.is_grad_enabled() else self.kept_items()[1]
             input_ids, text, image = self._tables_for(input_ids, tables)
         else:
             text, image = item_embeds
@@ -449,24 +452,29 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         return places, *self.item_embeds(rows)
 
     @torch.no_grad()
-    def modality_scores(self, user_embeds: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor]:
+    def modality_scores(
+        self, user_embeds: Tensor, item_rows: Tensor, item_embeds: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """
         The two parts of scores.
 
         Args:
             user_embeds (`torch.Tensor` of shape `(b, H)`): User vectors.
             item_rows (`torch.LongTensor` of shape `(b, k)`): Rows of the items.
+            item_embeds (`tuple(torch.Tensor)`, *optional*):
+                What [`~MMM4RecForSequentialRecommendation.item_embeds`] returned, where it is at hand.
 
         Returns:
             `tuple(torch.Tensor)`: Text and image part, each `(b, k)`; their sum is the score.
         """
         parts = []
-        rows, places = item_rows.unique(return_inverse=True)
-        weights = self.items.fusion_weights(rows)
-        for column, embeds in enumerate(self.item_embeds(rows)):
-            part = torch.einsum("bh,bkh->bk", user_embeds.float(), l2_normalize(embeds)[places])
+        places, *tables = self._tables_for(item_rows, item_embeds)
+        weights = self.items.fusion_weights(item_rows.flatten())
+        users = user_embeds.float().unsqueeze(-1)
+        for column, embeds in enumerate(tables):
+            part = torch.bmm(l2_normalize(embeds[places]), users).squeeze(-1)
             if weights is not None:
-                part = part * weights.expand(len(rows), 2)[places, column]
+                part = part * weights.expand(places.numel(), 2)[:, column].view_as(part)
             parts.append(part / self.config.score_temperature)
         return parts[0], parts[1]
 
@@ -516,7 +524,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 text, image = self.item_embeds()
                 fused = self.fused_item_embeds(text, image)
             else:
-                fused, tables = self._kept_items()
+                fused, tables = self.kept_items()
                 input_ids, text, image = self._tables_for(input_ids, tables)
             users, states = self._encode(input_ids, text, image, timestamps, mask, with_states)
             if labels is None or not self.training:

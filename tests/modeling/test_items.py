@@ -72,6 +72,8 @@ def test_the_two_modality_scores_add_up_to_the_score(lively_model: Model, tiny_c
         share = (factor[0].exp() / factor.exp().sum()).item()
     expected = share * (q @ e / e.norm()) / 0.8
     torch.testing.assert_close(text[0, 0], expected.detach())
+    again = model.modality_scores(output.user_embeds, torch.tensor([[3, 1]]), model.item_embeds())
+    torch.testing.assert_close(torch.stack(again), torch.stack([text, image]))
 
 
 @pytest.mark.parametrize(

@@ -165,17 +165,29 @@ class MMM4RecProcessor(ProcessorMixin):
             return super().__call__(images=images, text=text, **kwargs)
         if images is not None or text is not None:
             raise ValueError("give either histories or texts and pictures of items, not both in one call")
-        return self._process_histories(histories, **kwargs)
+        return_tensors: Any = kwargs.pop("return_tensors", None)
+        inputs, _ = self.read_histories(histories, **kwargs)
+        return BatchFeature(inputs, tensor_type=return_tensors)
 
-    def _process_histories(
+    def read_histories(
         self,
         histories: Sequence[Mapping[str, Any]] | Mapping[str, Any],
-        return_tensors: str | None = None,
         time_unit: str | None = None,
         unknown_items: str = "skip",
         empty_histories: str = "error",
         padding: bool | str = True,
-    ) -> BatchFeature:
+    ) -> tuple[dict[str, np.ndarray], list[list[int]]]:
+        """
+        What the processor makes of histories, and all that they hold.
+
+        Args:
+            histories (`list[dict]`): As for a call of the processor.
+            time_unit, unknown_items, empty_histories, padding: As there.
+
+        Returns:
+            `tuple`: The arrays of `input_ids`, `attention_mask` and `timestamps`, each `(b, s)`; and the rows of each
+            whole history, in the order given, which may be longer than what the model reads.
+        """
         if empty_histories not in ("error", "default"):
             raise ValueError(f"empty_histories must be 'error' or 'default', got {empty_histories!r}")
         if isinstance(histories, str) or not isinstance(histories, Iterable):
@@ -184,9 +196,10 @@ class MMM4RecProcessor(ProcessorMixin):
         if not histories:
             raise ValueError("histories is empty; give at least one")
         times = self._times(histories, time_unit)
-        sequences = []
+        sequences, held = [], []
         for number, history in enumerate(histories):
             rows, positions = self.rows(history["items"], unknown_items)
+            held.append(rows)
             if not rows and empty_histories == "error":
                 raise ValueError(
                     f"{_name(number, history)} holds no known item; leave the user out, or pass "
@@ -200,7 +213,7 @@ class MMM4RecProcessor(ProcessorMixin):
                 kept, kept_times = kept[order], seconds[order]
             last = slice(-self.max_sequence_length, None)
             sequences.append((kept[last], None if kept_times is None else kept_times[last]))
-        return BatchFeature(self._pad(sequences, padding), tensor_type=return_tensors)
+        return self._pad(sequences, padding), held
 
     @staticmethod
     def _times(

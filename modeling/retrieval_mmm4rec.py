@@ -147,11 +147,9 @@ class TopItems:
 
 def _pairs(excluded: list[list[int]] | None, device: torch.device) -> tuple[Tensor, Tensor]:
     """Users and rows that do not go together."""
-    excluded = excluded or []
-    lengths = torch.tensor([len(rows) for rows in excluded], dtype=torch.long)
-    user = torch.repeat_interleave(torch.arange(len(excluded)), lengths)
-    row = torch.tensor([row for rows in excluded for row in rows], dtype=torch.long)
-    return user.to(device), row.to(device)
+    pairs = [(user, row) for user, rows in enumerate(excluded or []) for row in rows]
+    user, row = torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2).unbind(1)
+    return user, row
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -108,7 +108,7 @@ def main() -> None:
         | timed(lambda: recommend(histories, top_k=args.top_k, batch_size=args.users), args.repeats)
     }
     result["exact"]["memory_beyond_features_gb"] = round((memory("VmHWM") - before) / 1e9, 2)
-    search, model = recommend._exact_search(), recommend.model
+    search, model = recommend._exact_search(recommend.model.item_vectors()), recommend.model
     inputs = recommend.processor(histories=histories, return_tensors="pt")
     with torch.no_grad():
         users = model.user_embeds(**inputs)

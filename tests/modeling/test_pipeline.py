@@ -10,6 +10,7 @@ import torch
 from transformers import pipeline
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
@@ -160,6 +161,40 @@ def test_recommending_switches_dropout_off_and_back(make: Callable[..., Any]) ->
     recommend.model.train()
     assert recommend(history("0")) == recommend(history("0"))
     assert recommend.model.training
+
+
+def test_parts_that_were_training_come_back_as_they_were(make: Callable[..., Any]) -> None:
+    recommend = make()
+    expected = recommend(history("0"))
+    recommend.model.model.encoder.train()
+    training = {name: module.training for name, module in recommend.model.named_modules()}
+    assert recommend(history("0")) == expected
+    assert {name: module.training for name, module in recommend.model.named_modules()} == training
+    with pytest.raises(ValueError, match="top_k"):
+        recommend(history("0"), top_k=0)
+    assert {name: module.training for name, module in recommend.model.named_modules()} == training
+
+
+def test_what_was_kept_for_recommendations_can_take_part_in_a_training(make: Callable[..., Any]) -> None:
+    recommend = make()
+    recommend(history("0"))
+    weight = torch.ones(16, requires_grad=True)
+    (recommend.model.item_vectors() * weight).sum().backward()
+    torch.testing.assert_close(weight.grad, recommend.model.item_vectors().sum(0))
+
+
+def test_a_call_looks_once_whether_weights_have_changed(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommend = make()
+    looked, look = [], WeightCache._fingerprint
+    monkeypatch.setattr(WeightCache, "_fingerprint", lambda *args: looked.append(look(*args)) or looked[-1])
+    before = recommend([history("0"), history("1", "2")])
+    assert len(looked) == 1
+    with torch.no_grad():
+        recommend.model.model.image_projection.weight.neg_()
+    assert recommend([history("0"), history("1", "2")]) != before
+    assert len(looked) == 2
 
 
 def test_users_without_events_and_bad_numbers(make: Callable[..., Any]) -> None:

@@ -66,6 +66,17 @@ def test_events_are_put_in_time_order_and_the_last_ones_count(processor: MMM4Rec
     assert batch["timestamps"].tolist() == [[T + 10, T + 10, T + 30, T + 40]]
 
 
+def test_what_whole_histories_hold_stands_beside_what_the_model_reads(processor: MMM4RecProcessor) -> None:
+    long = {"items": ["50", "172", "99", "0", "007", "50"], "timestamps": [T + 5, T + 4, T + 3, T + 2, T + 1, T]}
+    arrays, held = processor.read_histories([long, {"items": ["0"], "timestamps": [T]}])
+    assert held == [[2, 3, 4, 1, 2], [4]]
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "input_ids": [[1, 4, 3, 2], [4, 0, 0, 0]],
+        "attention_mask": [[1, 1, 1, 1], [1, 0, 0, 0]],
+        "timestamps": [[T + 1, T + 2, T + 4, T + 5], [T, 0, 0, 0]],
+    }
+
+
 def test_every_form_of_time_gives_the_same_batch(processor: MMM4RecProcessor) -> None:
     moment = datetime(2013, 12, 22, tzinfo=timezone.utc)
     for value in (1387670400, "2013-12-22T00:00:00Z", moment, np.int64(1387670400)):

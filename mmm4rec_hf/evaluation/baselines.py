@@ -60,9 +60,16 @@ class PopularityBaseline(Baseline):
 
 
 class FeatureSimilarityBaseline(Baseline):
-    """Ranks by the cosine between an item's features (of texts, or of pictures) and those of the last item."""
+    """
+    Ranks by the cosine between an item's features (of texts, or of pictures) and those of the last item.
 
-    def __init__(self) -> None:
+    Args:
+        exclude_last (`bool`, *optional*, defaults to `False`):
+            Whether the last item itself, always the most similar, gets -inf instead.
+    """
+
+    def __init__(self, exclude_last: bool = False) -> None:
+        self.exclude_last = exclude_last
         self._features: torch.Tensor | None = None
 
     def fit(self, features: np.ndarray | torch.Tensor) -> "FeatureSimilarityBaseline":
@@ -91,6 +98,8 @@ class FeatureSimilarityBaseline(Baseline):
         last = torch.tensor([int(history[-1]) for history in histories])
         # Rows that are equal must tie; the last bits of a product depend on its place in the matrix.
         similarities = (self._features[last - 1] @ self._features.T).float()
+        if self.exclude_last:
+            similarities.scatter_(1, last[:, None] - 1, -torch.inf)
         return torch.nn.functional.pad(similarities, (1, 0), value=-torch.inf)
 
 

@@ -35,6 +35,12 @@ def test_similar_features_rank_by_the_cosine_with_the_last_item():
     torch.testing.assert_close(scores, expected)
 
 
+def test_the_last_item_is_no_neighbour_of_itself_on_request():
+    features = np.array([[2.0, 0.0], [0.0, 3.0], [4.0, 0.0]])
+    scores = FeatureSimilarityBaseline(exclude_last=True).fit(features).score([np.array([2, 1]), np.array([2])])
+    assert scores.tolist() == [[-np.inf, -np.inf, 0, 1], [-np.inf, 0, -np.inf, 0]]
+
+
 def test_equal_features_tie_exactly():
     rows = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
     features = torch.cat([rows, rows[:3]]).numpy()

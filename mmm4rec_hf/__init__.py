@@ -1,25 +1,26 @@
 """MMM4Rec (arXiv 2506.02916): multi-modal sequential recommendation as Hugging Face models.
 
-Importing this package registers the models with transformers' Auto classes and pipelines. What reads data loads on
-first use, so that serving a model imports neither datasets nor polars.
+Importing this package registers the models with transformers' Auto classes and pipelines. Everything else loads on
+first use: the import itself needs no torch, and serving a model imports neither datasets nor polars.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .modeling import (
-    MMM4RecConfig,
-    MMM4RecForSequentialRecommendation,
-    MMM4RecModel,
-    MMM4RecProcessor,
-    SequentialRecommendationPipeline,
-)
 from .registration import register
 
 if TYPE_CHECKING:
+    from . import modeling as modeling
     from .data import MMM4RecDataCollator, load_interactions, prepare_sequences
     from .frames import recommend_frame
     from .items import ItemCatalog, ItemEncoder
+    from .modeling import (
+        MMM4RecConfig,
+        MMM4RecForSequentialRecommendation,
+        MMM4RecModel,
+        MMM4RecProcessor,
+        SequentialRecommendationPipeline,
+    )
     from .training.trainer import MMM4RecTrainer
 
 __version__ = "0.1.0"
@@ -27,8 +28,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "ItemCatalog": ".items",
     "ItemEncoder": ".items",
+    "MMM4RecConfig": ".modeling",
     "MMM4RecDataCollator": ".data",
+    "MMM4RecForSequentialRecommendation": ".modeling",
+    "MMM4RecModel": ".modeling",
+    "MMM4RecProcessor": ".modeling",
     "MMM4RecTrainer": ".training.trainer",
+    "SequentialRecommendationPipeline": ".modeling",
     "load_interactions": ".data",
     "prepare_sequences": ".data",
     "recommend_frame": ".frames",
@@ -53,6 +59,8 @@ register()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "modeling":
+        return importlib.import_module(".modeling", __name__)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -166,7 +166,8 @@ def test_the_modeling_files_import_siblings_in_the_one_form_that_travels(path: P
     for node, under_type_checking in _imports(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1 and node.module and "." not in node.module, ast.unparse(node)
-            assert not under_type_checking, ast.unparse(node)
+            # The package's own file stays at home.
+            assert path.name == "__init__.py" or not under_type_checking, ast.unparse(node)
             assert (ROOT / "modeling" / f"{node.module}.py").exists()
             siblings.add(node.module)
     # transformers looks for relative imports line by line, in docstrings too.

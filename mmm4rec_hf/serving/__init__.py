@@ -1,0 +1,17 @@
+"""A saved model as a service: a page for people and a JSON API for programs, in one application.
+
+What owns what:
+
+- `loading.py` finds what a model's folder holds, `encoders.py` the encoder that made its catalogue's
+  features.
+- `recommender.py` holds pipeline and catalogue as one state. A change builds a new state aside and swaps one
+  reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that
+  asks the model, with a bounded queue before it; `search.py` finds titles.
+- `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
+- `schemas.py` says what the API takes and gives, `api.py` has its routes, `limits.py` what is refused before a route
+  sees it: large bodies, foreign hosts and origins.
+- `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;
+  `page.css` and `page.js` are its looks and its clicks.
+
+Everything but `api.py`, `page.py` and their helpers runs without the extra `serve`.
+"""

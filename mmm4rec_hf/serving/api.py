@@ -1,0 +1,193 @@
+"""The JSON API: routes, and errors as one line for a person."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+import mmm4rec_hf
+from mmm4rec_hf.items.images import PictureError
+
+from . import schemas
+from .limits import Limits
+from .pictures import MAX_UPLOAD_BYTES
+from .recommender import CannotAddItems, ItemExists, Recommender, UnknownItem
+from .worker import Busy
+
+_DESCRIPTION = """
+Recommendations for histories of items, from their texts, their pictures and the times between events. A score is the
+sum of a text part and a picture part. Errors come as `{"detail": "..."}`.
+"""
+# What each error of the package is called in HTTP; the message stands in `detail`.
+_STATUS: dict[type[Exception], int] = {
+    UnknownItem: 404,
+    CannotAddItems: 403,
+    ItemExists: 409,
+    PictureError: 422,
+    Busy: 429,
+    ValueError: 422,
+    TypeError: 422,
+}
+_Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
+
+
+def create_api(recommender: Recommender, *, local_only: bool = False, allowed_hosts: Sequence[str] = ()) -> FastAPI:
+    """
+    The API as an application, with its description at `/docs`.
+
+    Args:
+        recommender ([`Recommender`]): Answers.
+        local_only (`bool`, *optional*, defaults to `False`): As [`Limits`].
+        allowed_hosts (`Sequence[str]`, *optional*): As [`Limits`].
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        recommender.close()
+
+    app = FastAPIOffline(
+        title="MMM4Rec",
+        version=mmm4rec_hf.__version__,
+        description=_DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={status: {"model": schemas.Problem} for status in (422, 429)},
+    )
+    app.add_middleware(
+        Limits, upload_paths=("/items", "/gradio_api/upload"), local_only=local_only, allowed_hosts=allowed_hosts
+    )
+    _add_errors(app)
+    _add_recommending(app, recommender)
+    _add_catalog(app, recommender)
+    _add_new_items(app, recommender)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def handler(_: Request, error: Exception) -> Response:
+            headers = {"Retry-After": "1"} if status == 429 else None
+            return JSONResponse({"detail": " ".join(str(error).split())}, status, headers)
+
+        return handler
+
+    for kind, status in _STATUS.items():
+        app.add_exception_handler(kind, answer(status))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        # Without what was sent, which may be large.
+        assert isinstance(error, RequestValidationError)
+        places = [(".".join(str(part) for part in e["loc"][1:]) or "body", e["msg"]) for e in error.errors()]
+        return JSONResponse({"detail": "; ".join(f"{place}: {message}" for place, message in places[:10])}, 422)
+
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _add_recommending(app: FastAPI, recommender: Recommender) -> None:
+    @app.post("/recommend", response_model=schemas.RecommendResponse, response_model_exclude_unset=True)
+    async def recommend(request: schemas.RecommendRequest) -> Any:
+        """The best items for each history."""
+        options = request.model_dump(exclude={"histories"}, exclude_none=True)
+        histories = [history.model_dump(exclude_none=True) for history in request.histories]
+        return {"recommendations": await asyncio.wrap_future(recommender.start_recommend(histories, **options))}
+
+    @app.get("/similar", response_model=schemas.SimilarResponse, responses={404: {"model": schemas.Problem}})
+    async def similar(
+        item_id: Annotated[str, Query(min_length=1, max_length=schemas.MAX_ID)],
+        top_k: Annotated[int, Query(ge=1, le=schemas.MAX_TOP_K)] = 10,
+        by: Literal["text", "image", "both"] = "both",
+    ) -> Any:
+        """Items like one item, by their texts, their pictures or both; scores are cosines."""
+        return {"similar": await asyncio.wrap_future(recommender.start_similar(item_id, top_k=top_k, by=by))}
+
+
+def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
+    missing: Any = {404: {"model": schemas.Problem}}
+
+    @app.get("/health", response_model=schemas.Health)
+    async def health() -> Any:
+        """What is served, and whether new items are taken."""
+        state = recommender.state
+        return {
+            "model": recommender.name,
+            "num_items": len(state.catalog),
+            "catalog_version": state.version,
+            "max_history": recommender.max_history,
+            "takes_new_items": recommender.encoder is not None,
+            "new_items_problem": recommender.encoder_problem,
+            "text_fields": list(recommender.text_fields),
+            "version": mmm4rec_hf.__version__,
+        }
+
+    @app.get("/items", response_model=schemas.ItemsPage)
+    def items(
+        query: Annotated[str, Query(max_length=schemas.MAX_QUERY)] = "",
+        page: Annotated[int, Query(ge=1, le=10**9)] = 1,
+        page_size: Annotated[int, Query(ge=1, le=schemas.MAX_PAGE_SIZE)] = 24,
+    ) -> Any:
+        """The catalogue, or the items whose title or id holds every word of the query; the last page at most."""
+        found, entries = recommender.search(query, page, page_size)
+        return {"items": entries, "total": found.total, "page": found.page, "pages": found.pages}
+
+    # Before the route of an item, whose id may hold slashes.
+    @app.get(
+        "/items/{item_id:path}/image",
+        response_class=Response,
+        responses=missing | {200: {"content": {"image/jpeg": {}}}},
+    )
+    def image(item_id: str, size: Annotated[int, Query(ge=16, le=1024)] = 512) -> Any:
+        """An item's picture as a JPEG whose longer side has at most `size` pixels."""
+        try:
+            content = recommender.picture(item_id, size)
+        except PictureError as error:
+            raise HTTPException(404, f"item {item_id!r} has no picture to show: {error}") from error
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/items/{item_id:path}", response_model=schemas.Item, responses=missing)
+    def item(item_id: str) -> Any:
+        """An item with all its fields."""
+        return recommender.item(item_id)
+
+
+def _add_new_items(app: FastAPI, recommender: Recommender) -> None:
+    codes = {status: {"model": schemas.Problem} for status in (403, 409, 413)}
+
+    @app.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
+    async def add_item(
+        item_id: Annotated[str, Form(min_length=1, max_length=schemas.MAX_ID)],
+        title: _Text = "",
+        fields: Annotated[
+            str, Form(max_length=schemas.MAX_TEXT, description="Other texts, as a JSON object of strings.")
+        ] = "{}",
+        image: Annotated[UploadFile | None, File(description="A picture: JPEG, PNG, WebP, GIF or BMP.")] = None,
+    ) -> Any:
+        """Encodes a new item; it is recommended from now on, until the server stops."""
+        texts = _texts(fields) | ({"title": title} if title else {})
+        content = None if image is None else await image.read(MAX_UPLOAD_BYTES + 1)
+        entry = await run_in_threadpool(recommender.add_item, item_id, texts, content)
+        return entry | {"num_items": len(recommender.state.catalog)}
+
+
+def _texts(fields: str) -> dict[str, str]:
+    """The texts of a new item; `image` would be a path or an address on this machine, which nobody may name."""
+    try:
+        texts = json.loads(fields)
+    except ValueError as error:
+        raise ValueError(f"fields must be a JSON object of strings: {error}") from error
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError('fields must be a JSON object of strings, such as {"brand": "Acme"}')
+    reserved = {"item_id", "image", "text_features", "image_features"} & set(texts)
+    if reserved:
+        raise ValueError(f"fields must not hold {sorted(reserved)[0]!r}; a picture is uploaded as the form's image")
+    if len(texts) > schemas.MAX_FIELDS:
+        raise ValueError(f"fields holds {len(texts)} texts; at most {schemas.MAX_FIELDS} are taken")
+    return texts

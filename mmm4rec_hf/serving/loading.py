@@ -1,0 +1,127 @@
+"""From a model's folder, or its Hub name, to a recommender."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.download import PictureDownloader
+from mmm4rec_hf.items.storage import INFO_NAME
+from mmm4rec_hf.modeling import MMM4RecConfig, SequentialRecommendationPipeline
+from mmm4rec_hf.modeling.configuration_mmm4rec import TASK
+from mmm4rec_hf.training.finetuning import MODEL_NAME
+from mmm4rec_hf.training.saving import CATALOG_NAME
+
+from .encoders import recorded_encoder
+from .recommender import Recommender
+
+logger = logging.getLogger(__name__)
+
+FindEncoder = Callable[[Mapping[str, Mapping[str, Any]]], ItemEncoder]
+
+
+def load_recommender(
+    model: str | Path,
+    *,
+    catalog: str | Path | None = None,
+    find_encoder: FindEncoder | None = recorded_encoder,
+    device: Any = None,
+    download: bool = False,
+    **options: Any,
+) -> Recommender:
+    """
+    Loads what `mmm4rec serve` serves.
+
+    Args:
+        model (`str` or `Path`): What `finetune` wrote (its output folder or `model` in it), or a Hub name.
+        catalog (`str` or `Path`, *optional*):
+            The items to recommend, a saved catalogue's folder or Hub name. By default the one saved with the model;
+            a model without one is served with the ids and titles it knows, which have no pictures.
+        find_encoder (`Callable`, *optional*, defaults to [`recorded_encoder`]):
+            Gives the encoder of new items for a catalogue's `feature_info`, or raises `ValueError` with the reason
+            why there is none, which the page then tells. `None` for a server that takes no new items.
+        device (*optional*): As [`~transformers.pipeline`] takes it.
+        download (`bool`, *optional*, defaults to `False`): Whether pictures that are addresses are fetched.
+        options: Of [`Recommender`].
+
+    Returns:
+        `Recommender`
+
+    Raises:
+        ValueError: If there is no such model, it holds no items, or the catalogue does not fit it.
+    """
+    folder = _model_folder(model)
+    pipeline: Any = transformers.pipeline(  # type: ignore[call-overload]
+        TASK, model=str(folder), device=device
+    )
+    items = _catalog(folder, catalog, pipeline)
+    if pipeline.processor.item_ids != items.item_ids:
+        pipeline.set_items(items)
+    problem, encoder = "it was started without an item encoder", None
+    if find_encoder is not None:
+        try:
+            encoder = find_encoder(items.feature_info) if items.text_features is not None else None
+            problem = "the catalogue has no features to put new ones beside; give --catalog"
+        except ValueError as error:
+            problem = str(error)
+            logger.warning("new items cannot be added: %s", problem)
+    logger.info("%s: %d items", folder, len(items))
+    # Two parts of a path tell `films/run` from `books/run`; the rest is nobody's business.
+    options = {"name": "/".join(Path(model).parts[-2:])} | options
+    return Recommender(
+        pipeline,
+        items,
+        encoder=encoder,
+        encoder_problem=problem,
+        fetch=PictureDownloader() if download else None,
+        **options,
+    )
+
+
+def _model_folder(model: str | Path) -> str | Path:
+    """The folder that a model lies in, or the Hub name as it is."""
+    folder = Path(model)
+    if not folder.exists():
+        if folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2:
+            raise ValueError(f"{model} is not there; name the folder that `mmm4rec finetune` wrote")
+        return str(model)
+    for place in (folder, folder / MODEL_NAME):
+        config = place / "config.json"
+        if not config.is_file():
+            continue
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        if found != MMM4RecConfig.model_type:
+            raise ValueError(f"{place} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
+        return place
+    if (folder / INFO_NAME).is_file():
+        raise ValueError(f"{folder} is a catalogue, not a model; name a model, and this folder as --catalog")
+    raise ValueError(f"{folder} holds no model (config.json); name the folder that `mmm4rec finetune` wrote")
+
+
+def _catalog(model: str | Path, catalog: str | Path | None, pipeline: SequentialRecommendationPipeline) -> ItemCatalog:
+    """The catalogue that was named, the one saved with the model, or the ids and titles that the model knows."""
+    if catalog is not None:
+        return ItemCatalog.from_pretrained(catalog)
+    folder = Path(model) if Path(model).is_dir() else _fetched(str(model))
+    if (folder / CATALOG_NAME / INFO_NAME).is_file():
+        return ItemCatalog.from_pretrained(folder / CATALOG_NAME)
+    processor = pipeline.processor
+    if not processor.item_ids:
+        raise ValueError(f"{model} holds no items: it is a base model; give it a catalogue by --catalog FOLDER")
+    logger.warning("%s has no catalogue: its items are served by title, without pictures", model)
+    titles = [{"title": processor.title(row)} for row in range(1, len(processor.item_ids) + 1)]
+    return ItemCatalog(processor.item_ids, titles)
+
+
+def _fetched(name: str) -> Path:
+    """What a model's repository on the Hub has of a catalogue; an empty folder's path where it cannot be reached."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=f"{CATALOG_NAME}/*"))
+    except (HfHubHTTPError, LocalEntryNotFoundError):
+        return Path(CATALOG_NAME)

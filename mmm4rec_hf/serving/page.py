@@ -1,0 +1,325 @@
+"""The page: catalogue, history, recommendations and new items, as a Gradio application on top of the API."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+# Read when Gradio is imported: nothing about the use of this server leaves it.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI, Query, Response
+
+from mmm4rec_hf.items.images import PictureError
+
+from . import schemas
+from .api import create_api
+from .markup import Markup, problem, shown
+from .pictures import MAX_UPLOAD_BYTES, read_upload
+from .recommender import CannotAddItems, Recommender, UnknownItem
+from .worker import Busy
+
+_PAGE_SIZE = 24
+_MAX_HISTORY = 100
+_TIMES = {"a minute": 60, "an hour": 3600, "a day": 86_400, "a month": 30 * 86_400}
+# Only differences of times count.
+_START = 1_700_000_000
+_HERE = Path(__file__).parent
+# A picture that cannot be read, among others: not an error of the page.
+_NO_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96" viewBox="0 0 96 96"><rect width="96" height="96" '
+    'fill="#8884"/><text x="48" y="52" font-size="11" font-family="sans-serif" text-anchor="middle" fill="#888">'
+    "not readable</text></svg>"
+)
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+_MONO = ["ui-monospace", "Consolas", "monospace"]
+
+
+def create_app(recommender: Recommender, *, local_only: bool = False, allowed_hosts: Sequence[str] = ()) -> FastAPI:
+    """
+    Page and API in one application: the page at `/`, the API's description at `/docs`.
+
+    Args:
+        recommender ([`Recommender`]): Answers both.
+        local_only (`bool`, *optional*, defaults to `False`):
+            Whether the server is for this machine alone; it then answers to this machine's own names only.
+        allowed_hosts (`Sequence[str]`, *optional*): Names by which it is reached besides, such as a proxy's.
+
+    Returns:
+        `FastAPI`
+    """
+    app = create_api(recommender, local_only=local_only, allowed_hosts=allowed_hosts)
+
+    @app.get("/thumbnail", include_in_schema=False)
+    def thumbnail(
+        item_id: Annotated[str, Query(max_length=schemas.MAX_ID)], size: Literal["128", "256"] = "256", v: str = ""
+    ) -> Response:
+        try:
+            content, kind = recommender.picture(item_id, int(size)), "image/jpeg"
+        except PictureError:
+            content, kind = _NO_PICTURE.encode(), "image/svg+xml"
+        # An item's picture does not change while this server runs, and another server has another `v`.
+        return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
+
+    page = Page(recommender)
+    return gr.mount_gradio_app(
+        app,
+        page.build(),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        show_error=False,
+        max_file_size=MAX_UPLOAD_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
+        css=(_HERE / "page.css").read_text(encoding="utf-8"),
+    )
+
+
+class Page:
+    """
+    The page's parts and what happens on a click.
+
+    Args:
+        recommender ([`Recommender`]): Answers.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender = recommender
+        self.markup = Markup(secrets.token_hex(4))
+        self.use_time = bool(recommender.state.pipeline.model.config.use_time)
+
+    def build(self) -> gr.Blocks:
+        """The parts, and what each click does."""
+        clicks = (_HERE / "page.js").read_text(encoding="utf-8")
+        # What was uploaded is deleted after a quarter of an hour.
+        with gr.Blocks(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
+            history, page = gr.State([]), gr.State(1)
+            gr.HTML(self._header(), elem_classes="m4-top")
+            with gr.Row(elem_classes="m4-columns"):
+                with gr.Column(scale=5, min_width=320):
+                    query, previous, place, following, grid = self._build_catalogue(clicks)
+                with gr.Column(scale=6, min_width=320):
+                    clear, events, top_k, gap, results = self._build_results(clicks)
+            form = self._build_form(clicks)
+
+            shown_page = [query, page, history]
+            grid_parts = [grid, place, page, previous, following]
+            # One after the other, in the order of the clicks: of two at once the later one could be shown first, and
+            # a quick second choice be lost.
+            options: Any = {
+                "show_progress": "hidden",
+                "api_visibility": "private",
+                "concurrency_id": "page",
+                "concurrency_limit": 1,
+            }
+            blocks.load(self.browse, shown_page, grid_parts, **options)
+            query.change(self.find, [query, history], grid_parts, trigger_mode="always_last", **options)
+            for button, step in ((previous, -1), (following, 1)):
+                turn = _with_step(self.turn, step)
+                button.click(turn, shown_page, grid_parts, trigger_mode="multiple", **options)
+
+            order: Any = options | {"trigger_mode": "multiple"}
+            everything = [history, events, results, grid]
+            asked = [history, query, page, top_k, gap]
+            parts = [grid, events, results] + ([form["result"]] if form else [])
+            for part in parts:
+                part.click(self.act, asked, everything, **order)
+            clear.click(self.clear, asked, everything, **order)
+            gr.on([top_k.change, gap.change], self.recommend_again, [history, top_k, gap], results, **order)
+            if form:
+                self._connect_form(form, asked, grid_parts, options)
+        # More would wait in vain: a person has gone before the answer comes.
+        blocks.queue(max_size=64, default_concurrency_limit=8)
+        return blocks
+
+    def _header(self) -> str:
+        state = self.recommender.state
+        return (
+            f"<h1>MMM4Rec</h1><p>{shown(self.recommender.name)}: {len(state.catalog):,} items. Choose a history, see "
+            'what comes next, and which modality spoke for it. For programs: <a href="docs">the API</a>.</p>'
+        )
+
+    def _build_catalogue(self, clicks: str) -> tuple[Any, ...]:
+        gr.HTML("<h2>Catalogue</h2>")
+        query = gr.Textbox(
+            label="Search titles", placeholder="words of a title, or an id", max_length=schemas.MAX_QUERY
+        )
+        with gr.Row(elem_classes="m4-pages"):
+            previous = gr.Button("Previous", size="sm", min_width=90, elem_id="m4-previous")
+            place = gr.HTML("", elem_classes="m4-where")
+            following = gr.Button("Next", size="sm", min_width=90, elem_id="m4-next")
+        grid = gr.HTML("", elem_id="m4-catalogue", js_on_load=clicks)
+        return query, previous, place, following, grid
+
+    def _build_results(self, clicks: str) -> tuple[Any, ...]:
+        with gr.Row(elem_classes="m4-heading"):
+            gr.HTML("<h2>History</h2>")
+            clear = gr.Button("Clear", size="sm", min_width=80, elem_id="m4-clear")
+        events = gr.HTML(self.markup.history([], 1), elem_id="m4-history", js_on_load=clicks)
+        gr.HTML("<h2>Recommended next</h2>")
+        with gr.Row(elem_classes="m4-options"):
+            top_k = gr.Dropdown([5, 10, 20, 50], value=10, label="How many", min_width=110)
+            gap = gr.Dropdown(list(_TIMES), value="a day", label="Time between", min_width=150, visible=self.use_time)
+        results = gr.HTML(self._results([], 10, "a day"), elem_id="m4-results", js_on_load=clicks)
+        return clear, events, top_k, gap, results
+
+    def _build_form(self, clicks: str) -> dict[str, Any]:
+        """The fields of a new item; empty where none is taken."""
+        recommender = self.recommender
+        with gr.Accordion("Add an item", open=False, elem_id="m4-new"):
+            if recommender.encoder is None:
+                gr.HTML(problem(f"New items cannot be added here: {recommender.encoder_problem}."))
+                return {}
+            with gr.Row():
+                with gr.Column(min_width=280):
+                    item_id = gr.Textbox(label="Id", placeholder="new-1", max_length=schemas.MAX_ID)
+                    texts = [
+                        gr.Textbox(label=_label(name), lines=1 if name == "title" else 2, max_length=schemas.MAX_TEXT)
+                        for name in recommender.text_fields
+                    ]
+                with gr.Column(min_width=280):
+                    file = gr.File(label="Picture, if there is one", file_types=["image"], type="filepath", height=140)
+                    note = gr.HTML("")
+            button = gr.Button("Add", variant="primary", elem_id="m4-add-item")
+            result = gr.HTML("", elem_id="m4-added", js_on_load=clicks)
+        return {"id": item_id, "texts": texts, "file": file, "note": note, "button": button, "result": result}
+
+    def _connect_form(self, form: dict[str, Any], asked: list[Any], grid_parts: list[Any], options: Any) -> None:
+        history, query, page, *_ = asked
+        aside = options | {"concurrency_id": "form", "show_progress": "minimal"}
+        form["file"].change(self.check_file, form["file"], form["note"], **aside)
+        fields = [form["id"], form["file"], *form["texts"]]
+        added = form["button"].click(self.add, fields, [form["result"], *fields], **aside)
+        added.then(self.browse, [query, page, history], grid_parts, **options)
+
+    def browse(self, query: str, page: int, history: list[str]) -> tuple[Any, ...]:
+        """One page of the catalogue."""
+        query = str(query or "")[: schemas.MAX_QUERY]
+        found, entries = self.recommender.search(query, int(page), _PAGE_SIZE)
+        first = (found.page - 1) * _PAGE_SIZE
+        place = f"{first + 1:,}\N{EN DASH}{first + len(entries):,} of {found.total:,}" if entries else "0 items"
+        return (
+            self.markup.catalogue(entries, history, query),
+            f'<p role="status">{place}</p>',
+            found.page,
+            gr.update(interactive=found.page > 1),
+            gr.update(interactive=found.page < found.pages),
+        )
+
+    def find(self, query: str, history: list[str]) -> tuple[Any, ...]:
+        """The first page of what is searched for."""
+        return self.browse(query, 1, history)
+
+    def turn(self, step: int, query: str, page: int, history: list[str]) -> tuple[Any, ...]:
+        """Another page."""
+        return self.browse(query, page + step, history)
+
+    def act(
+        self, history: list[str], query: str, page: int, top_k: int, gap: str, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        """A click on an item, or on one of the history's buttons."""
+        action, item_id, place = (event._data.get(name) for name in ("action", "id", "place"))
+        history = list(history)
+        known = isinstance(item_id, str) and item_id in self.recommender.state.catalog
+        if action == "add" and known and len(history) < _MAX_HISTORY:
+            history.append(item_id)
+        elif action == "only" and known:
+            history = [item_id]
+        elif isinstance(place, int) and 0 <= place < len(history):
+            if action == "remove":
+                del history[place]
+            elif action in ("up", "down"):
+                other = min(max(place + (1 if action == "down" else -1), 0), len(history) - 1)
+                history[place], history[other] = history[other], history[place]
+        return self._all(history, query, page, top_k, gap)
+
+    def clear(self, history: list[str], query: str, page: int, top_k: int, gap: str) -> tuple[Any, ...]:
+        """An empty history."""
+        return self._all([], query, page, top_k, gap)
+
+    def recommend_again(self, history: list[str], top_k: int, gap: str) -> str:
+        """The recommendations with other options."""
+        return self._results(history, top_k, gap)
+
+    def _all(self, history: list[str], query: str, page: int, top_k: int, gap: str) -> tuple[Any, ...]:
+        return (
+            history,
+            self.markup.history(self.recommender.entries(history), self.recommender.max_history),
+            self._results(history, top_k, gap),
+            self.browse(query, page, history)[0],
+        )
+
+    def _results(self, history: list[str], top_k: int, gap: str) -> str:
+        if not history:
+            return '<p class="m4-note">Choose at least one item of the catalogue.</p>'
+        seconds = _TIMES.get(gap, _TIMES["a day"])
+        events = {"items": history, "timestamps": [_START + seconds * place for place in range(len(history))]}
+        try:
+            (items,) = self.recommender.recommend(
+                [events], top_k=min(max(int(top_k), 1), schemas.MAX_TOP_K), time_unit="s", why=True
+            )
+        except (Busy, ValueError) as error:
+            return problem(str(error))
+        near = [nearest for item in items for nearest in item["why"].values() if nearest is not None]
+        entries = self.recommender.entries(dict.fromkeys(entry["item_id"] for entry in (*items, *near)))
+        pictures = {entry["item_id"]: entry["has_image"] for entry in entries}
+        return self.markup.recommendations(items, pictures, self._picture_note())
+
+    def _picture_note(self) -> str:
+        mask = self.recommender.state.catalog.image_mask
+        if mask is None or mask.any():
+            return ""
+        return (
+            '<p class="m4-note">These items have no pictures: all share one stand-in, and the picture part is what '
+            "the model has learned of each item beside it.</p>"
+        )
+
+    def check_file(self, path: str | None) -> str:
+        """What is wrong with a picture, as soon as it is there."""
+        if path is None:
+            return ""
+        try:
+            picture = read_upload(_content(path))
+        except PictureError as error:
+            return problem(f"This picture cannot be used: {error}.")
+        return f'<p class="m4-note" role="status">The picture can be read: {picture.width} x {picture.height}.</p>'
+
+    def add(self, item_id: str, path: str | None, *texts: str) -> tuple[Any, ...]:
+        """Adds the item of the form, and empties the form where that went well."""
+        kept = [gr.skip() for _ in range(2 + len(texts))]
+        if not (item_id or "").strip():
+            return problem("Give the item an id of its own."), *kept
+        fields = dict(zip(self.recommender.text_fields, (text or "" for text in texts), strict=True))
+        try:
+            image = None if path is None else _content(path)
+            entry = self.recommender.add_item(item_id[: schemas.MAX_ID], fields, image)
+        except PictureError as error:
+            return problem(f"This picture cannot be used: {error}."), *kept
+        except (Busy, CannotAddItems, UnknownItem, ValueError) as error:
+            return problem(f"The item was not added: {error}."), *kept
+        count = len(self.recommender.state.catalog)
+        return self.markup.added(entry, count), "", None, *["" for _ in texts]
+
+
+def _content(path: str) -> bytes:
+    """An uploaded file, a little beyond what is taken at most."""
+    with Path(path).open("rb") as file:
+        return file.read(MAX_UPLOAD_BYTES + 1)
+
+
+def _label(field: str) -> str:
+    return field[:1].upper() + field[1:].replace("_", " ")
+
+
+def _with_step(turn: Any, step: int) -> Any:
+    def turned(query: str, page: int, history: list[str]) -> tuple[Any, ...]:
+        return tuple(turn(step, query, page, history))
+
+    return turned

@@ -1,0 +1,158 @@
+"""What the API takes and gives, and how much of it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
+
+MAX_HISTORIES = 64
+MAX_EVENTS = 1000
+MAX_TOP_K = 100
+MAX_CANDIDATES = 10_000
+MAX_PAGE_SIZE = 100
+MAX_QUERY = 200
+MAX_ID = 200
+MAX_TEXT = 10_000
+# Fields of one new item.
+MAX_FIELDS = 20
+
+_Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_ID)] | StrictInt
+_Time = StrictInt | Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
+
+
+def displayable(text: Any) -> str | None:
+    """A title as a text that can be sent: half a character of a broken file becomes a question mark."""
+    return None if text is None else str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+Title = Annotated[str | None, BeforeValidator(displayable)]
+
+
+class _Request(BaseModel):
+    # A misspelt option that is quietly ignored would give a wrong answer.
+    model_config = ConfigDict(extra="forbid")
+
+
+class History(_Request):
+    """One user's events."""
+
+    items: list[_Id] = Field(
+        min_length=1, max_length=MAX_EVENTS, description="Item ids, oldest first.", examples=[["50", "172"]]
+    )
+    timestamps: list[_Time] | None = Field(
+        default=None,
+        max_length=MAX_EVENTS,
+        description="When each happened: unix numbers or ISO dates; without them a day apart.",
+        examples=[[891035000, 891035500]],
+    )
+
+
+class RecommendRequest(_Request):
+    """Histories, and what to recommend for them."""
+
+    histories: list[History] = Field(min_length=1, max_length=MAX_HISTORIES)
+    top_k: int = Field(default=10, ge=1, le=MAX_TOP_K, strict=True, description="Items for each history.")
+    exclude_history: bool = Field(default=True, description="Whether items of the history are left out.")
+    candidates: list[_Id] | None = Field(
+        default=None, max_length=MAX_CANDIDATES, description="The only items that may be recommended."
+    )
+    unknown_items: Literal["skip", "error"] = Field(default="skip", description="Ids that the catalogue lacks.")
+    empty_histories: Literal["error", "default"] = Field(
+        default="error",
+        description="Histories without a known item: an error, or the ranking of someone without events.",
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None, description="Of timestamps that are numbers; told by their size by default."
+    )
+    why: bool = Field(default=False, description="Whether to name the nearest items of the history.")
+
+
+class Nearest(BaseModel):
+    """An item of the history, and how near it is."""
+
+    item_id: str
+    title: Title
+    similarity: float = Field(description="Cosine of the model's own vectors, in [-1, 1].")
+
+
+class Why(BaseModel):
+    """The items of the history that are nearest to a recommended one; null where a text or a picture is missing."""
+
+    text: Nearest | None
+    image: Nearest | None
+
+
+class Scored(BaseModel):
+    """An item with its score, which is the sum of its two parts."""
+
+    item_id: str
+    title: Title
+    score: float
+    text_score: float
+    image_score: float
+
+
+class Recommended(Scored):
+    """A recommended item."""
+
+    why: Why | None = None
+
+
+class RecommendResponse(BaseModel):
+    """The items of each history, best first."""
+
+    recommendations: list[list[Recommended]]
+
+
+class SimilarResponse(BaseModel):
+    """Items by their cosine with one item."""
+
+    similar: list[Scored]
+
+
+class Entry(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str
+    title: Title
+    has_image: bool
+
+
+class Item(Entry):
+    """An item with all its fields."""
+
+    fields: dict[str, Any]
+
+
+class ItemsPage(BaseModel):
+    """One page of the catalogue, or of what was found in it."""
+
+    items: list[Entry]
+    total: int = Field(description="Items on all pages.")
+    page: int
+    pages: int
+
+
+class NewItem(Entry):
+    """An item that was added."""
+
+    num_items: int = Field(description="Items of the catalogue now.")
+
+
+class Health(BaseModel):
+    """What is served."""
+
+    status: Literal["ok"] = "ok"
+    model: str
+    num_items: int
+    catalog_version: int = Field(description="Counts the changes of the catalogue, from 1.")
+    max_history: int = Field(description="Events that the model reads, the last ones of a history.")
+    takes_new_items: bool
+    new_items_problem: str | None = Field(description="Why new items cannot be added.")
+    text_fields: list[str] = Field(description="The fields of a new item that are read.")
+    version: str
+
+
+class Problem(BaseModel):
+    """What went wrong, for a person to read."""
+
+    detail: str

@@ -76,12 +76,12 @@ def run(args: argparse.Namespace) -> None:
         catalog=catalog,
         output_dir=args.output,
     )
-    made = {"split": args.split, "k_core": args.k_core}
+    made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":
         made |= {"valid_from": args.valid_from, "test_from": args.test_from}
     if args.shards is not None:
         write_shards(sequences, args.output / "shards", args.shards)
-    write_json(args.output / PREPARE_NAME, made)
+    write_json(args.output / PREPARE_NAME, made | {"source": args.log})
     if args.json:
         print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics})
         return

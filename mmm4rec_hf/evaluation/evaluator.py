@@ -187,6 +187,23 @@ def evaluate_model(
     return evaluation
 
 
+def check_comparable(first: Evaluation, second: Evaluation) -> None:
+    """
+    Makes sure that two runs rank the same targets by the same protocol.
+
+    Raises:
+        ValueError: Naming what differs.
+    """
+    for name in _PAIRED_PROTOCOL:
+        if first.protocol[name] != second.protocol[name]:
+            raise ValueError(
+                f"the runs cannot be compared: {name} is {first.protocol[name]!r} in one and "
+                f"{second.protocol[name]!r} in the other; evaluate both alike"
+            )
+    if not first.targets.select("user_id", "item_id").equals(second.targets.select("user_id", "item_id")):
+        raise ValueError("the runs cannot be compared: their users or targets differ; evaluate both on the same data")
+
+
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, dict[str, float]]:
     """
     A paired test between two runs on the same targets.
@@ -203,14 +220,7 @@ def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> dict[str, d
     Raises:
         ValueError: If the two have other protocols or targets.
     """
-    for name in _PAIRED_PROTOCOL:
-        if first.protocol[name] != second.protocol[name]:
-            raise ValueError(
-                f"the runs cannot be compared: {name} is {first.protocol[name]!r} in one and "
-                f"{second.protocol[name]!r} in the other; evaluate both alike"
-            )
-    if not first.targets.select("user_id", "item_id").equals(second.targets.select("user_id", "item_id")):
-        raise ValueError("the runs cannot be compared: their users or targets differ; evaluate both on the same data")
+    check_comparable(first, second)
     values, others = first.values(), second.values()
     names = [name for name in values if name in others]
     differences = np.stack([values[name] - others[name] for name in names], axis=1)

@@ -10,6 +10,16 @@ PREPARE_NAME = "prepare.json"
 
 def read_preparation(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
     """How `mmm4rec prepare` made the sequences of a folder; empty where it does not say."""
+    # The same log at another place is the same data.
+    return {name: value for name, value in _read(sequences_folder).items() if name != "source"}
+
+
+def read_source(sequences_folder: str | os.PathLike[str]) -> list[str]:
+    """The files of the log that `mmm4rec prepare` read; empty where it does not say."""
+    return list(_read(sequences_folder).get("source", []))
+
+
+def _read(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(sequences_folder) / PREPARE_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -104,7 +104,7 @@ def pretraining_facts(
 def kept_results(trainer: "MMM4RecTrainer") -> Sequence[CardResult]:
     """The metrics of the weights that a trainer holds: measured since the training ended, or at their step of it."""
     results = dict(trainer.measured)
-    step = _kept_step(trainer)
+    step = kept_step(trainer)
     for entry in trainer.state.log_history:
         log: Mapping[str, Any] = entry
         if log.get("step") != step or "eval_protocol" not in log:
@@ -123,7 +123,8 @@ def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
     return f"step {state.global_step}, the last"
 
 
-def _kept_step(trainer: "MMM4RecTrainer") -> int:
+def kept_step(trainer: "MMM4RecTrainer") -> int:
+    """The step of the weights that a trainer holds after a training."""
     best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
     return best or trainer.state.global_step
 

@@ -12,13 +12,15 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
 from mmm4rec_hf.evaluation.protocol import read_preparation
+from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines, save_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 
-from .cards import CardOptions, finetuning_facts
+from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
 from .recipes import check_options
-from .resuming import last_whole_checkpoint
+from .record import RunRecord, count_parameters, describe_data
+from .resuming import last_whole_checkpoint, step_of
 from .saving import load_processor, save_recommender
 from .trainer import MMM4RecTrainer
 
@@ -99,7 +101,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
 
     Returns:
         `Evaluation`: Of the best model on the test split. `output_dir/model` then holds the model with its processor
-        and catalogue, `output_dir/evaluation` the numbers.
+        and catalogue, `output_dir/evaluation` the numbers, those of baselines among them, and
+        `output_dir/training.json` what `mmm4rec report` tells of the training.
 
     Raises:
         ValueError: If `output_dir` holds another recipe's run, or data and model do not fit.
@@ -118,7 +121,16 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
+    record = RunRecord(output, arguments.should_save)
+    record.begin(
+        0 if checkpoint is None else step_of(checkpoint),
+        arguments.world_size,
+        kind="fine-tuning",
+        data=describe_data(sequences, recipe.sequences),
+        parameters=count_parameters(model),
+    )
     trainer.train(checkpoint)
+    record.end(trainer.state.global_step, log=trainer.state.log_history, kept=kept_step(trainer))
     evaluation = evaluate_model(
         model,
         sequences,
@@ -131,6 +143,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         facts = finetuning_facts(recipe.card, trainer, sequences, evaluation, recipe.start_from)
         save_recommender(model, load_processor(recipe.catalog), catalog, output / MODEL_NAME, facts)
         evaluation.save(output / EVALUATION_NAME)
+        baselines = evaluate_baselines(evaluation, sequences, catalog.item_ids, catalog.text_features)
+        save_baselines(baselines, output / EVALUATION_NAME)
     return evaluation
 
 

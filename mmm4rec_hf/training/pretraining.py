@@ -29,6 +29,7 @@ from .folders import claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
 from .recipes import check_options
+from .record import RunRecord, count_parameters
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -235,6 +236,11 @@ class Pretraining:
         if recipe.report_to:
             self.accelerator.init_trackers("pretraining")
         self._resume()
+        record = RunRecord(self.output, self.accelerator.is_main_process)
+        rows = {domain.name: domain.rows.num_targets for domain in self.domains}
+        parameters = count_parameters(self.recommender)
+        processes = self.accelerator.num_processes
+        record.begin(progress.step, processes, kind="pretraining", training_rows=rows, parameters=parameters)
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
         with tqdm(total=self.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
@@ -252,6 +258,7 @@ class Pretraining:
                     save_checkpoint(checkpoints, progress.step, self._write_checkpoint, recipe.save_total_limit)
         if progress.best_step is None:
             self._save_model()
+        record.end(progress.step, kept=progress.best_step or progress.step)
         # Not end_training: it destroys the process group while DDP holds it, and freeing DDP can then wait for ever.
         for tracker in self.accelerator.trackers:
             tracker.finish()

@@ -38,6 +38,11 @@ def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
     return None
 
 
+def step_of(checkpoint: str) -> int:
+    """Steps of the optimizer that are done in a checkpoint of the trainer."""
+    return int(_read_state(Path(checkpoint))["global_step"])
+
+
 def is_finished(checkpoint: str, arguments: TrainingArguments) -> bool:
     """
     Whether a checkpoint is a run's last one, by its number of steps or because it was stopped early. The trainer would

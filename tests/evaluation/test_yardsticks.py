@@ -1,6 +1,7 @@
 """Baselines on the targets of an evaluation, against rankings made one by one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,12 +40,14 @@ def test_every_target_is_ranked_as_by_hand(
     for place, row in enumerate(sequences["test"]):
         history = [names[index - 1] for index in row["input_ids"]]
         target = names[row["labels"] - 1]
-        similar = {item: float(vectors[item] @ vectors[history[-1]]) for item in vectors}
-        known = {"popularity": popularity, "co-occurrence": followed[history[-1]], "similar text": similar}
+        similar = {item: round(float(vectors[item] @ vectors[history[-1]]), 5) for item in vectors}
+        # Of items that followed the last one equally often the popular come first.
+        after = {item: (round(weight, 5), popularity[item]) for item, weight in followed[history[-1]].items()}
+        known: dict[str, dict[str, Any]] = {"popularity": popularity, "co-occurrence": after, "similar text": similar}
         for name, scores in known.items():
             rivals = [item for item in scores if not exclude_history or item not in history or item == target]
-            above = sum(scores[item] > scores[target] + 1e-6 for item in rivals)
-            level = sum(abs(scores[item] - scores[target]) <= 1e-6 for item in rivals)
+            above = sum(scores[item] > scores[target] for item in rivals)
+            level = sum(scores[item] == scores[target] for item in rivals)
             assert found[name].targets.select("above", "level").row(place) == (above, level), (name, place)
 
 

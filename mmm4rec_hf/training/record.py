@@ -1,0 +1,167 @@
+"""What a run leaves for those who were not there: `training.json`, its log, its time, its machine and its data."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mmm4rec_hf.evaluation.protocol import read_source
+from mmm4rec_hf.outputs import write_json
+
+if TYPE_CHECKING:
+    from mmm4rec_hf.data import SequenceDatasets
+
+RECORD_NAME = "training.json"
+_PACKAGES = ("mmm4rec-hf", "torch", "transformers", "accelerate", "datasets", "numpy")
+
+
+class RunRecord:
+    """
+    The record of a run, written when a session of it begins and when it ends. A run that was stopped and goes on has
+    several sessions; one that was killed has no end.
+
+    Args:
+        folder (`Path`): The run's output folder, which is there.
+        is_writing (`bool`, *optional*, defaults to `True`): Whether this process writes; of several one does.
+    """
+
+    def __init__(self, folder: Path, is_writing: bool = True) -> None:
+        self.path = folder / RECORD_NAME
+        self.is_writing = is_writing
+        self.content: dict[str, Any] = {"sessions": []}
+        if self.path.is_file():
+            self.content = json.loads(self.path.read_text(encoding="utf-8"))
+        self._began = 0.0
+
+    def begin(self, step: int, processes: int = 1, **facts: Any) -> None:
+        """
+        Notes that a session begins.
+
+        Args:
+            step (`int`): Steps of the optimizer that are done.
+            processes (`int`, *optional*, defaults to 1): How many processes train.
+            facts: Entries of the record more, such as `data` and `parameters`.
+        """
+        self._began = time.monotonic()
+        session = {
+            "started": _now(),
+            "first_step": step,
+            "processes": processes,
+            "machine": machine_class(),
+            "versions": _versions(),
+        }
+        self.content = self.content | facts | {"sessions": [*self.content["sessions"], session]}
+        self._write()
+
+    def end(self, step: int, **facts: Any) -> None:
+        """
+        Notes that the session has ended well.
+
+        Args:
+            step (`int`): Steps of the optimizer that are done.
+            facts: Entries of the record more, such as `log` and `kept`.
+        """
+        session = self.content["sessions"][-1]
+        session |= {
+            "ended": _now(),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "last_step": step,
+            "peak_memory": peak_memory(),
+        }
+        self.content |= facts
+        self._write()
+
+    def _write(self) -> None:
+        if self.is_writing:
+            write_json(self.path, self.content)
+
+
+def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    What a run was trained on.
+
+    Args:
+        sequences (`SequenceDatasets`): The splits.
+        folder (`str` or `os.PathLike`): Where they lie.
+
+    Returns:
+        `dict`: `folder`, `source` (the log's files, where `prepare` noted them), `statistics`, and `first_event` and
+        `last_event` as ISO dates in UTC.
+    """
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(sequences.events.data.column("timestamp")).as_py()
+    days = {name: None if ends[end] is None else _day(ends[end]) for name, end in (("first", "min"), ("last", "max"))}
+    return {
+        "folder": str(folder),
+        "source": read_source(folder),
+        "statistics": sequences.statistics,
+        "first_event": days["first"],
+        "last_event": days["last"],
+    }
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """
+    Numbers of weights.
+
+    Args:
+        model (`nn.Module`): A model; features of items are no weights.
+
+    Returns:
+        `dict[str, int]`: `total` and `learned`, those that training changes.
+    """
+    weights = list(model.parameters())
+    return {
+        "total": sum(weight.numel() for weight in weights),
+        "learned": sum(weight.numel() for weight in weights if weight.requires_grad),
+    }
+
+
+def machine_class() -> str:
+    """`str`: What this process runs on, such as `2 cores of an AMD EPYC, no GPU`."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", cpus.read_text(), re.MULTILINE) if cpus.is_file() else []
+    devices = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    counted = [f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices)]
+    cores = f"{os.cpu_count()} cores of an {names[0] if names else platform.processor() or platform.machine()}"
+    return ", ".join([cores, *(counted or ["no GPU"])])
+
+
+def peak_memory() -> dict[str, int]:
+    """`dict[str, int]`: The most bytes that this process had so far, and on a GPU: `process` and `gpu`, if known."""
+    peak = {}
+    with contextlib.suppress(ImportError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["process"] = used if sys.platform == "darwin" else used * 1024
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        peak["gpu"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def _versions() -> dict[str, str]:
+    versions = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).date().isoformat()

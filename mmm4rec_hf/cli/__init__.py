@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, serve
+from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, report, serve
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -19,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "convert": convert,
     "push": push,
     "serve": serve,
+    "report": report,
 }
 
 

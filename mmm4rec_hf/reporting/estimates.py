@@ -1,0 +1,197 @@
+"""The numbers of a report: means with their intervals, groups of targets, what runs can be compared, and chance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmm4rec_hf.evaluation.evaluator import Evaluation, check_comparable, compare
+from mmm4rec_hf.evaluation.significance import bootstrap_intervals
+from mmm4rec_hf.evaluation.subgroups import GROUPS
+
+from .runs import Run
+
+RANDOM = "random order"
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95% interval; `None` where the mean is exact."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Comparison(NamedTuple):
+    """A paired test of two systems by one metric."""
+
+    system: str
+    other: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass
+class Panel:
+    """
+    Systems that were measured on the same targets by the same protocol.
+
+    Args:
+        runs (`list[Run]`): Those that were.
+        estimates (`dict[str, dict[str, Estimate]]`): By system, by metric: runs, baselines, and a random order.
+        comparisons (`list[Comparison]`): Paired tests.
+    """
+
+    runs: list[Run]
+    estimates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """`Evaluation`: Of the first run; the others have its targets and protocol."""
+        assert self.runs[0].evaluation is not None  # of panels
+        return self.runs[0].evaluation
+
+    @property
+    def baselines(self) -> dict[str, Evaluation]:
+        """`dict[str, Evaluation]`: Those of all its runs."""
+        return {name: baseline for run in self.runs for name, baseline in run.baselines.items()}
+
+
+def make_panels(runs: Sequence[Run]) -> list[Panel]:
+    """
+    Puts together the runs that can be compared, and measures them.
+
+    Args:
+        runs (`Sequence[Run]`): Those without an evaluation are left out.
+
+    Returns:
+        `list[Panel]`: In the order of the runs.
+    """
+    panels: list[Panel] = []
+    for run in runs:
+        if run.evaluation is None:
+            continue
+        for panel in panels:
+            if _same_targets(panel.evaluation, run.evaluation):
+                panel.runs.append(run)
+                break
+        else:
+            panels.append(Panel([run]))
+    for panel in panels:
+        _measure(panel)
+    return panels
+
+
+def headline_metrics(evaluation: Evaluation, metric: str) -> list[str]:
+    """HR, NDCG and MRR at the cut-off of a metric, in this order."""
+    cut_off = metric.rpartition("@")[2]
+    return [name for name in (f"{kind}@{cut_off}" for kind in ("hr", "ndcg", "mrr")) if name in evaluation.metrics]
+
+
+def estimates_of(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Means of HR, NDCG, MRR and loss with 95% intervals over users."""
+    metrics, intervals = evaluation.metrics, evaluation.intervals()
+    return {name: Estimate(metrics[name], low, high) for name, (low, high) in intervals.items()}
+
+
+def subgroup_estimates(evaluation: Evaluation, metric: str) -> dict[str, dict[str, tuple[int, Estimate]]]:
+    """
+    A metric in each group of targets.
+
+    Args:
+        evaluation (`Evaluation`): With columns of groups.
+        metric (`str`): Such as `ndcg@10`.
+
+    Returns:
+        `dict`: For each column of groups, for each group that has targets: their number, and the mean with its
+        interval.
+    """
+    values = evaluation.values()[metric]
+    users = evaluation.targets["user_id"].to_numpy()
+    table: dict[str, dict[str, tuple[int, Estimate]]] = {}
+    for column, names in GROUPS.items():
+        if column not in evaluation.targets.columns:
+            continue
+        groups = evaluation.targets[column].to_numpy()
+        table[column] = {}
+        for name in names:
+            inside = groups == name
+            if inside.any():
+                low, high = bootstrap_intervals(values[inside, None], users[inside])
+                mean = Estimate(float(values[inside].mean()), float(low[0]), float(high[0]))
+                table[column][name] = (int(inside.sum()), mean)
+    return table
+
+
+def chance(evaluation: Evaluation) -> dict[str, Estimate]:
+    """
+    What a random order reaches on average, exactly.
+
+    Args:
+        evaluation (`Evaluation`): Names the number of items and the cut-offs.
+
+    Returns:
+        `dict[str, Estimate]`: Of HR, NDCG and MRR; empty where the history left the ranking, which makes the number of
+        candidates another for each user.
+    """
+    if evaluation.protocol["exclude_history"]:
+        return {}
+    items = evaluation.protocol["num_items"] + bool(evaluation.protocol["score_padding_item"])
+    expected = {}
+    for k in evaluation.protocol["ks"]:
+        places = np.arange(min(k, items))
+        for name, gains in (("hr", 1.0 + 0 * places), ("ndcg", 1 / np.log2(places + 2)), ("mrr", 1 / (places + 1))):
+            expected[f"{name}@{k}"] = Estimate(float(gains.sum() / items))
+    return expected
+
+
+def families(runs: Sequence[Run]) -> list[list[Run]]:
+    """
+    Runs that differ in their seed alone.
+
+    Args:
+        runs (`Sequence[Run]`): Any.
+
+    Returns:
+        `list[list[Run]]`: Two or more each.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.recipe:
+            found.setdefault(repr(_without_seed(run.recipe)), []).append(run)
+    return [members for members in found.values() if len(members) > 1]
+
+
+def _without_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    left = {name: value for name, value in recipe.items() if name not in ("output_dir", "seed")}
+    training = {name: value for name, value in left.get("training", {}).items() if name not in ("seed", "data_seed")}
+    return left | {"training": training}
+
+
+def _same_targets(first: Evaluation, second: Evaluation) -> bool:
+    try:
+        check_comparable(first, second)
+    except ValueError:
+        return False
+    return first.protocol["ks"] == second.protocol["ks"]
+
+
+def _measure(panel: Panel) -> None:
+    baselines = panel.baselines
+    evaluations = {run.name: run.evaluation for run in panel.runs if run.evaluation is not None}
+    for name, evaluation in (evaluations | baselines).items():
+        panel.estimates[name] = estimates_of(evaluation)
+    if expected := chance(panel.evaluation):
+        panel.estimates[RANDOM] = expected
+    first = panel.runs[0].name
+    for name, evaluation in evaluations.items():
+        others = baselines if name == first else {first: evaluations[first], **baselines}
+        for other, judged_by in others.items():
+            for metric, row in compare(evaluation, judged_by).items():
+                numbers = (row["difference"], row["low"], row["high"], row["p_value"])
+                panel.comparisons.append(Comparison(name, other, metric, *numbers))

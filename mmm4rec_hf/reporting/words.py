@@ -1,0 +1,268 @@
+"""What a report says in words: metrics, data, split, protocol, training and cost."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mmm4rec_hf.evaluation.evaluator import Evaluation
+
+from .estimates import RANDOM, Comparison, Estimate, Panel
+from .runs import Run
+
+GROUP_TITLES = {
+    "history_length": "events in the history",
+    "target_popularity": "popularity of the target",
+    "target_modalities": "what is known of the target",
+}
+METRIC_UNITS = {
+    "hr": "share of targets (0 to 1)",
+    "ndcg": "mean gain (0 to 1)",
+    "mrr": "mean 1 / place (0 to 1)",
+    "loss": "nats",
+}
+BASELINE_WORDS = {
+    "popularity": "items with the most training events first, the same for everyone",
+    "co-occurrence": "items that most often followed the user's last item within 5 steps first",
+    "similar text": "items whose text is most like that of the user's last item first",
+    RANDOM: "what shuffling all items reaches on average, by arithmetic",
+}
+_SPLITS = {
+    "leave_one_out": "each user's last event is the test target, the one before it the validation target, and all "
+    "before these is for training",
+    "temporal": "events from {test_from} on are test targets, those from {valid_from} on validation targets, and all "
+    "before these is for training",
+}
+
+
+_VERDICTS = {
+    "may be chance": "may be chance",
+    "better, by more than chance": "is more than chance",
+    "worse, by more than chance": "is more than chance, to the worse",
+}
+
+
+def metric_title(metric: str) -> str:
+    """`ndcg@10` as it is written: `NDCG@10`."""
+    return metric.upper() if "@" in metric else metric
+
+
+def interval(estimate: Estimate) -> str:
+    """The mean, and its interval on a line below."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f}\n{estimate.low:.4f} to {estimate.high:.4f}"
+
+
+def p_value(p: float) -> str:
+    """A p value, as far as 10,000 draws tell it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(row: Comparison) -> str:
+    """What a paired test says, in words."""
+    if row.p_value >= 0.05:
+        return "may be chance"
+    return f"{'better' if row.difference > 0 else 'worse'}, by more than chance"
+
+
+def headline(panel: Panel, run: Run, metric: str) -> str:
+    """A run's result in one or two sentences."""
+    assert run.evaluation is not None  # of panels
+    cut_off = int(metric.rpartition("@")[2])
+    own = panel.estimates[run.name]
+    protocol = run.evaluation.protocol
+    hits = own.get(f"hr@{cut_off}")
+    parts = []
+    if hits is not None:
+        parts.append(
+            f"For {hits.value:.1%} of {len(run.evaluation.targets):,} targets of the {protocol['split']} split the "
+            f"item that came next stands among the first {cut_off} of {protocol['num_items']:,} items"
+            + (f" (95% interval {hits.low:.1%} to {hits.high:.1%})" if hits.low is not None else "")
+            + "."
+        )
+    best = best_baseline(panel, metric)
+    if best is not None:
+        row = next(row for row in panel.comparisons if (row.system, row.other, row.metric) == (run.name, best, metric))
+        parts.append(
+            f"{metric_title(metric)} is {own[metric].value:.4f}, that of the best baseline, {best}, "
+            f"{panel.estimates[best][metric].value:.4f}: the difference of {row.difference:+.4f} ({row.low:+.4f} to "
+            f"{row.high:+.4f}) {_VERDICTS[verdict(row)]}, p {_equals(row.p_value)}."
+        )
+    return " ".join(parts)
+
+
+def best_baseline(panel: Panel, metric: str) -> str | None:
+    """The baseline with the largest metric."""
+    return max(panel.baselines, key=lambda name: panel.estimates[name][metric].value, default=None)
+
+
+def data_words(run: Run) -> str:
+    """What a run was trained on."""
+    data = run.record.get("data", {})
+    statistics = data.get("statistics", {})
+    parts = []
+    author = run.recipe.get("card", {}).get("training_data")
+    if author:
+        parts.append(str(author).rstrip(".") + ".")
+    if statistics:
+        counts = "{events:,} events of {users:,} users with {items:,} items".format(**statistics)
+        when = f", from {data['first_event']} to {data['last_event']}" if data.get("first_event") else ""
+        source = [Path(name) for name in data.get("source", [])]
+        names = ", ".join("/".join(path.parts[-2:]) for path in source[:3]) + (", ..." if len(source) > 3 else "")
+        parts.append(f"{counts}{when}{', out of ' + names if names else ''}.")
+        dropped = statistics.get("rows_read", 0) - statistics["events"]
+        if dropped > 0:
+            parts.append(f"{dropped:,} of {statistics['rows_read']:,} rows of the log were left out.")
+    rows = run.record.get("training_rows")
+    if rows:
+        parts.append("Rows to train on: " + ", ".join(f"{name} {count:,}" for name, count in rows.items()) + ".")
+    return " ".join(parts) or "Not noted."
+
+
+def split_words(evaluation: Evaluation) -> str:
+    """How training and test were parted."""
+    prepared = evaluation.protocol["prepared"]
+    if not prepared:
+        return "Not noted."
+    rule = _SPLITS.get(prepared["split"], str(prepared["split"])).format_map(_Known(prepared))
+    left_out = (
+        f"Users and items with fewer than {prepared['k_core']} events are left out. " if prepared["k_core"] > 1 else ""
+    )
+    return f"{left_out}Events are in the order of time: {rule}."
+
+
+def protocol_words(evaluation: Evaluation) -> str:
+    """How targets were ranked."""
+    protocol = evaluation.protocol
+    history = "leave the ranking" if protocol["exclude_history"] else "stay in the ranking"
+    parts = [
+        f"Each target of the {protocol['split']} split is ranked among all {protocol['num_items']:,} items; items "
+        f"that the user had before {history}.",
+        "Items with equal scores count by their average over a random order.",
+    ]
+    if protocol["score_padding_item"]:
+        parts.append("The padding item competes, as in the published code.")
+    if protocol.get("users_without_target"):
+        parts.append(f"{protocol['users_without_target']:,} users have no target and do not count.")
+    tied = evaluation.metrics["tied_targets"]
+    parts.append(f"{tied:,} of {len(evaluation.targets):,} targets have the same score as another item.")
+    return " ".join(parts)
+
+
+def model_words(run: Run) -> str:
+    """What kind of model it is."""
+    config = run.config
+    if not config:
+        return "Not noted."
+    layers = config.get("num_hidden_layers", 1)
+    parts = [
+        f"MMM4Rec with {layers} layer{'s' if layers != 1 else ''} of width {config.get('hidden_size')}, which reads "
+        f"the last {config.get('max_sequence_length')} events",
+        "times of events are read" if config.get("use_time", True) else "times of events are not read",
+        "an item's id adds to its features"
+        if config.get("use_item_bias")
+        else "items are known by their features alone",
+    ]
+    made = config.get("feature_encoder") or {}
+    encoders = [
+        f"{name} features by {made[name].get('encoder')}" + _in_brackets(made[name].get("revision"))
+        for name in ("text", "image")
+        if made.get(name)
+    ]
+    return "; ".join([*parts, *encoders]) + "."
+
+
+def training_words(run: Run, training: Mapping[str, Any]) -> str:
+    """How a model was trained; `training` is the recipe's section with its defaults."""
+    recipe = run.recipe
+    if not recipe:
+        return "Not noted."
+    start = recipe.get("start_from")
+    parts = [f"From {'fresh weights' if start is None else f'the pretrained model {start}'}"]
+    batch = recipe.get("batch_size", training.get("per_device_train_batch_size"))
+    rate = recipe.get("learning_rate", training.get("learning_rate"))
+    parts.append(f"{recipe.get('optimizer', 'adamw')}, learning rate {rate}, batches of {batch}")
+    steps = recipe.get("max_steps") or training.get("max_steps") or 0
+    epochs = recipe.get("num_train_epochs") or training.get("num_train_epochs") or 0
+    parts.append(f"at most {steps:,} steps" if steps > 0 else f"at most {epochs:g} epochs")
+    patience = recipe.get("early_stopping_patience")
+    if patience:
+        parts.append(f"stopped after {patience} validations without a better one")
+    last = max((session.get("last_step", 0) for session in run.record.get("sessions", [])), default=0)
+    if run.kept_step and last:
+        parts.append(f"the weights of step {run.kept_step:,} of {last:,} were kept, the best on the validation split")
+    seed = recipe.get("seed", training.get("seed", 42))
+    return "; ".join([*parts, f"seed {seed}"]) + "."
+
+
+def cost_rows(run: Run) -> list[tuple[str, str]]:
+    """What a run took, as far as it was noted: names and values."""
+    sessions = run.record.get("sessions", [])
+    ended = [session for session in sessions if "seconds" in session]
+    rows: list[tuple[str, str]] = []
+    if ended:
+        seconds = sum(session["seconds"] for session in ended)
+        steps = sum(session["last_step"] - session["first_step"] for session in ended)
+        rows.append(("training, validations among it", duration(seconds) + _stopped(len(sessions) - len(ended))))
+        if steps:
+            rows.append(("a step, with its share of validations", f"{seconds / steps:.3g} s"))
+        rows.append(("steps", f"{steps:,}"))
+        for name, title in (("process", "most memory, process"), ("gpu", "most memory, GPU")):
+            peaks = [session["peak_memory"][name] for session in ended if name in session.get("peak_memory", {})]
+            if peaks:
+                rows.append((title, f"{max(peaks) / 1e9:.2f} GB"))
+    parameters = run.record.get("parameters")
+    if parameters:
+        rows.append(("weights", f"{parameters['total']:,}"))
+        if parameters["learned"] != parameters["total"]:
+            rows.append(("weights that learned", f"{parameters['learned']:,}"))
+    saved = run.folder / "model" / "model.safetensors"
+    if saved.is_file():
+        rows.append(("model on disk, features of items among it", f"{saved.stat().st_size / 1e6:.1f} MB"))
+    return rows
+
+
+def when_and_where(run: Run) -> dict[str, str]:
+    """Date, machine and versions of a run's last session."""
+    sessions = run.record.get("sessions", [])
+    if not sessions:
+        return {}
+    first, last = sessions[0], sessions[-1]
+    began, ended = _minute(first["started"]), _minute(last.get("ended", last["started"]))
+    processes = last.get("processes", 1)
+    return {
+        "Date": f"{began} to {ended} UTC",
+        "Machine": last["machine"] + (f", {processes} processes" if processes > 1 else ""),
+        "Versions": ", ".join(f"{name} {version}" for name, version in last["versions"].items()),
+    }
+
+
+def duration(seconds: float) -> str:
+    """`95 s`, `11.3 min` or `2.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _equals(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
+
+
+def _stopped(count: int) -> str:
+    return f", and {count} session{'s' * (count > 1)} that did not end, of unknown length" if count else ""
+
+
+def _in_brackets(text: Any) -> str:
+    return f" ({text})" if text else ""
+
+
+def _minute(time: str) -> str:
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
+
+
+class _Known(dict[str, Any]):
+    """What is not known stands as a question mark."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"

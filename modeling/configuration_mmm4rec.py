@@ -63,9 +63,11 @@ class MMM4RecConfig(PreTrainedConfig):
             number of heads was not a multiple of 8; its checkpoints of that kind need it.
         use_time (`bool`, *optional*, defaults to `True`):
             Whether the times of events are read.
-        time_mode (`"masked"` or `"published"`, *optional*, defaults to `"masked"`):
-            `"masked"`: padding takes no part in the time path; neither its side nor its amount changes a score.
-            `"published"`: padded positions hold timestamp 0, as in the published code.
+        time_mode (`"masked"`, `"log"` or `"published"`, *optional*, defaults to `"masked"`):
+            How intervals between events enter the time path. `"masked"`: normalised over the history, of whose scale
+            nothing is left; padding takes no part. `"log"`: on a logarithmic scale, the same for every history;
+            padding takes no part. `"published"`: normalised over all positions, padded ones hold timestamp 0, as in
+            the published code.
         point_to_point_gate (`bool`, *optional*, defaults to `False`):
             Whether the time gate holds one value a position instead of one a history.
         use_ffn (`bool`, *optional*, defaults to `True`):
@@ -118,6 +120,9 @@ class MMM4RecConfig(PreTrainedConfig):
             Epsilon of every LayerNorm and RMSNorm.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the linear weights at the start.
+        time_initializer_range (`float`, *optional*):
+            The same of the linear weights of the time path; `initializer_range` by default, as published, at which
+            the time path starts numerically dead: it passes its input on in the third power.
         time_step_min (`float`, *optional*, defaults to 0.001):
             Lower end of the log-uniform draw of the step sizes at the start.
         time_step_max (`float`, *optional*, defaults to 0.1):
@@ -150,7 +155,7 @@ class MMM4RecConfig(PreTrainedConfig):
     conv_kernel: int = 4
     cross_ssd_activation: Literal["silu", "hardswish"] = "silu"
     use_time: bool = True
-    time_mode: Literal["masked", "published"] = "masked"
+    time_mode: Literal["masked", "log", "published"] = "masked"
     point_to_point_gate: bool = False
     use_ffn: bool = True
     fusion: Literal["static", "dynamic_shared", "dynamic_instance"] = "static"
@@ -173,6 +178,7 @@ class MMM4RecConfig(PreTrainedConfig):
     chunk_size: int = 64
     norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    time_initializer_range: float | None = None
     time_step_min: float = 0.001
     time_step_max: float = 0.1
     time_step_floor: float = 1e-4

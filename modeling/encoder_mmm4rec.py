@@ -26,6 +26,7 @@ from .time_mmm4rec import (
     MMM4RecTimeModulation,
     MMM4RecTimeNorm,
     event_intervals,
+    log_intervals,
 )
 
 
@@ -381,10 +382,12 @@ class MMM4RecEncoder(nn.Module):
 
     def enter_time(self, timestamps: Tensor | None, mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """[b, l], [b, l] -> time signals of both branches, [2, b, h, l], and their mask, [b, 1, l]."""
-        time_mask = mask.unsqueeze(1).float() if self.config.time_mode == "masked" else None
+        mode = self.config.time_mode
+        time_mask = None if mode == "published" else mask.unsqueeze(1).float()
         if self.time_norm is None or timestamps is None:
             return None, time_mask
-        intervals = event_intervals(timestamps).unsqueeze(1)  # [b, 1, l]
+        intervals = event_intervals(timestamps)
+        intervals = (log_intervals(intervals) if mode == "log" else intervals).unsqueeze(1)  # [b, 1, l]
         if time_mask is not None:
             intervals = time_mask * intervals
         # Each branch draws a dropout of its own; the heads start from the same signal.

@@ -34,7 +34,7 @@ from .loss_mmm4rec import (
     sampled_cross_entropy,
 )
 from .packing_mmm4rec import events_first
-from .time_mmm4rec import MMM4RecTimeNorm
+from .time_mmm4rec import MMM4RecTimeLinear, MMM4RecTimeNorm
 
 logger = logging.get_logger(__name__)
 
@@ -150,7 +150,10 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         config = self.config
         if isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=config.initializer_range)
+            std = config.initializer_range
+            if isinstance(module, MMM4RecTimeLinear) and config.time_initializer_range is not None:
+                std = config.time_initializer_range
+            init.normal_(module.weight, mean=0.0, std=std)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
             bound = 1 / module.kernel_size[0] ** 0.5  # torch's default for depthwise convolutions

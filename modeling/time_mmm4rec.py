@@ -17,10 +17,11 @@ from .convolution_mmm4rec import depthwise_conv
 from .dropout_mmm4rec import MMM4RecDropout
 
 
-def float32_linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    """`linear(x)` in float32, whatever the dtype of either."""
-    bias = None if linear.bias is None else linear.bias.float()
-    return F.linear(x.float(), linear.weight.float(), bias)
+class MMM4RecTimeLinear(nn.Linear):
+    """A linear layer of the time path: in float32, whatever its dtype and its input's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weight.float(), self.bias.float())
 
 
 def float32_causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
@@ -40,17 +41,36 @@ def event_intervals(timestamps: Tensor) -> Tensor:
     return torch.cat([first, timestamps[:, 1:] - timestamps[:, :-1]], dim=1).float()
 
 
+def log_intervals(intervals: Tensor) -> Tensor:
+    """
+    Seconds on a logarithmic scale: 0 stands for 50 minutes, and a unit more for 55 times as long, so that seconds are
+    near -2, a day is 0.8 and a year 2.3. The first event, which none came before, gets 0.
+
+    Args:
+        intervals (`torch.Tensor` of shape `(b, l)`): As [`event_intervals`] gives them; a negative one counts as 0.
+    """
+    logs = (intervals.clamp_min(0).log1p() - 8) / 4
+    return logs * (torch.arange(intervals.shape[1], device=intervals.device) > 0)
+
+
 class MMM4RecTimeNorm(nn.Module):
-    """LayerNorm over the positions of a history; with a mask, over its events alone."""
+    """
+    LayerNorm over the positions of a history; with a mask, over its events alone. Time signals that have a scale keep
+    it: with `time_mode="log"` there are only weights and biases of positions.
+    """
 
     def __init__(self, config: MMM4RecConfig):
         super().__init__()
         self.eps = config.norm_eps
+        self.keeps_scale = config.time_mode == "log"
         self.weight = nn.Parameter(torch.ones(config.max_sequence_length, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(config.max_sequence_length, dtype=torch.float32))
 
     def forward(self, signal: Tensor, mask: Tensor | None = None) -> Tensor:
         weight, bias = self.weight.float(), self.bias.float()
+        if self.keeps_scale:
+            scaled = signal * weight + bias
+            return scaled if mask is None else mask * scaled
         if mask is None:
             return F.layer_norm(signal, weight.shape, weight, bias, self.eps)
         count = mask.sum(-1, keepdim=True).clamp_min(1)
@@ -66,8 +86,8 @@ class MMM4RecTimeModulation(nn.Module):
         super().__init__()
         length, heads = config.max_sequence_length, config.num_heads
         self.dropout = MMM4RecDropout(config.time_dropout)
-        self.scale_in = nn.Linear(length, length, dtype=torch.float32)
-        self.scale_out = nn.Linear(length, length, dtype=torch.float32)
+        self.scale_in = MMM4RecTimeLinear(length, length, dtype=torch.float32)
+        self.scale_out = MMM4RecTimeLinear(length, length, dtype=torch.float32)
         self.conv_1 = depthwise_conv(heads, config.conv_kernel, dtype=torch.float32)
         self.conv_2 = depthwise_conv(heads, config.conv_kernel, dtype=torch.float32)
         self.activation = activation
@@ -75,8 +95,8 @@ class MMM4RecTimeModulation(nn.Module):
     def forward(self, intervals: Tensor) -> Tensor:
         # [b, h, l] -> [b, h, l]
         with torch.autocast(intervals.device.type, enabled=False):
-            hidden = F.silu(float32_linear(self.scale_in, self.dropout(intervals)))
-            scale = F.tanhshrink(float32_linear(self.scale_out, hidden))
+            hidden = F.silu(self.scale_in(self.dropout(intervals)))
+            scale = F.tanhshrink(self.scale_out(hidden))
             tau = self.activation(float32_causal_conv(self.conv_1, intervals * scale))
             return self.activation(float32_causal_conv(self.conv_2, tau))
 
@@ -88,13 +108,13 @@ class MMM4RecTimeGate(nn.Module):
         super().__init__()
         length = config.max_sequence_length
         self.dropout = MMM4RecDropout(config.time_dropout)
-        self.gate = nn.Linear(length, length if config.point_to_point_gate else 1, dtype=torch.float32)
+        self.gate = MMM4RecTimeLinear(length, length if config.point_to_point_gate else 1, dtype=torch.float32)
         self.norm = MMM4RecTimeNorm(config)
 
     def forward(self, intervals: Tensor, tau: Tensor, mask: Tensor | None) -> Tensor:
         # [b, h, l], [b, h, l] -> [b, h, l]
         with torch.autocast(intervals.device.type, enabled=False):
-            gate = torch.sigmoid(float32_linear(self.gate, self.dropout(intervals)))
+            gate = torch.sigmoid(self.gate(self.dropout(intervals)))
             return self.norm(gate * intervals + (1 - gate) * tau, mask)
 
 
@@ -103,13 +123,13 @@ class MMM4RecComplexLinear(nn.Module):
 
     def __init__(self, size: int):
         super().__init__()
-        self.real = nn.Linear(size, size)
-        self.imag = nn.Linear(size, size)
+        self.real = MMM4RecTimeLinear(size, size)
+        self.imag = MMM4RecTimeLinear(size, size)
 
     def forward(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         return (
-            float32_linear(self.real, re) - float32_linear(self.imag, im),
-            float32_linear(self.imag, re) + float32_linear(self.real, im),
+            self.real(re) - self.imag(im),
+            self.imag(re) + self.real(im),
         )
 
 
@@ -157,7 +177,9 @@ class MMM4RecFourierFilter(nn.Module):
 __all__ = [
     "MMM4RecFourierFilter",
     "MMM4RecTimeGate",
+    "MMM4RecTimeLinear",
     "MMM4RecTimeModulation",
     "MMM4RecTimeNorm",
     "event_intervals",
+    "log_intervals",
 ]

@@ -55,6 +55,7 @@ def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
         ssd_implementation="chunked", chunk_size=16, norm_eps=1e-6, initializer_range=0.1, time_step_min=0.01,
         time_step_max=0.2, time_step_floor=1e-3, mask_same_target=False, use_log_q=True, gather_negatives=True,
         num_sampled_negatives=7, negative_sampling="frequency",
+        time_initializer_range=0.4,
         learned_missing=True, feature_encoder={"text": {"encoder": "a", "revision": None, "pooling": "mean"}},
     )  # fmt: skip
     names = list(MMM4RecConfig.__annotations__)

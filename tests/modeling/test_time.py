@@ -1,15 +1,17 @@
 """The time path against numbers computed by hand and by torch's own FFT."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from mmm4rec_hf import MMM4RecConfig
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling.time_mmm4rec import (
     MMM4RecFourierFilter,
     MMM4RecTimeNorm,
     event_intervals,
+    log_intervals,
 )
 
 
@@ -64,3 +66,65 @@ def test_the_fourier_filter_is_the_one_of_complex_numbers(
     mixed = complex_linear(module.image_filter, image) * image + complex_linear(module.text_filter, text) * text
     expected = torch.fft.irfft(complex_linear(module.output_filter, mixed), n=length, norm="ortho")
     torch.testing.assert_close(module(image_time, text_time, None), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_log_intervals_by_hand() -> None:
+    intervals = torch.tensor([[0.0, math.e**8 - 1, 0.0, 86_400.0, -5.0]])
+    # (ln(86401) - 8) / 4 = (11.366755 - 8) / 4
+    expected = torch.tensor([[0.0, 0.0, -2.0, 0.84168875, -2.0]])
+    torch.testing.assert_close(log_intervals(intervals), expected, atol=1e-6, rtol=0)
+
+
+def lively_users(config: MMM4RecConfig, timestamps: torch.Tensor, pad: int = 0) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = MMM4RecForSequentialRecommendation(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith(("A_log", "dt_bias")):
+                parameter += 0.3 * torch.randn_like(parameter)
+        for features in (model.items.text_features, model.items.image_features):
+            features[1:].normal_()
+        input_ids = torch.tensor([[3, 1, 2]]).repeat(len(timestamps), 1)
+        padding = torch.zeros(len(timestamps), pad, dtype=torch.long)
+        return model.user_embeds(torch.cat([padding, input_ids], 1), torch.cat([padding, timestamps], 1))
+
+
+def test_only_the_log_mode_reads_the_scale_of_the_gaps(tiny_config: Callable[..., MMM4RecConfig]) -> None:
+    """A hundred times as slow, and the masked mode, which normalises each history, cannot tell."""
+    timestamps = torch.tensor([[0, 600, 4200], [0, 60_000, 420_000]])
+    fast, slow = lively_users(tiny_config(num_items=12, time_mode="masked"), timestamps)
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    fast, slow = lively_users(tiny_config(num_items=12, time_mode="log", num_hidden_layers=2), timestamps)
+    assert float((fast - slow).norm() / fast.norm()) > 1e-3
+
+
+def test_padding_changes_nothing_in_the_log_mode(tiny_config: Callable[..., MMM4RecConfig]) -> None:
+    config = tiny_config(num_items=12, time_mode="log", num_hidden_layers=2)
+    timestamps = torch.tensor([[1_387_670_400, 1_387_670_430, 1_387_770_430]])
+    torch.testing.assert_close(lively_users(config, timestamps, pad=3), lively_users(config, timestamps))
+
+
+def test_the_time_path_starts_dead_as_published_and_alive_by_option(tiny_config: Callable[..., MMM4RecConfig]) -> None:
+    def effect(**options: float | str) -> float:
+        torch.manual_seed(0)
+        model = MMM4RecForSequentialRecommendation(tiny_config(num_items=12, **options)).eval()
+        with torch.no_grad():
+            for features in (model.items.text_features, model.items.image_features):
+                features[1:].normal_()
+            times = torch.tensor([[0, 60, 100_000], [0, 99_000, 100_000]])
+            one, other = model.user_embeds(torch.tensor([[3, 1, 2], [3, 1, 2]]), times)
+        return float((one - other).norm() / one.norm())
+
+    dead = max(effect(), 1e-7)
+    assert dead < 1e-6
+    assert effect(time_initializer_range=1.0) > 100 * dead
+    assert effect(time_initializer_range=1.0, time_mode="log") > 100 * dead
+
+
+def test_the_range_of_the_time_path_is_its_linear_weights_alone(tiny_config: Callable[..., MMM4RecConfig]) -> None:
+    torch.manual_seed(0)
+    model = MMM4RecForSequentialRecommendation(tiny_config(max_sequence_length=20, time_initializer_range=0.5))
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight") and parameter.ndim == 2 and parameter.numel() >= 100:
+            in_time_path = any(part in name for part in ("time_modulation", "time_gate", "fourier_filter"))
+            assert float(parameter.detach().std()) == pytest.approx(0.5 if in_time_path else 0.02, rel=0.25), name

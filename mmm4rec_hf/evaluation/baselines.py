@@ -2,13 +2,15 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+
+from mmm4rec_hf.data.cooccurrence import near_pairs, read_histories
 
 from .metrics import DEFAULT_KS, metrics_from_counts, ranking_counts
 
@@ -46,7 +48,7 @@ class PopularityBaseline(Baseline):
             ValueError: If a history holds an item outside the catalogue.
         """
         counts = np.zeros(num_items + 1)
-        for history in _histories(dataset, num_items):
+        for history in read_histories(dataset, num_items):
             counts += np.bincount(history, minlength=num_items + 1)
         counts[0] = -np.inf
         self._counts = torch.from_numpy(counts)
@@ -185,17 +187,10 @@ class CooccurrenceBaseline(_NeighbourBaseline):
 
     def fit(self, dataset: datasets.Dataset, num_items: int) -> "CooccurrenceBaseline":
         """Counts the pairs in a split's histories; arguments as [`PopularityBaseline.fit`]."""
-        histories = list(_histories(dataset, num_items))
+        histories = list(read_histories(dataset, num_items))
         items = np.concatenate([*histories, np.zeros(0, dtype=np.int64)])
-        users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-        before, after, weights = [], [], []
-        for steps in range(1, self.window + 1):
-            same = users[steps:] == users[:-steps]
-            before.append(items[:-steps][same])
-            after.append(items[steps:][same])
-            weights.append(np.full(int(same.sum()), float(steps) ** -self.decay))
-        pairs = torch.from_numpy(np.stack([np.concatenate(after), np.concatenate(before)]))
-        counts = torch.from_numpy(np.concatenate(weights))
+        before, after, weights = near_pairs(histories, self.window, self.decay)
+        pairs, counts = torch.from_numpy(np.stack([after, before])), torch.from_numpy(weights)
         if self.symmetric:
             pairs, counts = torch.cat([pairs, pairs.flip(0)], 1), counts.repeat(2)
         self._fit(pairs, counts, torch.from_numpy(items), num_items)
@@ -242,7 +237,7 @@ class ItemKNNBaseline(_NeighbourBaseline):
 
         An item is no neighbour of itself. Memory grows with the number of pairs of items that share a user.
         """
-        histories = list(_histories(dataset, num_items))
+        histories = list(read_histories(dataset, num_items))
         sets = [np.unique(history) for history in histories]
         items = torch.from_numpy(np.concatenate([*sets, np.zeros(0, dtype=np.int64)]))
         users = torch.from_numpy(np.repeat(np.arange(len(sets)), [len(s) for s in sets]))
@@ -264,16 +259,6 @@ class ItemKNNBaseline(_NeighbourBaseline):
         events = torch.from_numpy(np.concatenate([*histories, np.zeros(0, dtype=np.int64)]))
         self._fit(pairs, cosines, events, num_items)
         return self
-
-
-def _histories(dataset: datasets.Dataset, num_items: int) -> Iterator[np.ndarray]:
-    """The histories of a split, checked."""
-    for batch in dataset.select_columns("input_ids").iter(batch_size=1000):
-        for history in batch["input_ids"]:
-            items = np.asarray(history, dtype=np.int64)
-            if items.size and not 1 <= items.min() <= items.max() <= num_items:
-                raise ValueError(f"a history holds items {items.min()}..{items.max()}, outside 1..{num_items}")
-            yield items
 
 
 def _check_histories(histories: Sequence[np.ndarray], num_items: int) -> None:

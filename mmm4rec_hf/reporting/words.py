@@ -191,7 +191,8 @@ def training_words(run: Run, training: Mapping[str, Any]) -> str:
         parts.append(f"stopped after {patience} validations without a better one")
     last = max((session.get("last_step", 0) for session in run.record.get("sessions", [])), default=0)
     if run.kept_step and last:
-        parts.append(f"the weights of step {run.kept_step:,} of {last:,} were kept, the best on the validation split")
+        which = "the last" if run.kept_step == last else f"the best on the validation split of {last:,} steps"
+        parts.append(f"the weights kept are those of step {run.kept_step:,}, {which}")
     seed = recipe.get("seed", training.get("seed", 42))
     return "; ".join([*parts, f"seed {seed}"]) + "."
 

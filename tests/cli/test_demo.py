@@ -48,13 +48,19 @@ def test_the_demo_learns_measures_saves_and_recommends(
     printed = capsys.readouterr().out
     results = json.loads((output / "results.json").read_text())
     table = results["test"]
-    assert set(table) == {"popularity", "similar text", "MMM4Rec"}
+    assert set(table) == {"popularity", "co-occurrence", "similar text", "MMM4Rec"}
+    # What comes next is certain, and has always followed the last item.
+    assert table["co-occurrence"]["hr@10"] == 1
     # Every item is equally popular: the expectation of HR@10 over a random order of 12 is 10 / 12.
     assert table["popularity"]["hr@10"] == pytest.approx(10 / 12, abs=0.1)
     assert table["MMM4Rec"]["ndcg@10"] > 0.9
     assert "ties by expectation" in results["protocol"] and "not masked" in printed
     assert "user" in printed.lower() and "Thing number 11" in printed
     assert not list(output.glob("*.partial"))
+    assert main(["report", str(output), "--output", str(tmp_path / "report.html"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"]
+    page = (tmp_path / "report.html").read_text()
+    assert "out of shop" in page and "at most 40 epochs" in page and f"{table['MMM4Rec']['ndcg@10']:.4f}" in page
 
     assert AutoModel.from_pretrained(output / "model").config.hidden_size == 64
     recommend = pipeline("sequential-recommendation", model=str(output / "model"), device="cpu")

@@ -96,7 +96,7 @@ def test_someone_who_was_not_there_learns_how_it_was_made(make_run: MakeRun, tmp
         "2 layers of width 48",
         "image features by vit (abc)",
         "fresh weights; adamw, learning rate 0.001, batches of 256; at most 2 epochs",
-        "the weights of step 60 of 120 were kept",
+        "the weights kept are those of step 60, the best on the validation split of 120 steps",
         "2026-11-20 10:00 to 2026-11-20 11:05 UTC",
         "8 cores of an Rentals, 2 processes",
         "torch 2.13.0",

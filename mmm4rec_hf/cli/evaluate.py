@@ -36,9 +36,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--exclude-history", action="store_true", help="leave the history's items out of the ranking")
     parser.add_argument("--subgroups", action="store_true", help="also by history, popularity and missing modality")
     parser.add_argument(
+        "--baselines", action="store_true", help="also popularity, co-occurrence and similar text, paired by user"
+    )
+    parser.add_argument(
         "--catalog", type=Path, help="says which items lack a text or picture (default: the model's own)"
     )
-    parser.add_argument("--output", "-o", type=Path, help="a folder for metrics.json and each target's ranks")
+    parser.add_argument(
+        "--output", "-o", type=Path, help="a folder for metrics.json and each target's ranks; `report` reads it"
+    )
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="the --output of another run: a paired test")
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
@@ -54,33 +59,48 @@ def run(args: argparse.Namespace) -> None:
     from ..data import SequenceDatasets
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
     from ..evaluation.protocol import describe, read_preparation
+    from ..evaluation.yardsticks import evaluate_baselines, save_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
 
     other = None if args.compare is None else Evaluation.load(args.compare)
     model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
     model.to(args.device or PartialState().device)
+    sequences, catalog = SequenceDatasets.load_from_disk(args.data), _catalog(args)
     evaluation = evaluate_model(
         model,
-        SequenceDatasets.load_from_disk(args.data),
+        sequences,
         args.split,
-        catalog=_catalog(args),
+        catalog=catalog,
         ks=ks,
         batch_size=args.batch_size,
         exclude_history=args.exclude_history,
         prepared=read_preparation(args.data),
     )
     comparison = None if other is None else compare(evaluation, other)
+    baselines: dict[str, Evaluation] = {}
+    if args.baselines:
+        assert model.item_ids is not None  # else evaluate_model had refused
+        text = None if catalog is None else catalog.select(model.item_ids).text_features
+        baselines = evaluate_baselines(evaluation, sequences, model.item_ids, text)
     if args.output is not None:
         evaluation.save(args.output)
+        save_baselines(baselines, args.output)
+    against = {name: compare(evaluation, baseline) for name, baseline in baselines.items()}
     if args.json:
-        print_json(evaluation.to_dict() | ({} if comparison is None else {"comparison": comparison}))
+        parts = {} if comparison is None else {"comparison": comparison}
+        found = {
+            name: {"metrics": baseline.metrics, "comparison": against[name]} for name, baseline in baselines.items()
+        }
+        print_json(evaluation.to_dict() | parts | ({"baselines": found} if found else {}))
         return
     print(f"{args.model}: {describe(evaluation.protocol)}.\n")
     print_metrics(evaluation)
     if args.subgroups:
         _print_subgroups(evaluation)
+    for name, rows in against.items():
+        _print_comparison(rows, f"ranking by {name}")
     if comparison is not None:
-        _print_comparison(comparison, args.compare)
+        _print_comparison(comparison, str(args.compare))
 
 
 def _cut_offs(text: str) -> list[int]:
@@ -122,7 +142,7 @@ def _print_subgroups(evaluation: "Evaluation") -> None:
         print_table(["", "targets", *names], rows)
 
 
-def _print_comparison(comparison: dict[str, dict[str, float]], other: Path) -> None:
+def _print_comparison(comparison: dict[str, dict[str, float]], other: str) -> None:
     rows = [
         [name, f"{row['difference']:+.4f}", f"{row['low']:+.4f} - {row['high']:+.4f}", f"{row['p_value']:.4f}"]
         for name, row in comparison.items()

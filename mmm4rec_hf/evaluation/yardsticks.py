@@ -101,6 +101,10 @@ def save_baselines(baselines: Mapping[str, Evaluation], folder: str | os.PathLik
         for name, baseline in baselines.items()
         for column in ("above", "level")
     }
+    if not columns:
+        # Those of an earlier evaluation in this folder are of other targets.
+        (Path(folder) / BASELINES_NAME).unlink(missing_ok=True)
+        return
     with replace_file(Path(folder) / BASELINES_NAME) as partial:
         pl.DataFrame(columns).write_parquet(partial)
 

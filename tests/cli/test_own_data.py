@@ -191,6 +191,26 @@ def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(
     assert numbers["metrics"]["hr@20"] == numbers["metrics"]["hr@50"] == 1
 
 
+def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
+    model: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(model), str(shop / "sequences"), "--device", "cpu", "--output", str(tmp_path / "kept")]
+    capsys.readouterr()
+    assert main([*command, "--baselines", "--ks", "3", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert list(numbers["baselines"]) == ["popularity", "co-occurrence", "similar text"]
+    for found in numbers["baselines"].values():
+        difference = numbers["metrics"]["hr@3"] - found["metrics"]["hr@3"]
+        assert found["comparison"]["hr@3"]["difference"] == pytest.approx(difference)
+    assert main(["report", str(tmp_path / "kept"), "--metric", "ndcg@3", "-o", str(tmp_path / "report.html")]) == 0
+    assert "report-metrics.png" in capsys.readouterr().out and (tmp_path / "report-metrics.png").is_file()
+    assert main([*command, "--baselines"]) == 0
+    assert "Less ranking by co-occurrence, paired by user:" in capsys.readouterr().out
+    # Without them, none of another evaluation stay.
+    assert main(command) == 0
+    assert not (tmp_path / "kept" / "baselines.parquet").exists()
+
+
 def test_an_evaluation_says_how_many_users_it_skipped(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +220,22 @@ def test_an_evaluation_says_how_many_users_it_skipped(
     assert main(["evaluate", str(model), str(tmp_path / "sequences"), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "\n1 targets" in printed and "\n2 users have no target" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no such folder: nowhere"),
+        (["{shop}"], "holds no run; name the output_dir"),
+        (["{shop}/run", "--metric", "ndcg@3"], "no metric 'ndcg@3'; there are hr@10, hr@20"),
+        (["{shop}/run", "--output", "report.pdf"], "must end in .html, got 'report.pdf'"),
+        (["{shop}/run", "{shop}/run"], "given twice"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_one_line(
+    model: Path, shop: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, "report", *(argument.format(shop=shop) for argument in arguments))
 
 
 @pytest.mark.parametrize(

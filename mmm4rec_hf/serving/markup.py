@@ -66,7 +66,8 @@ class Markup:
             unread = " m4-unread" if place < len(entries) - read else ""
             lines.append(
                 f'<li class="m4-event{unread}"><span class="m4-place">{place + 1}</span>'
-                f'{self._picture(entry, SMALL)}<span class="m4-title">{title}</span><span class="m4-tools">'
+                f'{self._picture(entry, SMALL)}<span class="m4-title" title="{title}">{title}</span>'
+                '<span class="m4-tools">'
                 + _tool("up", "\N{UPWARDS ARROW}", f"Move {title} earlier", entry, place, place == 0)
                 + _tool("down", "\N{DOWNWARDS ARROW}", f"Move {title} later", entry, place, place == last)
                 + _tool("remove", "\N{MULTIPLICATION SIGN}", f"Remove {title}", entry, place, False)
@@ -117,7 +118,7 @@ class Markup:
             entry = {**nearest, "has_image": pictures.get(nearest["item_id"], False)}
             parts.append(
                 f'<span class="m4-near"><span class="m4-key m4-{name}">{_NAMES[name]}</span>'
-                f"{self._picture(entry, SMALL)}<span>{title_of(entry)}</span> "
+                f'{self._picture(entry, SMALL)}<span class="m4-title">{title_of(entry)}</span> '
                 f'<span class="m4-figure">{number(nearest["similarity"])}</span></span>'
             )
         return f'<div class="m4-why"><span>Why</span>{"".join(parts)}</div>' if parts else ""
@@ -126,9 +127,8 @@ class Markup:
         """What to say of an item that was added."""
         return (
             f'<div class="m4-added" role="status">{self._picture(entry, LARGE)}<div>'
-            f"<strong>{title_of(entry)}</strong> "
-            f"is item {html.escape(entry['item_id'])} of {count:,} now, and is recommended from now on. It is kept "
-            "until the server stops. "
+            f"Added <strong>{title_of(entry)}</strong> ({html.escape(entry['item_id'])}). The catalogue has {count:,} "
+            "items now, and this one is recommended like the others, until the server stops. "
             f'<button type="button" class="m4-link" {_act("add", entry)}>Put it into the history</button> '
             f'<button type="button" class="m4-link" {_act("only", entry)}>Start a history with it</button>'
             "</div></div>"

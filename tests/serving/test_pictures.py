@@ -1,0 +1,103 @@
+"""Pictures that are shown, and pictures that somebody uploads."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmm4rec_hf.items.images import PictureError
+from mmm4rec_hf.serving.pictures import MAX_UPLOAD_BYTES, PictureStore, read_upload
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A small PNG file that says it is large: what a decompression bomb looks like before it is decoded."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+def test_a_picture_is_made_small_upright_and_free_of_everything_but_its_pixels(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (400, 100), "red")
+    wide.paste("blue", (0, 0, 200, 100))
+    exif = wide.getexif()
+    exif[0x0112], exif[0x010E] = 6, "somebody's address"  # to be turned by 90 degrees clockwise; a description
+    wide.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    content = PictureStore().jpeg("a.jpg", tmp_path, 128)
+    small = opened(content)
+    assert (small.format, small.size) == ("JPEG", (32, 128))
+    top, bottom = small.getpixel((16, 10)), small.getpixel((16, 118))
+    assert top[2] > 200 > 60 > top[0] and bottom[0] > 200 > 60 > bottom[2]
+    assert not small.getexif() and b"address" not in content
+
+
+def test_a_small_picture_is_not_blown_up() -> None:
+    assert opened(PictureStore().jpeg(encoded(Image.new("RGB", (20, 30))), None, 256)).size == (20, 30)
+
+
+def test_the_store_keeps_what_fits_and_reads_a_kept_picture_once(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    store = PictureStore(max_bytes=2 * len(PictureStore().jpeg("0.png", tmp_path, 64)) + 1000)
+    first = [store.jpeg(f"{number}.png", tmp_path, 64) for number in range(3)]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    # The first went when the third came.
+    with pytest.raises(PictureError, match="no such file"):
+        store.jpeg("0.png", tmp_path, 64)
+    assert [store.jpeg(f"{number}.png", tmp_path, 64) for number in (1, 2)] == first[1:]
+
+
+def test_addresses_are_shown_only_where_somebody_fetches_them() -> None:
+    address = "http://127.0.0.1/secret.png"
+    assert not PictureStore().shows(address)
+    with pytest.raises(PictureError, match="an address"):
+        PictureStore().jpeg(address, None, 64)
+    fetched = PictureStore(fetch=lambda url: encoded(Image.new("RGB", (9, 9), "red")))
+    assert fetched.shows(address) and opened(fetched.jpeg(address, None, 64)).size == (9, 9)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_the_usual_kinds_can_be_uploaded(kind: str) -> None:
+    assert read_upload(encoded(Image.new("RGB", (12, 8), "red"), kind)).size == (12, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"nothing of a picture", "no picture of these kinds"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "no picture of these kinds"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no picture of these kinds"),
+        (encoded(Image.new("RGB", (10, 10)), "TIFF"), "no picture of these kinds"),
+        (encoded(Image.effect_noise((200, 200), 90).convert("RGB"), "JPEG")[:3000], "broken or cut off"),
+        (encoded(Image.effect_noise((200, 200), 90))[:3000], "broken or cut off"),
+        (png_of(8000, 8000), "more than 50 million pixels"),
+        (png_of(60_000, 60_000), "more than 50 million pixels"),
+        (encoded(Image.new("RGB", (1, 1))), "one pixel"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(MAX_UPLOAD_BYTES), "more than 10 MB"),
+    ],
+    ids=["empty", "text", "svg", "eps", "tiff", "cut-jpeg", "cut-png", "large", "bomb", "pixel", "bytes"],
+)
+def test_what_cannot_be_used_is_refused_with_a_reason(content: bytes, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        read_upload(content)

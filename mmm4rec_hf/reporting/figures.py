@@ -131,7 +131,12 @@ def learning_figure(runs: Sequence[Run], metric: str) -> bytes | None:
         figure = _figure(5 * len(parts), 3.9)
         for axes, (series, title) in zip(_row(figure, len(parts)), parts, strict=True):
             for number, (name, (run, points)) in enumerate(series.items()):
-                _line(axes, points, number, name, kept[run] if series is scores else None)
+                # Of several runs each has a colour, and its two losses are told apart by their lines.
+                colour = list(kept).index(run) if series is losses and len(runs) > 1 else number
+                line = int("validation" in name) if series is losses else number
+                axes.plot(*zip(*points, strict=True), **_look(colour, line, len(points)), label=name)
+                if series is scores:
+                    _mark_kept(axes, points, kept[run], len(series) == 1)
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
             axes.set_xlabel("steps of the optimizer")
             axes.set_xlim(left=0)
@@ -165,16 +170,23 @@ def metric_series(runs: Sequence[Run], metric: str) -> dict[str, tuple[str, Poin
     return series
 
 
-def _line(axes: "Axes", points: Points, number: int, name: str, kept: int | None) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    steps, values = zip(*points, strict=True)
-    style = LINES[number % len(LINES)]
-    every = max(1, len(points) // 12)
-    axes.plot(steps, values, style, color=colour, marker=marker, markevery=every, markersize=5, label=name)
-    at = dict(points).get(kept) if kept is not None else None
-    if at is not None:
-        axes.plot([kept], [at], marker="o", markersize=13, fillstyle="none", color="black", linestyle="none")
-        axes.annotate("kept", (float(kept or 0), at), xytext=(0, 10), textcoords="offset points", ha="center")
+def _look(colour: int, line: int, points: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[colour % len(COLOURS)],
+        "linestyle": LINES[line % len(LINES)],
+        "marker": MARKERS[colour % len(MARKERS)],
+        "markevery": max(1, points // 12),
+        "markersize": 5,
+    }
+
+
+def _mark_kept(axes: "Axes", points: Points, kept: int | None, is_named: bool) -> None:
+    value = dict(points).get(kept) if kept is not None else None
+    if kept is None or value is None:
+        return
+    axes.plot([kept], [value], marker="o", markersize=13, fillstyle="none", color="black", linestyle="none")
+    if is_named:
+        axes.annotate("kept", (kept, value), xytext=(0, 10), textcoords="offset points", ha="center")
 
 
 def _dot(

@@ -46,7 +46,7 @@ AXES: dict[str, tuple[int, ...]] = {
     "layers": (1, 2, 3, 4),
 }
 MANY_ITEMS, FEATURES, FEW_FEATURES = 200_000, 768, 64
-MEASURED_S = 12.0  # of the steps of one kind: no further step begins after it
+MEASURED_S = 8.0  # of the steps of one kind: no further step begins after it
 REDUCTIONS = ("sum", "mean", "amax", "logsumexp", "cumsum", "native_layer_norm", "_log_softmax")
 KINDS = {"train": "training step", "evaluate": "evaluation step"}
 

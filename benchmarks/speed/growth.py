@@ -94,6 +94,7 @@ def make_model(point: Point) -> MMM4RecForSequentialRecommendation:
             num_items=point.items,
             text_feature_size=point.features,
             image_feature_size=point.features,
+            time_mode="masked",
         )
     )
     for features in (model.items.text_features, model.items.image_features):

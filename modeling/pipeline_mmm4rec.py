@@ -350,7 +350,9 @@ class SequentialRecommendationPipeline(Pipeline):
 
     def _directions(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """[n] -> [n, H] twice: text and image embeddings of length 1."""
-        text, image = self.model.item_embeds(rows)
+        # Projecting the features of all items for every call would take a hundred times as long as comparing them.
+        tables = self.model.kept_items()[1]
+        text, image = self.model.item_embeds(rows) if tables is None else (table[rows] for table in tables)
         return l2_normalize(text), l2_normalize(image)
 
 

@@ -6,7 +6,7 @@ What owns what:
   features.
 - `recommender.py` holds pipeline and catalogue as one state. A change builds a new state aside and swaps one
   reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that
-  asks the model, with a bounded queue before it; `search.py` finds titles.
+  asks the model, for all that wait at once; `search.py` finds titles.
 - `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
 - `schemas.py` says what the API takes and gives, `api.py` has its routes, `limits.py` what is refused before a route
   sees it: large bodies, foreign hosts and origins.

@@ -107,7 +107,8 @@ def _add_recommending(app: FastAPI, recommender: Recommender) -> None:
         by: Literal["text", "image", "both"] = "both",
     ) -> Any:
         """Items like one item, by their texts, their pictures or both; scores are cosines."""
-        return {"similar": await asyncio.wrap_future(recommender.start_similar(item_id, top_k=top_k, by=by))}
+        (found,) = await asyncio.wrap_future(recommender.start_similar([item_id], top_k=top_k, by=by))
+        return {"similar": found}
 
 
 def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
@@ -159,7 +160,7 @@ def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
 
 
 def _add_new_items(app: FastAPI, recommender: Recommender) -> None:
-    codes = {status: {"model": schemas.Problem} for status in (403, 409, 413)}
+    codes: Any = {status: {"model": schemas.Problem} for status in (403, 409, 413)}
 
     @app.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
     async def add_item(

@@ -16,6 +16,7 @@ from mmm4rec_hf.items.images import Fetcher, PictureError
 from mmm4rec_hf.modeling import SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.modeling.items_mmm4rec import l2_normalize
+from mmm4rec_hf.modeling.timestamps_mmm4rec import LEAST_MAGNITUDE
 
 from .pictures import KEPT_SIZE, PictureStore, read_upload, to_jpeg
 from .search import Found, TitleSearch
@@ -68,6 +69,8 @@ class Recommender:
     Recommends, explains, searches and grows a catalogue, from any thread.
 
     The model is asked by one thread, behind a queue of bounded length; every other method runs where it is called.
+    Histories that wait at the same time are scored together, so that a score can differ in its last digits, as the
+    pipeline's own do from batch to batch (5e-6 of 15 was seen).
 
     Args:
         pipeline ([`SequentialRecommendationPipeline`]): With the catalogue's items. It belongs to this object now.
@@ -151,13 +154,14 @@ class Recommender:
         self, histories: Sequence[Mapping[str, Any]], **options: Any
     ) -> "Future[list[list[dict[str, Any]]]]":
         """As [`~Recommender.recommend`], without waiting."""
-        return self._worker.submit(self._recommend, histories, **options)
+        key, options = _alike(histories, options)
+        return self._worker.submit(lambda entries: self._recommend(entries, **options), histories, key)
 
     def _recommend(
-        self, histories: Sequence[Mapping[str, Any]], why: bool = False, **options: Any
+        self, histories: list[Mapping[str, Any]], why: bool = False, **options: Any
     ) -> list[list[dict[str, Any]]]:
         state = self._state
-        results: Any = state.pipeline(list(histories), **options)
+        results: Any = state.pipeline(histories, **options)
         if why:
             for history, items in zip(histories, results, strict=True):
                 for item, nearest in zip(items, _nearest(state, history["items"], items), strict=True):
@@ -176,16 +180,18 @@ class Recommender:
             UnknownItem: If the catalogue does not hold the item.
             Busy: If too many requests wait.
         """
-        return self.start_similar(item_id, **options).result()
+        return self.start_similar([item_id], **options).result()[0]
 
-    def start_similar(self, item_id: str | int, **options: Any) -> "Future[list[dict[str, Any]]]":
-        """As [`~Recommender.similar`], without waiting."""
-        return self._worker.submit(self._similar, item_id, **options)
+    def start_similar(self, item_ids: Sequence[str | int], **options: Any) -> "Future[list[list[dict[str, Any]]]]":
+        """As [`~Recommender.similar`] for each of several items, without waiting."""
+        key = None if options.get("candidates") is not None else json.dumps(["similar", sorted(options.items())])
+        return self._worker.submit(lambda entries: self._similar(entries, **options), item_ids, key)
 
-    def _similar(self, item_id: str | int, **options: Any) -> list[dict[str, Any]]:
+    def _similar(self, item_ids: list[str | int], **options: Any) -> list[list[dict[str, Any]]]:
         state = self._state
-        state.row(item_id)
-        results: Any = state.pipeline.similar_items(item_id, **options)
+        for item_id in item_ids:
+            state.row(item_id)
+        results: Any = state.pipeline.similar_items(item_ids, **options)
         return results
 
     def search(self, query: str = "", page: int = 1, page_size: int = 24) -> tuple[Found, list[dict[str, Any]]]:
@@ -326,6 +332,24 @@ class Recommender:
             "title": None if record.get("title") is None else str(record["title"]),
             "has_image": self.pictures.shows(record.get("image")),
         }
+
+
+def _alike(histories: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """
+    What requests must have in common to be one call of the pipeline, and the options of that call.
+
+    The pipeline tells one unit of time for all histories of a call. So requests are alike only where nothing has to be
+    told: they name the unit, have no times, or numbers that are seconds and nothing else.
+    """
+    if options.get("candidates") is not None:
+        return None, options
+    stamps = [history.get("timestamps") for history in histories]
+    with_times = [times for times in stamps if times is not None]
+    if with_times and options.get("time_unit") is None:
+        if not all(type(time) is int and abs(time) < LEAST_MAGNITUDE["ms"] for times in with_times for time in times):
+            return None, options
+        options = options | {"time_unit": "s"}
+    return json.dumps([sorted(options.items()), len(with_times) > 0, len(with_times) == len(stamps)]), options
 
 
 def _with_items(pipeline: SequentialRecommendationPipeline, catalog: ItemCatalog) -> SequentialRecommendationPipeline:

@@ -191,7 +191,7 @@ def test_more_than_the_queue_holds_is_told_to_come_again(load: Callable[..., Rec
     recommender = load(max_waiting=1)
     gate = threading.Event()
     with TestClient(create_api(recommender)) as client:
-        blocking = recommender._worker.submit(gate.wait, 30)
+        blocking = recommender._worker.submit(lambda entries: [gate.wait(30)], [None])
         answer = client.post("/recommend", json={"histories": [history("item-2")]})
         assert "waiting already" in detail(answer, 429) and answer.headers["retry-after"] == "1"
         # What needs no model is answered all the same.

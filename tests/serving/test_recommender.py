@@ -169,13 +169,27 @@ def test_an_answer_is_of_the_old_catalogue_or_the_new_one(recommender: Recommend
     changed.set_items(other)
     answers = [reference(asked, top_k=12), changed(asked, top_k=12)]
     assert answers[0] != answers[1]
-    found, pages, failures = [], [], []
+    seen, pages, failures = [], [], []
     stop = threading.Event()
+
+    def of(answer: list[list[dict[str, Any]]]) -> int | None:
+        """Which of the two answers this is: the same items and titles, scores but for rounding."""
+        for number, expected in enumerate(answers):
+            pairs = [
+                pair for one, other in zip(answer, expected, strict=True) for pair in zip(one, other, strict=True)
+            ]
+            if all(
+                (a["item_id"], a["title"]) == (b["item_id"], b["title"])
+                and all(abs(a[name] - b[name]) < 1e-5 for name in ("score", "text_score", "image_score"))
+                for a, b in pairs
+            ):
+                return number
+        return None
 
     def ask() -> None:
         try:
             while not stop.is_set():
-                found.append([without_why(items) for items in recommender.recommend(asked, top_k=12, why=True)])
+                seen.append(of(recommender.recommend(asked, top_k=12, why=True)))
                 pages.append({(entry["title"] or "").startswith("other") for entry in recommender.search()[1]})
         except BaseException as error:
             failures.append(error)
@@ -190,7 +204,7 @@ def test_an_answer_is_of_the_old_catalogue_or_the_new_one(recommender: Recommend
     for thread in threads:
         thread.join(30)
     assert not failures
-    assert {answers.index(answer) for answer in found} == {0, 1} and all(len(page) == 1 for page in pages)
+    assert set(seen) == {0, 1} and all(len(page) == 1 for page in pages)
     assert recommender.state.version == 21
 
 
@@ -222,25 +236,130 @@ def test_items_added_from_many_threads_are_all_there_once(load: Callable[..., Re
     assert state.catalog.item_ids == state.pipeline.processor.item_ids == state.pipeline.model.item_ids
 
 
+def test_requests_that_wait_together_are_asked_together_and_answered_each(
+    recommender: Recommender, reference: Any
+) -> None:
+    asked = [[history("item-3", "007"), history(IDS[n])] for n in range(10)]
+    calls = []
+    pipeline = recommender.state.pipeline
+    original = type(pipeline).__call__
+
+    def counting(self: Any, inputs: Any, **options: Any) -> Any:
+        calls.append(len(inputs))
+        return original(self, inputs, **options)
+
+    gate = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(pipeline), "__call__", counting)
+        blocking = recommender._worker.submit(lambda entries: [gate.wait(30)], [None])
+        futures = [recommender.start_recommend(histories, top_k=5) for histories in asked]
+        # Others, since they ask for something else.
+        why = recommender.start_recommend(asked[0], top_k=5, why=True)
+        gate.set()
+        assert blocking.result(30)
+        answers = [future.result(30) for future in futures]
+        assert "why" in why.result(30)[0][0]
+    assert calls == [20, 2]
+    for histories, answer in zip(asked, answers, strict=True):
+        for found, expected in zip(answer, reference(histories, top_k=5), strict=True):
+            assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
+            scores = [[item["score"] for item in items] for items in (found, expected)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_of_requests_together_a_bad_one_alone_fails(recommender: Recommender, reference: Any) -> None:
+    gate = threading.Event()
+    recommender._worker.submit(lambda entries: [gate.wait(30)], [None])
+    good = recommender.start_recommend([history("item-3")], unknown_items="error")
+    bad = recommender.start_recommend([history("item-3", "nobody")], unknown_items="error")
+    gate.set()
+    assert good.result(30) == [reference(history("item-3"))]
+    with pytest.raises(ValueError, match="'nobody' is not in the catalogue"):
+        bad.result(30)
+
+
+def test_times_of_two_requests_are_never_read_in_one_unit(load: Callable[..., Recommender], timed_run: Path) -> None:
+    recommender = load(timed_run)
+    alone = history("item-3", "007", "7", gap=3600)
+    in_units = [
+        alone,
+        alone | {"timestamps": [1000 * time for time in alone["timestamps"]]},
+        alone | {"timestamps": ["2020-09-13T12:26:40Z", "2020-09-13T13:26:40Z", "2020-09-13T14:26:40Z"]},
+    ]
+    expected = recommender.recommend([alone])
+    assert expected != recommender.recommend([history("item-3", "007", "7", gap=86_400)])
+    gate = threading.Event()
+    recommender._worker.submit(lambda entries: [gate.wait(30)], [None])
+    with pytest.warns(UserWarning, match="read as 'ms'"):
+        futures = [recommender.start_recommend([one]) for one in in_units]
+        gate.set()
+        assert [future.result(30) for future in futures] == [expected] * 3
+
+
 def test_a_full_queue_refuses_more_until_something_is_done() -> None:
     worker, gate = Worker(2), threading.Event()
-    first, second = worker.submit(gate.wait, 30), worker.submit(lambda: "second")
+    first = worker.submit(lambda entries: [gate.wait(30)], [None])
+    second = worker.submit(lambda entries: entries, ["second"])
     with pytest.raises(Busy, match="2 requests are waiting already"):
-        worker.submit(lambda: "third")
+        worker.submit(lambda entries: entries, ["third"])
     gate.set()
-    assert first.result(30) and second.result(30) == "second"
-    # The place is given back right after the result.
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            assert worker.submit(lambda: "third").result(30) == "third"
-            break
-        except Busy:
-            time.sleep(0.001)
-    failed = worker.submit(lambda: 1 // 0)
+    assert first.result(30) == [True] and second.result(30) == ["second"]
+    # Who has a result may ask again at once.
+    for _ in range(50):
+        assert worker.submit(lambda entries: entries, ["third"]).result(30) == ["third"]
+    failed = worker.submit(lambda entries: [1 // 0], [None])
     with pytest.raises(ZeroDivisionError):
         failed.result(30)
+    assert worker.submit(lambda entries: entries, ["fourth"]).result(30) == ["fourth"]
     worker.close()
+
+
+def test_who_does_not_wait_any_more_leaves_the_place() -> None:
+    worker, gate = Worker(2), threading.Event()
+    worker.submit(lambda entries: [gate.wait(30)], [None])
+    given_up = worker.submit(lambda entries: entries, ["given up"])
+    assert given_up.cancel()
+    gate.set()
+    for _ in range(50):
+        both = [None, None]
+        deadline = time.monotonic() + 30
+        while both[1] is None:
+            assert time.monotonic() < deadline
+            try:
+                both[0] = both[0] or worker.submit(lambda entries: entries, ["first"])
+                both[1] = worker.submit(lambda entries: entries, ["second"])
+            except Busy:
+                time.sleep(0.001)
+        assert [future.result(30) for future in both] == [["first"], ["second"]]
+    worker.close()
+
+
+def test_one_call_holds_no_more_than_it_should() -> None:
+    worker, gate, calls = Worker(300), threading.Event(), []
+
+    def call(entries: list[int]) -> list[int]:
+        calls.append(len(entries))
+        return [2 * entry for entry in entries]
+
+    worker.submit(lambda entries: [gate.wait(30)], [None])
+    futures = [worker.submit(call, [number, -number], key="same") for number in range(100)]
+    gate.set()
+    assert [future.result(30) for future in futures] == [[2 * number, -2 * number] for number in range(100)]
+    assert calls == [64, 64, 64, 8]
+    worker.close()
+
+
+def test_closing_cancels_what_has_not_begun_and_refuses_more() -> None:
+    worker, gate = Worker(5), threading.Event()
+    running = worker.submit(lambda entries: [gate.wait(30)], [None])
+    while not running.running():
+        time.sleep(0.001)
+    waiting = worker.submit(lambda entries: entries, ["never"])
+    worker.close()
+    gate.set()
+    assert running.result(30) == [True] and waiting.cancelled()
+    with pytest.raises(Busy, match="is stopping"):
+        worker.submit(lambda entries: entries, ["late"])
 
 
 def test_a_recommender_refuses_a_catalogue_of_other_items(reference: Any, shop: Path) -> None:

@@ -1,0 +1,80 @@
+r"""Recommend to all users of a file, as a nightly job does, on one device or several.
+
+    python examples/batch_recommend.py run/model interactions.csv --output recommendations.parquet
+
+On two processes of a CPU, and on every GPU of a machine; the users are shared out:
+
+    accelerate launch --cpu --num_processes 2 examples/batch_recommend.py run/model interactions.csv \
+        --output recommendations.parquet
+    accelerate launch --multi_gpu examples/batch_recommend.py run/model interactions.csv \
+        --output recommendations.parquet
+
+The file is a log, or JSON lines or Parquet with a row a user (`user_id`, `items`, `timestamps`). Memory is that of one
+batch. Each process writes a part, and the first joins them; the file is whole or not there.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from transformers import pipeline
+
+import mmm4rec_hf  # noqa: F401  registers the pipeline
+from mmm4rec_hf.cli.histories import History, read_histories
+from mmm4rec_hf.cli.recommend import Recommended, write
+from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.outputs import replace_file
+
+
+def main(args: argparse.Namespace) -> None:
+    """Recommends to this process's users, and joins the parts."""
+    state = PartialState()
+    recommend = pipeline("sequential-recommendation", model=args.model, device=state.device)
+    parts = [args.output.with_name(f".{args.output.stem}.part-{rank}.parquet") for rank in range(state.num_processes)]
+    write(parts[state.process_index], recommendations(recommend, args, state))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        users = join(parts, args.output)
+        print(f"Recommendations for {users:,} users are in {args.output}")
+
+
+def batches(args: argparse.Namespace) -> Iterator[list[History]]:
+    """Users of the file, so many at a time."""
+    histories = read_histories(args.users)
+    while batch := list(itertools.islice(histories, args.batch_size)):
+        yield batch
+
+
+def recommendations(recommend: object, args: argparse.Namespace, state: PartialState) -> Iterator[Recommended]:
+    """Every num_processes-th batch, beginning with that of this process."""
+    for batch in itertools.islice(batches(args), state.process_index, None, state.num_processes):
+        lists = recommend(batch, top_k=args.top_k, batch_size=args.batch_size, empty_histories="default")
+        yield from zip(batch, lists, strict=True)
+
+
+def join(parts: list[Path], output: Path) -> int:
+    """Parts to one file; the parts go. The number of users who were recommended something."""
+    users = 0
+    with replace_file(output) as partial, pq.ParquetWriter(partial, pq.read_schema(parts[0])) as writer:
+        for part in parts:
+            for batch in pq.ParquetFile(part).iter_batches():
+                users += batch.column("rank").to_pylist().count(1)
+                writer.write_batch(batch)
+    for part in parts:
+        part.unlink()
+    return users
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="what finetune saved, or a Hub name")
+    parser.add_argument("users", type=Path, help="a log, or a file of histories")
+    parser.add_argument("--output", type=Path, required=True, help="a .parquet file")
+    parser.add_argument("--top-k", type=int, default=10, help="items a user")
+    parser.add_argument("--batch-size", type=int, default=256, help="users scored at once")
+    arguments = parser.parse_args()
+    sys.exit(run_command("batch_recommend.py", lambda: main(arguments)))

@@ -1,0 +1,64 @@
+r"""Give a trained model items that it has never seen, and recommend them at once, without training.
+
+    python examples/new_items.py run/model new_items.jsonl --output run-with-new --history 50 172
+
+New items must be encoded as the others were: by default by the two encoders that come from Python packages, else
+
+    python examples/new_items.py run/model new_items.jsonl --output run-with-new \
+        --encoder google/siglip-base-patch16-224
+
+Another encoder is refused: its features cannot be compared. `OUTPUT` recommends like `run/model`, from all the items.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers import pipeline
+
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.cli.encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
+
+
+def main(args: argparse.Namespace) -> None:
+    """Adds the items to a copy of the model, saves it and asks it."""
+    catalog = ItemCatalog.from_pretrained(args.model / CATALOG_NAME)
+    known = len(catalog)
+    fields = (catalog.feature_info.get("text") or {}).get("fields")
+    options = {} if fields is None else {"text_fields": fields}
+    encoder = load_item_encoder(args.encoder, args.text_encoder, args.image_encoder, **options)
+    catalog.add_items(args.items, encoder=encoder)
+    added = catalog.item_ids[known:]
+
+    model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
+    model.set_items(catalog)
+    processor = MMM4RecProcessor.from_pretrained(args.model)
+    save_recommender(model, processor, catalog, args.output)
+    print(f"{len(added)} new items beside {known}; the model is in {args.output}")
+
+    recommend = pipeline("sequential-recommendation", model=str(args.output))
+    for item_id in added[:3]:
+        near = ", ".join(item["title"] or item["item_id"] for item in recommend.similar_items(item_id, top_k=3))
+        print(f"most like {item_id}: {near}")
+    if args.history:
+        ranked = [item["item_id"] for item in recommend({"items": args.history}, top_k=len(catalog))]
+        for item_id in added:
+            print(f"{item_id} stands at place {ranked.index(item_id) + 1} of {len(ranked)} for this history")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="the folder that finetune wrote")
+    parser.add_argument("items", help="the new items' file")
+    parser.add_argument("--output", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--history", nargs="+", metavar="ID", help="items of a user, oldest first")
+    parser.add_argument("--encoder", help="a model of both texts and pictures")
+    parser.add_argument("--text-encoder", help=f"a text model (default: {TEXT_FROM_PACKAGE})")
+    parser.add_argument("--image-encoder", help=f"an image model (default: {IMAGE_FROM_PACKAGE})")
+    arguments = parser.parse_args()
+    if arguments.encoder is None:
+        arguments.text_encoder = arguments.text_encoder or TEXT_FROM_PACKAGE
+        arguments.image_encoder = arguments.image_encoder or IMAGE_FROM_PACKAGE
+    sys.exit(run_command("new_items.py", lambda: main(arguments)))

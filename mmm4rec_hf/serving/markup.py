@@ -1,7 +1,7 @@
 """The page's HTML: cards, lists and bars. The only place where a title becomes HTML, as text and nothing else."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -38,7 +38,7 @@ class Markup:
         """The grid of one page: a button an item, which puts it into the history."""
         if not entries:
             return f'<p class="m4-note">Nothing in the catalogue has all of these words: {shown(query)}</p>'
-        plain = "" if any(entry["has_image"] for entry in entries) else " m4-plain"
+        plain = _plain(entry["has_image"] for entry in entries)
         cards = "".join(f"<li>{self._card(entry, chosen.count(entry['item_id']))}</li>" for entry in entries)
         return f'<ul class="m4-grid{plain}">{cards}</ul>'
 
@@ -76,7 +76,8 @@ class Markup:
         note = ""
         if len(entries) > read:
             note = f'<p class="m4-note">The model reads the last {read} events; the first ones are left out.</p>'
-        return f'<ol class="m4-history">{"".join(lines)}</ol>{note}'
+        plain = _plain(entry["has_image"] for entry in entries)
+        return f'<ol class="m4-history{plain}">{"".join(lines)}</ol>{note}'
 
     def recommendations(self, items: Sequence[Mapping[str, Any]], pictures: Mapping[str, bool], note: str = "") -> str:
         """
@@ -93,7 +94,7 @@ class Markup:
         lines = "".join(
             f"<li>{self._recommendation(rank, item, pictures, scale)}</li>" for rank, item in enumerate(items, start=1)
         )
-        return f'{note}{LEGEND}<ol class="m4-list">{lines}</ol>'
+        return f'{note}{scale.legend()}<ol class="m4-list{_plain(pictures.values())}">{lines}</ol>'
 
     def _recommendation(
         self, rank: int, item: Mapping[str, Any], pictures: Mapping[str, bool], scale: "BarScale"
@@ -144,14 +145,6 @@ class Markup:
         )
 
 
-LEGEND = (
-    '<p class="m4-legend"><span><span class="m4-swatch m4-text"></span>text part</span>'
-    '<span><span class="m4-swatch m4-image"></span>picture part</span>'
-    '<span><span class="m4-swatch m4-sum"></span>score, their sum</span></p>'
-    '<p class="m4-legend">Why: the items of the history nearest to it by text and by picture, with their cosine.</p>'
-)
-
-
 class BarScale:
     """
     One scale for the bars of a list: from its lowest to its highest part or score, with 0 where it is.
@@ -170,6 +163,19 @@ class BarScale:
             ends += [sum(part for part in parts if part < 0), sum(part for part in parts if part > 0)]
         self.low, self.high = min(ends), max(ends)
         self.width = self.high - self.low or 1.0
+
+    def legend(self) -> str:
+        """What the colours and marks mean; 0 is one of them where it is not the left end."""
+        meanings = {"text": "text part", "image": "picture part", "sum": "score, their sum"}
+        if self.low < 0:
+            meanings["null"] = "0: parts to its left count against the item"
+        told = "".join(
+            f'<span><span class="m4-swatch m4-{name}"></span>{word}</span>' for name, word in meanings.items()
+        )
+        return (
+            f'<p class="m4-legend">{told}</p><p class="m4-legend">Why: the items of the history nearest to it by text '
+            "and by picture, with their cosine.</p>"
+        )
 
     def share(self, value: float) -> float:
         """Where a value stands, in percent of the bar from the left."""
@@ -211,6 +217,11 @@ def number(value: float, plus: bool = False) -> str:
 def problem(message: str) -> str:
     """An error for a person."""
     return f'<p class="m4-problem" role="alert">{shown(message)}</p>'
+
+
+def _plain(have_images: Iterable[bool]) -> str:
+    """The class of a list in which nothing has a picture, so that no room is kept for any."""
+    return "" if any(have_images) else " m4-plain"
 
 
 def _act(action: str, entry: Mapping[str, Any]) -> str:

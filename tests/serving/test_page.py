@@ -287,6 +287,12 @@ def test_a_shop_without_pictures_has_a_page(
     page.locator("#m4-results article").first.wait_for()
     assert len(recommended(page)) == 5 and page.locator("#m4-results img").count() == 0
     assert page.locator(".m4-near .m4-key").first.inner_text() == "text"
+    # Titles that are one long word: on a telephone too the scores are beside the buttons, not below them.
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for article in page.locator("#m4-results article").all():
+        score, button = (article.locator(part).bounding_box() for part in (".m4-score", ".m4-add"))
+        assert score["x"] + score["width"] <= button["x"]
 
 
 def test_the_apis_page_works_without_the_internet(visit: Callable[..., Any], recommender: Recommender) -> None:

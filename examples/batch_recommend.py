@@ -25,6 +25,7 @@ from transformers import pipeline
 
 import mmm4rec_hf  # noqa: F401  registers the pipeline
 from mmm4rec_hf.cli.histories import History, read_histories
+from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.recommend import Recommended, write
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.outputs import replace_file
@@ -77,4 +78,5 @@ if __name__ == "__main__":
     parser.add_argument("--top-k", type=int, default=10, help="items a user")
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once")
     arguments = parser.parse_args()
+    hide_bars_without_terminal()
     sys.exit(run_command("batch_recommend.py", lambda: main(arguments)))

@@ -18,6 +18,7 @@ from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.cli.encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
 
@@ -61,4 +62,5 @@ if __name__ == "__main__":
     if arguments.encoder is None:
         arguments.text_encoder = arguments.text_encoder or TEXT_FROM_PACKAGE
         arguments.image_encoder = arguments.image_encoder or IMAGE_FROM_PACKAGE
+    hide_bars_without_terminal()
     sys.exit(run_command("new_items.py", lambda: main(arguments)))

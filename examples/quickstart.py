@@ -30,6 +30,7 @@ from mmm4rec_hf import (
     prepare_sequences,
 )
 from mmm4rec_hf.cli.encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.training.saving import save_recommender
 
@@ -88,4 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("--hidden-size", type=int, default=64, help="width of the model")
     parser.add_argument("--epochs", type=float, default=5, help="epochs to train")
     arguments = parser.parse_args()
+    hide_bars_without_terminal()
     sys.exit(run_command("quickstart.py", lambda: main(arguments)))

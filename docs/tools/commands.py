@@ -1,8 +1,6 @@
 """The page of the command line, out of the parsers themselves."""
 
-import argparse
 import os
-from collections.abc import Iterator
 from typing import Any
 
 MARK = "<!-- commands -->"
@@ -17,24 +15,18 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def command_pages() -> str:
     """A section a command: its help, as the terminal shows it."""
     from mmm4rec_hf.cli import build_parser
+    from mmm4rec_hf.cli.parsing import all_parsers
 
     before = os.environ.get("COLUMNS")
     # argparse breaks lines at the width of the terminal that the documentation is built in.
     os.environ["COLUMNS"] = str(WIDTH)
     try:
-        sections = [f"## {parser.prog}\n\n```text\n{parser.format_help()}```\n" for parser in _parsers(build_parser())]
+        sections = [
+            f"## {parser.prog}\n\n```text\n{parser.format_help()}```\n" for parser in all_parsers(build_parser())
+        ]
     finally:
         if before is None:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
     return "\n".join(sections)
-
-
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those below it."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from _parsers(child)

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from .. import __version__
 from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, report, serve
+from .parsing import HelpFormatter, add_completion, add_options_file, all_parsers, with_options_of_file
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -23,17 +24,41 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
+DESCRIPTION = "Recommendations from the texts and pictures of items and the times of events, by MMM4Rec models."
+EPILOG = """\
+A shop from its log to recommendations:
+
+  mmm4rec prepare interactions.csv --output sequences
+  mmm4rec encode items.jsonl --sequences sequences --text-encoder minilm --image-encoder efficientnet-lite0 \\
+      --output catalog
+  mmm4rec finetune sequences=sequences catalog=catalog output_dir=run
+  mmm4rec report run --output report.html
+  mmm4rec recommend run/model --history 50 172
+
+`mmm4rec COMMAND --help` says what each reads and writes. Exit status: 0 done, 1 failed with one line on stderr, \
+2 wrong use, 130 interrupted."""
+# Their options are recipes, or too few.
+WITHOUT_OPTIONS_FILE = ("pretrain", "finetune", "convert", "push")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `mmm4rec` with all its sub-commands."""
-    parser = argparse.ArgumentParser(prog="mmm4rec", description="Multi-modal sequential recommendation.")
+    parser = argparse.ArgumentParser(
+        prog="mmm4rec", description=DESCRIPTION, epilog=EPILOG, formatter_class=HelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"mmm4rec {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
     for command in COMMANDS.values():
         command.add_parser(subparsers)
-    for subparser in subparsers.choices.values():
+    for name, subparser in subparsers.choices.items():
+        if name not in WITHOUT_OPTIONS_FILE:
+            add_options_file(subparser)
         # Also after the sub-command; without a default of its own, which would undo the one before it.
         subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for each in all_parsers(parser):
+        each.formatter_class, each.allow_abbrev = HelpFormatter, False
+    add_completion(parser)
     return parser
 
 
@@ -45,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): Arguments after the program's name, those of the process by default.
 
     Returns:
-        `int`: Exit status: 0 done, 1 failed with one line on stderr, 130 interrupted. Wrong usage exits with 2.
+        `int`: Exit status: 0 done, 1 failed and 2 wrong use, each with one line on stderr, 130 interrupted. What the
+            parser itself refuses exits with 2.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(with_options_of_file(parser, argv))
     return run_command("mmm4rec", lambda: COMMANDS[args.command].run(args), args.debug)

@@ -9,7 +9,11 @@ from .output import add_json_option, hide_bars_without_terminal, print_json
 
 def add_parser(subparsers: Any) -> None:
     """Adds `convert` and its two directions to the command's parser."""
-    parser = subparsers.add_parser("convert", help="convert published checkpoints to models, and back")
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert published checkpoints to models, and back",
+        epilog="example: mmm4rec convert to-published out model.ckpt",
+    )
     directions = parser.add_subparsers(dest="direction", metavar="direction", required=True)
     _add_published(directions)
     _add_to_published(directions)

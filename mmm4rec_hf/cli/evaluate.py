@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+from .running import UsageError
 
 if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation
@@ -27,7 +28,11 @@ def add_parser(subparsers: Any) -> None:
             "all items, and prints HR, NDCG and MRR with 95% intervals over users, and the protocol. Ties count by "
             "their expectation over a random order."
         ),
-        epilog="example: mmm4rec evaluate model sequences --subgroups --output evaluation",
+        epilog=(
+            "examples:\n"
+            "  mmm4rec evaluate run/model sequences --subgroups --baselines --output evaluation\n"
+            "  mmm4rec evaluate other/model sequences --compare evaluation"
+        ),
     )
     parser.add_argument("model", help="what `finetune` saved, or a Hub name")
     parser.add_argument("data", type=Path, help="the folder that `prepare` wrote")
@@ -107,7 +112,7 @@ def _cut_offs(text: str) -> list[int]:
     try:
         return [int(k) for k in text.split(",")]
     except ValueError as error:
-        raise ValueError(f"--ks must be whole numbers such as 10,20,50, got {text!r}") from error
+        raise UsageError(f"--ks must be whole numbers such as 10,20,50, got {text!r}") from error
 
 
 def _catalog(args: argparse.Namespace) -> "ItemCatalog | None":

@@ -27,8 +27,14 @@ def add_parser(subparsers: Any) -> None:
             "same command is given again."
         ),
         epilog=(
-            "example: mmm4rec finetune recipe.yaml sequences=sequences catalog=catalog output_dir=out "
-            "model.use_item_bias=true training.num_train_epochs=10"
+            "Keys of a recipe: sequences, catalog, output_dir, start_from, revision, model.NAME (of MMM4RecConfig), "
+            "item_bias_start (zeros or cooccurrence), freeze_encoder, optimizer, early_stopping_patience, "
+            "training.NAME (of transformers' TrainingArguments) and card.NAME (license, language, datasets, "
+            "training_data).\n\n"
+            "examples:\n"
+            "  mmm4rec finetune sequences=sequences catalog=catalog output_dir=run\n"
+            "  mmm4rec finetune configs/finetune_published.yaml start_from=base/model sequences=sequences \\\n"
+            "      catalog=catalog output_dir=run model.use_item_bias=true training.num_train_epochs=10"
         ),
     )
     add_recipe_arguments(parser)

@@ -20,7 +20,11 @@ def add_parser(subparsers: Any) -> None:
             "folder that holds the splits, the item ids in the order of their indices, and prepare.json, which says "
             "how they were made. What is dropped is counted."
         ),
-        epilog="example: mmm4rec prepare ratings.csv --output sequences",
+        epilog=(
+            "examples:\n"
+            "  mmm4rec prepare ratings.csv --output sequences\n"
+            "  mmm4rec prepare log.parquet -o sequences --user-column customer --item-column sku --time-unit ms"
+        ),
     )
     parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")
     parser.add_argument("--output", "-o", type=Path, required=True, help="the folder to write")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+from .running import UsageError
 
 FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "title")
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -29,7 +30,11 @@ def add_parser(subparsers: Any) -> None:
             "items and timestamps (lists), or a log of interactions with a row an event. Writes the best items with "
             "their scores; the score is the sum of a text part and a picture part."
         ),
-        epilog="example: mmm4rec recommend model --history 50 172 --timestamps 891035000 891035500 --top-k 5",
+        epilog=(
+            "examples:\n"
+            "  mmm4rec recommend run/model --history 50 172 --timestamps 891035000 891035500 --top-k 5\n"
+            "  mmm4rec recommend run/model --input interactions.csv --output recommendations.parquet"
+        ),
     )
     parser.add_argument("model", help="what `finetune` saved, or a Hub name")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -60,9 +65,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec recommend`."""
     if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
-        raise ValueError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
+        raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
     if args.timestamps is not None and args.history is None:
-        raise ValueError("--timestamps belong to --history; a file has times of its own")
+        raise UsageError("--timestamps belong to --history; a file has times of its own")
     hide_bars_without_terminal()
     from transformers import pipeline
 
@@ -114,7 +119,7 @@ def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str
 
 def _batches(histories: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     if size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {size}")
+        raise UsageError(f"--batch-size must be at least 1, got {size}")
     batch = []
     for history in histories:
         batch.append(history)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import add_json_option, hide_bars_without_terminal, print_json
+from .running import UsageError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,6 +34,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec report`."""
+    if args.output.suffix not in (".html", ".htm"):
+        raise UsageError(f"--output is a page and must end in .html, got {args.output.name!r}")
     hide_bars_without_terminal()
     from ..reporting import write_report
 

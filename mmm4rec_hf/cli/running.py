@@ -1,10 +1,15 @@
 """How a command runs and ends: its log on stderr, its exit status, an error as one line."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 from huggingface_hub.errors import StrictDataclassError
+
+
+class UsageError(ValueError):
+    """Arguments that cannot be meant, found by the command rather than by its parser: status 2."""
 
 
 def run_command(program: str, command: Callable[[], None], debug: bool = False) -> int:
@@ -17,12 +22,16 @@ def run_command(program: str, command: Callable[[], None], debug: bool = False) 
         debug (`bool`, *optional*, defaults to `False`): Whether an error keeps its traceback.
 
     Returns:
-        `int`: Exit status: 0 done, 1 failed with one line on stderr, 130 interrupted.
+        `int`: Exit status: 0 done, 1 failed and 2 wrong use, with one line on stderr, 130 interrupted.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
     try:
         command()
+    except BrokenPipeError:
+        # Who reads stdout has read enough, as `head` does; Python would complain once more when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, TypeError, OSError, RuntimeError, StrictDataclassError) as error:
         if debug:
             raise
@@ -30,7 +39,7 @@ def run_command(program: str, command: Callable[[], None], debug: bool = False) 
         cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
         message = " ".join(str(cause).split()) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

@@ -72,7 +72,7 @@ def test_wrong_use_is_said_in_one_line(
     shop: Path, without_downloads: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--data", str(shop / "nowhere")]) == 1
-    assert main(["demo", "--data", str(shop), "--epochs", "0"]) == 1
+    assert main(["demo", "--data", str(shop), "--epochs", "0"]) == 2
     assert main(["demo", "--data", str(shop), "--user", "nobody"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmm4rec: error:")]
     assert len(errors) == 3

@@ -1,0 +1,198 @@
+"""Help, options out of a file, completion of the shell, and what goes to which stream."""
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmm4rec_hf import cli
+from mmm4rec_hf.cli import main
+from mmm4rec_hf.cli.parsing import all_parsers, with_options_of_file
+from mmm4rec_hf.training.finetuning import FinetuneRecipe
+from mmm4rec_hf.training.pretraining import PretrainRecipe
+
+from .conftest import ITEMS
+
+COMMAND = [sys.executable, "-m", "mmm4rec_hf.cli"]
+
+
+def test_every_command_says_what_it_reads_and_writes_and_its_examples_are_right() -> None:
+    parser = cli.build_parser()
+    for each in all_parsers(parser):
+        if each is parser or each.prog == "mmm4rec convert":
+            continue
+        words = " ".join(each.format_help().split())
+        assert re.search(r"\b(Reads|Fetches)\b", words) and re.search(r"[Ww]rites|uploads|serves|saves|prints", words)
+    examples = []
+    for each in all_parsers(parser):
+        text = (each.epilog or "").replace("\\\n", " ")
+        examples += re.findall(r"(?:example: |^  )(mmm4rec .+?)(?:, then .*)?$", text, re.MULTILINE)
+    assert {shlex.split(example)[1] for example in examples} == set(cli.COMMANDS)
+    for example in examples:
+        parser.parse_args(shlex.split(example)[1:])
+
+
+@pytest.mark.parametrize(("command", "recipe"), [("finetune", FinetuneRecipe), ("pretrain", PretrainRecipe)])
+def test_the_help_names_every_key_of_a_recipe(command: str, recipe: Any) -> None:
+    (parser,) = [each for each in all_parsers(cli.build_parser()) if each.prog == f"mmm4rec {command}"]
+    for field in dataclasses.fields(recipe):
+        assert re.search(rf"\b{field.name}\b", parser.epilog or ""), field.name
+
+
+def read(*line: str) -> dict[str, Any]:
+    """What a command line comes to, in place of the command."""
+    parser = cli.build_parser()
+    return vars(parser.parse_args(with_options_of_file(parser, line)))
+
+
+def test_a_file_gives_options_and_the_line_wins(tmp_path: Path) -> None:
+    path = tmp_path / "prepare.yaml"
+    path.write_text(
+        "log: [a.csv, b.csv]\noutput: here\nk-core: 7\nsplit: temporal\njson: true\nvalid_from: 2016-01-01\n"
+    )
+    found = read("prepare", "--options", str(path), "--k-core", "3")
+    assert found["log"] == ["a.csv", "b.csv"] and found["output"] == Path("here") and found["k_core"] == 3
+    assert (found["split"], found["json"], found["valid_from"]) == ("temporal", True, "2016-01-01")
+    # The same written together, a short option, and a flag that is off.
+    path.write_text("output: here\njson: false\n")
+    found = read("prepare", f"--options={path}", "x.csv", "-o", "there")
+    assert (found["log"], found["output"], found["json"]) == (["x.csv"], Path("there"), False)
+    # Lists stay apart from what stands by its place, and text from what looks like an option.
+    path.write_text('history: ["50", "007"]\ncandidates: ["@a", "b c"]\nunknown-items: error\n')
+    found = read("recommend", "run/model", "--options", str(path))
+    assert (found["model"], found["history"], found["candidates"]) == ("run/model", ["50", "007"], ["@a", "b c"])
+    path.write_text("title: --films--\n")
+    assert read("report", "run", "--options", str(path))["title"] == "--films--"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("k_cores: 3\n", "no option is named 'k_cores'; did you mean 'k-core'?"),
+        ("zzz: 3\n", "no option is named 'zzz'; there are format, item-column"),
+        ("json: 3\n", "json must be true or false, got 3"),
+        ("[1, 2]\n", "must hold `option: value` lines"),
+        ("a: [\n", "cannot be read as YAML"),
+        (None, "cannot be read as YAML"),
+        ("k-core: many\n", "invalid int value: 'many'"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_wrong_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    path = tmp_path / "options.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", "x.csv", "-o", "out", "--options", str(path)])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--epochs", "0"], "--epochs must be positive, got 0.0"),
+        (["encode", "items.jsonl", "-o", "out"], "no encoder was named"),
+        (["evaluate", "model", "data", "--ks", "ten"], "--ks must be whole numbers such as 10,20,50, got 'ten'"),
+        (["recommend", "model", "--history", "1", "-o", "x.txt"], "--output must end in .jsonl, .csv, .parquet"),
+        (["recommend", "model", "--input", "x", "--timestamps", "1"], "--timestamps belong to --history"),
+        (["report", "run", "-o", "x.pdf"], "must end in .html, got 'x.pdf'"),
+    ],
+)
+def test_wrong_use_that_the_parser_lets_through_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("mmm4rec: error: ") and message in err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mmm4rec pre", {"prepare", "pretrain"}),
+        ("mmm4rec prepare --spl", {"--split"}),
+        ("mmm4rec prepare --split te", {"temporal"}),
+        ("mmm4rec convert to", {"to-published"}),
+        ("mmm4rec report pag", {"page-one", "page-two.txt"}),
+        ("mmm4rec evaluate --ba", {"--baselines", "--batch-size"}),
+    ],
+)
+def test_bash_completes(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, offered: set[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", "bash"])
+    assert stopped.value.code == 0
+    (tmp_path / "page-one").mkdir()
+    (tmp_path / "page-two.txt").touch()
+    (tmp_path / "script.bash").write_text(
+        capsys.readouterr().out
+        + f"\nCOMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))\n"
+        + '"$(complete -p mmm4rec | sed "s/.*-F \\([^ ]*\\).*/\\1/")" mmm4rec "${COMP_WORDS[-1]}" ""\n'
+        + 'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "script.bash"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert {word.strip() for word in done.stdout.splitlines()} - {""} == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_have_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["--print-completion", shell])
+    printed = capsys.readouterr().out
+    assert "finetune" in printed and "k-core" in printed
+
+
+@pytest.mark.slow
+def test_stdout_is_json_alone_and_stderr_has_no_bars(model: Path, shop: Path, tmp_path: Path) -> None:
+    sequences, catalog = str(tmp_path / "sequences"), str(tmp_path / "catalog")
+    shop_of = [f"sequences={sequences}", f"catalog={catalog}"]
+    domains = f"domains=[{{name: shop, catalog: {catalog}, sequences: {sequences}}}]"
+    sizes = [f"model.{name}=16" for name in ("hidden_size", "intermediate_size")] + ["model.head_dim=4"]
+    lines = {
+        "prepare": [str(shop / "log.csv"), "-o", sequences, "--k-core", "1", "--time-unit", "ms"],
+        "encode": [str(shop / "items.jsonl"), "-o", catalog, "--text-encoder", str(shop / "bert"), "--image-encoder",
+                   str(shop / "vit")],
+        "pretrain": [domains, f"output_dir={tmp_path}/base", "max_steps=2", "batch_size=8", *sizes],
+        "finetune": [*shop_of, f"output_dir={tmp_path}/run", *sizes, "training.num_train_epochs=1"],
+        "evaluate": [f"{tmp_path}/run/model", sequences, "--baselines", "--subgroups"],
+        "recommend": [f"{tmp_path}/run/model", "--history", "1", "--top-k", "50"],
+        "convert": ["to-published", str(model), f"{tmp_path}/model.ckpt"],
+        "report": [f"{tmp_path}/run", "-o", f"{tmp_path}/report.html"],
+    }  # fmt: skip
+    for command, arguments in lines.items():
+        done = subprocess.run([*COMMAND, command, *arguments, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (command, done.stderr[-2000:])
+        found = json.loads(done.stdout)
+        assert found, command
+        assert "%|" not in done.stderr and "\r" not in done.stderr, (command, done.stderr)
+        if command == "recommend":
+            assert {entry["item_id"] for entry in found} == {*ITEMS} - {"1"}
+
+
+@pytest.mark.slow
+def test_a_reader_who_has_enough_ends_the_command_in_silence(model: Path, shop: Path) -> None:
+    line = [
+        *COMMAND,
+        "recommend",
+        str(model),
+        "--device",
+        "cpu",
+        "--input",
+        str(shop / "log.csv"),
+        "--time-unit",
+        "ms",
+    ]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        complaint = process.stderr.read()
+    assert process.returncode == 1 and "rror" not in complaint

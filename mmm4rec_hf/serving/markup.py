@@ -52,8 +52,15 @@ class Markup:
             f'<span class="m4-title" title="{title}">{title}</span></button>'
         )
 
-    def history(self, entries: Sequence[Mapping[str, Any]], read: int) -> str:
-        """The history in order, with buttons to move and remove; `read` is how many events the model reads."""
+    def history(self, entries: Sequence[Mapping[str, Any]], read: int, full: bool = False) -> str:
+        """
+        The history in order, with buttons to move and remove.
+
+        Args:
+            entries (`Sequence[Mapping]`): The items, oldest first.
+            read (`int`): How many events the model reads, the last ones.
+            full (`bool`, *optional*, defaults to `False`): Whether no more can be added.
+        """
         if not entries:
             return (
                 '<p class="m4-note">Empty. Choose items of the catalogue, the oldest first: each is an event of a '
@@ -76,6 +83,8 @@ class Markup:
         note = ""
         if len(entries) > read:
             note = f'<p class="m4-note">The model reads the last {read} events; the first ones are left out.</p>'
+        if full:
+            note += '<p class="m4-note">This is as long as a history gets here.</p>'
         plain = _plain(entry["has_image"] for entry in entries)
         return f'<ol class="m4-history{plain}">{"".join(lines)}</ol>{note}'
 

@@ -255,7 +255,9 @@ class Page:
     def _all(self, history: list[str], query: str, page: int, top_k: int, gap: str) -> tuple[Any, ...]:
         return (
             history,
-            self.markup.history(self.recommender.entries(history), self.recommender.max_history),
+            self.markup.history(
+                self.recommender.entries(history), self.recommender.max_history, len(history) >= _MAX_HISTORY
+            ),
             self._results(history, top_k, gap),
             self.browse(query, page, history)[0],
         )

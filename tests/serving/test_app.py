@@ -1,0 +1,102 @@
+"""Page and API in one application: what it must not give away, and what it must not ask for elsewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mmm4rec_hf.serving.page import create_app
+from mmm4rec_hf.serving.recommender import Recommender
+
+from .conftest import IDS
+
+
+@pytest.fixture
+def app_client(recommender: Recommender) -> Iterator[TestClient]:
+    with TestClient(create_app(recommender, local_only=True), base_url="http://127.0.0.1:7860") as client:
+        yield client
+
+
+def test_the_page_loads_nothing_of_other_servers(app_client: TestClient) -> None:
+    page = app_client.get("/").text
+    loaded = re.findall(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=["']([^"']+)["']""", page)
+    assert [address for address in loaded if re.match("(https?:)?//", address)] == []
+    config = app_client.get("/config").json()
+    assert config["analytics_enabled"] is False and config["title"] == "MMM4Rec"
+
+
+def test_files_of_this_machine_are_not_served(app_client: TestClient, shop: Path, repository: Path) -> None:
+    for path in ("/etc/passwd", repository / "pyproject.toml", shop / "0.png", shop / "items.jsonl"):
+        for address in (f"/gradio_api/file={path}", f"/file={path}", f"/gradio_api/file/{path}"):
+            answer = app_client.get(address)
+            assert answer.status_code in (403, 404), address
+    assert app_client.get("/monitoring").status_code in (403, 404)
+
+
+def test_a_page_of_another_site_reaches_nothing_of_it(app_client: TestClient) -> None:
+    for path in ("/", "/config", "/items", "/docs", "/thumbnail?item_id=item-1"):
+        assert app_client.get(path, headers={"host": "evil.example"}).status_code == 403
+    headers = {"origin": "http://evil.example"}
+    for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/items", "/recommend"):
+        assert app_client.post(path, headers=headers).status_code == 403
+
+
+def test_uploads_of_the_page_are_bounded(app_client: TestClient) -> None:
+    large = {"files": ("a.png", bytes(11 << 20))}
+    answer = app_client.post("/gradio_api/upload", files=large)
+    assert answer.status_code == 413 and "more than 10 MB" in answer.json()["detail"]
+    assert app_client.post("/gradio_api/queue/join", content=b" " * (2 << 20)).status_code == 413
+
+
+def test_thumbnails_are_pictures_even_where_the_file_is_broken(
+    recommender: Recommender, app_client: TestClient, tmp_path: Path
+) -> None:
+    answer = app_client.get("/thumbnail", params={"item_id": "item-1", "size": 128})
+    assert answer.headers["content-type"] == "image/jpeg" and "immutable" in answer.headers["cache-control"]
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    recommender.state.catalog.records[1]["image"] = str(tmp_path / "broken.png")
+    answer = app_client.get("/thumbnail", params={"item_id": "item-1"})
+    assert answer.headers["content-type"] == "image/svg+xml" and "not readable" in answer.text
+    assert app_client.get("/thumbnail", params={"item_id": "nobody"}).status_code == 404
+    assert app_client.get("/thumbnail", params={"item_id": "item-1", "size": 5000}).status_code == 422
+    # Ids of every kind, as the page asks for them.
+    for item_id in IDS:
+        assert app_client.get("/thumbnail", params={"item_id": item_id}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"action": "add", "id": "nobody"},
+        {"action": "add", "id": 7},
+        {"action": "remove", "place": 99},
+        {"action": "remove", "place": "0"},
+        {"action": "up", "place": -1},
+        {"action": "run", "id": "item-1", "place": 0},
+        {},
+    ],
+)
+def test_clicks_that_no_button_makes_change_nothing(recommender: Recommender, event: dict[str, Any]) -> None:
+    from gradio import EventData
+
+    from mmm4rec_hf.serving.page import Page
+
+    history = ["item-1", "item-2"]
+    after = Page(recommender).act(history, "", 1, 10, "a day", EventData(None, event))[0]
+    assert after == history == ["item-1", "item-2"]
+
+
+def test_a_history_has_an_end(recommender: Recommender) -> None:
+    from gradio import EventData
+
+    from mmm4rec_hf.serving.page import Page
+
+    page, history, told = Page(recommender), ["item-1"] * 98, []
+    for _ in range(4):
+        event = EventData(None, {"action": "add", "id": "item-2"})
+        history, content, *_ = page.act(history, "", 1, 10, "a day", event)
+        told.append("as long as a history gets" in content)
+    assert len(history) == 100 and told == [False, True, True, True]

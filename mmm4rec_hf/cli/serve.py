@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, image_encoder, text_encoder
 from .output import hide_bars_without_terminal
+from .running import UsageError
 
 if TYPE_CHECKING:
     from ..items import ItemEncoder
@@ -27,7 +28,12 @@ def add_parser(subparsers: Any) -> None:
             "features can be loaded; they are kept until the server stops. Writes nothing. Only this machine reaches "
             "it, unless --host says otherwise. Needs the extra: pip install 'mmm4rec-hf[serve]'."
         ),
-        epilog="example: mmm4rec serve run --port 7860, then open http://127.0.0.1:7860",
+        epilog=(
+            "examples:\n"
+            "  mmm4rec serve run\n"
+            "  mmm4rec serve run --catalog catalog --port 8080 --no-new-items\n\n"
+            "Then open http://127.0.0.1:7860 (or the port that was given)."
+        ),
     )
     parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("--catalog", metavar="FOLDER", help="the items to recommend (default: those saved with it)")
@@ -50,14 +56,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec serve`."""
-    hide_bars_without_terminal()
     if not 0 <= args.port <= 65535:
-        raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
+        raise UsageError(f"--port must be from 0 to 65535, got {args.port}")
     named = args.encoder or args.text_encoder or args.image_encoder
     if args.no_new_items and named:
-        raise ValueError("--no-new-items loads no encoder; leave it out, or the encoders")
+        raise UsageError("--no-new-items loads no encoder; leave it out, or the encoders")
     if args.encoder and (args.text_encoder or args.image_encoder):
-        raise ValueError("give either --encoder, or --text-encoder and --image-encoder")
+        raise UsageError("give either --encoder, or --text-encoder and --image-encoder")
+    hide_bars_without_terminal()
     try:
         from ..serving.limits import is_loopback
         from ..serving.loading import load_recommender

@@ -1,12 +1,13 @@
 """The command `mmm4rec`: each sub-command is a file of this folder with `add_parser(subparsers)` and `run(args)`."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
 from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, report, serve
-from .parsing import HelpFormatter, add_completion, add_options_file, all_parsers, with_options_of_file
+from .parsing import HelpFormatter, add_completion, add_options_file, all_parsers, as_options, with_options_of_file
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -75,4 +76,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args = parser.parse_args(with_options_of_file(parser, argv))
-    return run_command("mmm4rec", lambda: COMMANDS[args.command].run(args), args.debug)
+    in_words_of_options = functools.partial(as_options, parser, args.command)
+    return run_command("mmm4rec", lambda: COMMANDS[args.command].run(args), args.debug, in_words_of_options)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from .fields import check_pictures, check_texts, name_fields, select_items
 from .output import add_json_option, hide_bars_without_terminal, print_json
 from .running import UsageError
 
@@ -34,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--sequences", type=Path, help="what `prepare` wrote: only its items, in its order")
     parser.add_argument("--format", default="auto", help="amazon-2018 or amazon-2023 for metadata, else told by name")
     parser.add_argument("--id-column", metavar="NAME", help="the field of the item id, if not as usual")
+    parser.add_argument("--title-column", metavar="NAME", help="the field of the title, if not as usual")
+    parser.add_argument("--image-column", metavar="NAME", help="the field of the picture's path, if not as usual")
     parser.add_argument("--model", metavar="NAME", help="a model of both texts and pictures, e.g. SigLIP or CLIP")
     parser.add_argument(
         "--text-encoder", metavar="NAME", help=f"a text model's name or folder; `{TEXT_FROM_PACKAGE}` needs no hub"
@@ -66,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data import SequenceDatasets
     from ..items import ItemCatalog
+    from ..items.text import PUBLISHED_TEXT_FIELDS
     from ..training.saving import save_encoded_catalog
 
     if args.model is None and args.text_encoder is None and args.image_encoder is None:
@@ -74,11 +78,16 @@ def run(args: argparse.Namespace) -> None:
             f"{IMAGE_FROM_PACKAGE}"
         )
     catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column)
+    notes = name_fields(catalog, args.title_column, args.image_column)
     if args.sequences is not None:
-        catalog = catalog.select(SequenceDatasets.load_from_disk(args.sequences).item_ids)
+        catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)
     options: dict[str, Any] = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
     if args.text_fields is not None:
         options["text_fields"] = [name.strip() for name in args.text_fields.split(",") if name.strip()]
+    if args.model is not None or args.text_encoder is not None:
+        check_texts(catalog, options.get("text_fields", PUBLISHED_TEXT_FIELDS))
+    if args.model is not None or args.image_encoder is not None:
+        check_pictures(catalog)
     encoder = load_item_encoder(args.model, args.text_encoder, args.image_encoder, **options)
     catalog = catalog.encode(
         encoder,
@@ -100,11 +109,14 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(summary)
         return
+    for note in notes:
+        print(f"{note}.")
     unused = sorted({name for record in catalog.records for name in record} - {*encoder.text_fields, "image"})
     if unused:
         print(f"Texts are made of {', '.join(encoder.text_fields)}; --text-fields also takes {', '.join(unused)}.")
     print(f"{catalog}; {summary['without_text']:,} without text, {summary['without_image']:,} without a picture")
-    print(f"The catalogue is in {args.output}; next: mmm4rec finetune catalog={args.output} sequences=...")
+    print(f"The catalogue is in {args.output}; next:")
+    print(f"  mmm4rec finetune sequences={args.sequences or 'SEQUENCES'} catalog={args.output} output_dir=run")
 
 
 def _missing(mask: Any) -> int:

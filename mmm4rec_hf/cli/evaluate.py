@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .models import saved_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
 
@@ -34,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
             "  mmm4rec evaluate other/model sequences --compare evaluation"
         ),
     )
-    parser.add_argument("model", help="what `finetune` saved, or a Hub name")
+    parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("data", type=Path, help="the folder that `prepare` wrote")
     parser.add_argument("--split", default="test", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--ks", default="10,20,50", help="the cut-offs (default: %(default)s)")
@@ -58,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec evaluate`."""
     ks = _cut_offs(args.ks)
+    args.model = saved_model(args.model)
     hide_bars_without_terminal()
     from accelerate import PartialState
 

@@ -69,4 +69,6 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
         return
     print(f"{describe(evaluation.protocol)}.\n")
     print_metrics(evaluation)
-    print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}.")
+    print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}; next:")
+    print(f"  mmm4rec report {output} --output report.html")
+    print(f"  mmm4rec recommend {output / MODEL_NAME} --history ITEM ...")

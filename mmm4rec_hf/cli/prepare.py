@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 
 _COLUMNS = ("user", "item", "timestamp", "rating", "order")
@@ -91,4 +92,6 @@ def run(args: argparse.Namespace) -> None:
         return
     rows = [[name.replace("_", " "), f"{count:,}"] for name, count in sequences.statistics.items()]
     print_table(["", "number"], rows)
-    print(f"\nThe sequences are in {args.output}; next: mmm4rec encode ITEMS --sequences {args.output}")
+    print(f"\nThe sequences are in {args.output}; next, with your items' file in the place of ITEMS:")
+    encoders = f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"
+    print(f"  mmm4rec encode ITEMS --sequences {args.output} {encoders} --output catalog")

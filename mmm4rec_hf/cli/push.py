@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .models import CONFIG_NAME, MODEL_NAME
 from .output import add_json_option, hide_bars_without_terminal, print_json
 
 
@@ -20,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         ),
         epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
     )
-    parser.add_argument("folder", type=Path, help="a model's folder, or a catalogue's")
+    parser.add_argument("folder", type=Path, help="a model's folder (or the run's that wrote it), or a catalogue's")
     parser.add_argument("repo_id", metavar="org/name", help="the repository, made where it is missing")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="the branch, made where it is missing (default: main)")
@@ -31,6 +32,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec push`."""
     hide_bars_without_terminal()
+    if (args.folder / MODEL_NAME / CONFIG_NAME).is_file():
+        args.folder /= MODEL_NAME
     if (args.folder / "config.json").is_file():
         commit, kind = _push_model(args), "model"
     elif (args.folder / "catalog.json").is_file():

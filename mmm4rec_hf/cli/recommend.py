@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .models import saved_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
 
@@ -36,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
             "  mmm4rec recommend run/model --input interactions.csv --output recommendations.parquet"
         ),
     )
-    parser.add_argument("model", help="what `finetune` saved, or a Hub name")
+    parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--history", nargs="+", metavar="ID", help="items of one user, oldest first")
     what.add_argument("--input", "-i", type=Path, metavar="FILE", help="a file of users, or a log of interactions")
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers import pipeline
 
     recommender = pipeline(  # type: ignore[call-overload]
-        "sequential-recommendation", model=args.model, device=args.device
+        "sequential-recommendation", model=saved_model(args.model), device=args.device
     )
     options = {
         "top_k": args.top_k,

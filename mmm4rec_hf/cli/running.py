@@ -12,7 +12,9 @@ class UsageError(ValueError):
     """Arguments that cannot be meant, found by the command rather than by its parser: status 2."""
 
 
-def run_command(program: str, command: Callable[[], None], debug: bool = False) -> int:
+def run_command(
+    program: str, command: Callable[[], None], debug: bool = False, translate: Callable[[str], str] = str
+) -> int:
     """
     Runs a command of this package.
 
@@ -20,6 +22,7 @@ def run_command(program: str, command: Callable[[], None], debug: bool = False) 
         program (`str`): Its name, which stands before an error.
         command (`Callable`): What it does.
         debug (`bool`, *optional*, defaults to `False`): Whether an error keeps its traceback.
+        translate (`Callable`, *optional*): An error's message to what a person at a terminal is told.
 
     Returns:
         `int`: Exit status: 0 done, 1 failed and 2 wrong use, with one line on stderr, 130 interrupted.
@@ -37,7 +40,7 @@ def run_command(program: str, command: Callable[[], None], debug: bool = False) 
             raise
         # A configuration's own check wraps the error that says what is wrong.
         cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-        message = " ".join(str(cause).split()) or type(cause).__name__
+        message = translate(" ".join(str(cause).split())) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:

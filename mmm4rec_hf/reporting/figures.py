@@ -41,7 +41,9 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(f"the pictures need matplotlib ({error}); pip install 'mmm4rec-hf[report]'") from error
+        raise RuntimeError(
+            f"the pictures need matplotlib ({error}): pip install matplotlib, or the extra mmm4rec-hf[report]"
+        ) from error
 
 
 def metrics_figure(panel: Panel, metrics: Sequence[str]) -> bytes:

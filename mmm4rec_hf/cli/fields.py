@@ -1,0 +1,110 @@
+"""Which fields of a shop's items are the title and the picture, and whether anything is left to encode."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from ..items.text import item_text
+from .running import UsageError
+
+if TYPE_CHECKING:
+    from ..items import ItemCatalog
+
+# Compared in lower case, with letters and digits only.
+ALIASES = {
+    "title": ("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle"),
+    "image": ("image", "picture", "photo", "img", "imagepath", "imagefile", "imageurl", "picturepath", "poster"),
+}
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def name_fields(catalog: "ItemCatalog", title: str | None, image: str | None) -> list[str]:
+    """
+    Gives the fields of a catalogue's items the names `title` and `image`, in place.
+
+    Args:
+        catalog (`ItemCatalog`): As it was read.
+        title (`str`, *optional*): The field of the title; by default found by its usual names.
+        image (`str`, *optional*): The field of the picture, likewise.
+
+    Returns:
+        `list[str]`: What was taken for what, one sentence each.
+
+    Raises:
+        UsageError: If no item has the field, or several fields may be meant.
+    """
+    notes = []
+    for name, told in (("title", title), ("image", image)):
+        names = _names(catalog)
+        found = told if told is not None else _found(name, names)
+        if found is None or found == name:
+            continue
+        if found not in names:
+            raise UsageError(f"no item has a field {found!r}; there are {', '.join(names)}")
+        for record in catalog.records:
+            if found in record:
+                record[name] = record.pop(found)
+        notes.append(f"{found} is read as the {'title' if name == 'title' else 'picture'}")
+    return notes
+
+
+def select_items(catalog: "ItemCatalog", item_ids: Sequence[str], where: str) -> "ItemCatalog":
+    """
+    The items of a log, in its order.
+
+    Raises:
+        ValueError: If the catalogue lacks some, with the ids of both, since it is often their spelling that differs.
+    """
+    missing = [item_id for item_id in item_ids if item_id not in catalog]
+    if missing:
+        shown, known = (", ".join(map(repr, ids[:3])) for ids in (missing, catalog.item_ids))
+        raise ValueError(
+            f"{len(missing):,} of the {len(item_ids):,} items of the log are not in {where}, such as {shown}; it has "
+            f"{known}, ... Ids are compared to the letter: add the items, spell both alike, or prepare the log with "
+            "--items CATALOG to leave those out"
+        )
+    return catalog.select(item_ids)
+
+
+def check_texts(catalog: "ItemCatalog", fields: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: If no item has a text in these fields, but some have others: a model would learn from nothing.
+    """
+    others = [name for name in _names(catalog) if name != "image"]
+    if others and not any(item_text(record, fields) for record in catalog.records):
+        raise UsageError(
+            f"no item has a text: none has {', '.join(fields)}, they have {', '.join(others)}; name the "
+            "title with --title-column, or the fields to read, such as "
+            f"--text-fields {','.join(repr(name) if ' ' in name else name for name in others[:2])}"
+        )
+
+
+def check_pictures(catalog: "ItemCatalog") -> None:
+    """
+    Raises:
+        UsageError: If no item has a picture, and a field looks like one of their paths.
+    """
+    if any(record.get("image") is not None for record in catalog.records):
+        return
+    for record in catalog.records:
+        for name, value in record.items():
+            if isinstance(value, str) and PurePath(value.split("?")[0]).suffix.lower() in PICTURE_SUFFIXES:
+                raise UsageError(
+                    f"no item has a field `image`; {name!r} holds {value!r}: give --image-column {name!r}"
+                )
+
+
+def _names(catalog: "ItemCatalog") -> list[str]:
+    return list(dict.fromkeys(name for record in catalog.records for name in record))
+
+
+def _found(name: str, names: Sequence[str]) -> str | None:
+    if name in names:
+        return name
+    plain = {candidate: re.sub(r"[^a-z0-9]", "", candidate.lower()) for candidate in names}
+    found = [candidate for candidate, spelled in plain.items() if spelled in ALIASES[name]]
+    if len(found) > 1:
+        raise UsageError(f"the {name} may be any of {', '.join(map(repr, found))}; give --{name}-column")
+    return found[0] if found else None

@@ -1,0 +1,130 @@
+"""What someone meets who brings files of their own: other names, other ids, other folders."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf.cli import build_parser, main
+from mmm4rec_hf.cli.models import saved_model
+from mmm4rec_hf.cli.parsing import as_options
+
+NAMES = ["SKU", "Name", "Long description", "Photo"]
+
+
+@pytest.fixture
+def products(tmp_path: Path) -> Path:
+    """A table of products with the names of another program; one picture is missing."""
+    rows = [[f"00{n}", f"Title {n}", f"Long words of {n}", f"photos/{n}.png"] for n in range(4)]
+    (tmp_path / "photos").mkdir()
+    for n in range(3):
+        Image.new("RGB", (20, 20), (60 * n, 0, 0)).save(tmp_path / "photos" / f"{n}.png")
+    write(tmp_path / "products.csv", NAMES, rows)
+    return tmp_path / "products.csv"
+
+
+def write(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def renamed(products: Path, *header: str) -> Path:
+    with products.open(encoding="utf-8") as file:
+        _, *rows = csv.reader(file)
+    path = products.with_name("renamed.csv")
+    write(path, list(header), rows)
+    return path
+
+
+def encode(path: Path, shop: Path, *options: str) -> int:
+    encoders = ["--text-encoder", str(shop / "bert"), "--image-encoder", str(shop / "vit")]
+    return main(["encode", str(path), "--output", str(path.with_name("catalog")), *encoders, *options])
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_usual_names_of_title_and_picture_are_found_and_said(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(products, shop) == 0
+    printed = capsys.readouterr().out
+    assert "Name is read as the title.\nPhoto is read as the picture.\n" in printed
+    assert "--text-fields also takes Long description." in printed and "0 without text, 1 without a picture" in printed
+    catalog = ItemCatalog.from_pretrained(products.with_name("catalog"))
+    assert catalog.titles == [f"Title {n}" for n in range(4)] and catalog.item_ids == [f"00{n}" for n in range(4)]
+    assert catalog.image_mask is not None and catalog.image_mask.tolist() == [True] * 3 + [False]
+
+
+def test_unusual_names_are_asked_for_before_anything_is_encoded(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = renamed(products, "SKU", "Label", "Words", "File")
+    assert encode(path, shop) == 2
+    assert "no item has a text: none has title, brand, description, they have Label, Words, File" in last_line(capsys)
+    assert encode(path, shop, "--title-column", "Label") == 2
+    assert "'File' holds 'photos/0.png': give --image-column 'File'" in last_line(capsys)
+    assert encode(path, shop, "--title-column", "Labels") == 2
+    assert "no item has a field 'Labels'; there are Label, Words, File" in last_line(capsys)
+    assert not path.with_name("catalog").exists()
+    assert encode(path, shop, "--title-column", "Label", "--image-column", "File") == 0
+    assert ItemCatalog.from_pretrained(path.with_name("catalog")).titles[0] == "Title 0"
+
+
+def test_two_fields_that_may_be_the_title_are_in_question(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = renamed(products, "SKU", "Name", "Product name", "Photo")
+    assert encode(path, shop) == 2
+    assert "the title may be any of 'Name', 'Product name'; give --title-column" in last_line(capsys)
+    # One that is called so is meant.
+    path = renamed(products, "SKU", "title", "Name", "image")
+    assert encode(path, shop) == 0
+
+
+def test_ids_that_are_spelled_otherwise_are_shown_side_by_side(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = products.with_name("log.csv")
+    write(log, ["user_id", "item_id", "timestamp"], [["u", str(n), str(1_400_000_000 + n)] for n in range(4)])
+    sequences = str(products.with_name("sequences"))
+    assert main(["prepare", str(log), "--k-core", "1", "--output", sequences]) == 0
+    assert encode(products, shop, "--sequences", sequences) == 1
+    assert "such as '0', '1', '2'; it has '000', '001', '002'" in last_line(capsys)
+
+
+def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(products, ["Customer", "SKU", "Bought at"], [["u", "1", "2024-01-01"]])
+    assert main(["prepare", str(products), "--output", "x"]) == 1
+    assert "Give --timestamp-column;" in last_line(capsys)
+    assert main(["prepare", str(products), "--output", "x", "--timestamp-column", "Bought at"]) == 1
+    assert last_line(capsys).endswith("no users and items with 5 events each; lower --k-core")
+    parser = build_parser()
+    for message, told in (
+        ('give time_unit="s", or', "give --time-unit s, or"),
+        ("pass empty_histories='default' to", "pass --empty-histories default to"),
+        ("a/k_core.csv and 'k_core' stay; xk_core=3", "a/k_core.csv and 'k_core' stay; xk_core=3"),
+        ("model=3 is by place", "model=3 is by place"),
+    ):
+        assert as_options(parser, "recommend" if "histories" in message else "prepare", message) == told
+
+
+def test_the_folder_of_a_run_stands_for_its_model(
+    model: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saved_model(str(shop / "run")) == str(shop / "run" / "model") == saved_model(str(model))
+    assert saved_model("org/films") == "org/films"
+    monkeypatch.chdir(shop)
+    for name in ("run/modle", "./nowhere", str(tmp_path / "nowhere")):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            saved_model(name)
+    with pytest.raises(ValueError, match=r"sequences holds no model: there is no config.json"):
+        saved_model("sequences")
+    capsys.readouterr()
+    assert main(["recommend", "run", "--device", "cpu", "--history", "1", "--top-k", "3", "--json"]) == 0
+    from_run = capsys.readouterr().out
+    assert main(["recommend", str(model), "--device", "cpu", "--history", "1", "--top-k", "3", "--json"]) == 0
+    assert capsys.readouterr().out == from_run

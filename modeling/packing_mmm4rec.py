@@ -41,7 +41,8 @@ class MMM4RecLayout:
     def gather(self, x: Tensor) -> Tensor:
         """[b, l, ...] -> [n * l, ...]: what each slot holds."""
         flat = x.flatten(0, 1)
-        return flat[self.source] if self.packed else flat
+        in_place = not self.packed and self.source.shape[0] == flat.shape[0]
+        return flat if in_place else flat[self.source]
 
     def sequence(self) -> Tensor | None:
         """[n, l]: a number from 0 on, the same where slots hold one history; `None` where every row is one history."""
@@ -80,6 +81,9 @@ def pack_histories(mask: Tensor) -> MMM4RecLayout:
         mask (`torch.Tensor` of shape `(b, l)`): The canonical mask, events first.
     """
     b, length = mask.shape
+    if b == 1:
+        # Nothing to lay beside it: its events are the row.
+        return one_history_a_row(mask[:, : max(1, int(mask.sum()))])
     counts = mask.sum(1).clamp_min(1).cpu()
     rows, offsets, n = _fullest_fit(counts.tolist(), length)
     first = torch.tensor(rows) * length + torch.tensor(offsets)  # the slot of each history's first event

@@ -28,7 +28,9 @@ def float32_causal_conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """`causal_conv(conv, x)` in float32, whatever the dtype of either."""
     size, length = conv.kernel_size[0], x.shape[-1]
     weight, padded = conv.weight.float(), F.pad(x.float(), (size - 1, 0))  # [c, 1, K], [b, c, l + K - 1]
-    # Over so few channels K products are several times faster than torch's convolution and its gradient.
+    if not torch.is_grad_enabled():
+        return F.conv1d(padded, weight, None if conv.bias is None else conv.bias.float(), groups=conv.groups)
+    # Over so few channels K products are several times faster than torch's convolution with its gradient.
     taps = [weight[:, :, k] * padded[..., k : k + length] for k in range(size)]
     y = torch.stack(taps).sum(0)
     return y if conv.bias is None else y + conv.bias.float().unsqueeze(-1)

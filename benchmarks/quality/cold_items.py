@@ -1,0 +1,130 @@
+"""Items held out of training, ranked by their features alone: against chance and against likeness of text.
+
+    python benchmarks/quality/cold_items.py movies_b beauty
+
+A tenth of the items is drawn; their events leave the training log, a model is trained on the others, and the whole
+catalogue is set (`model.set_items`). Then every event of a held-out item that has a history is a target, ranked among
+all items. Chance is a random order: HR@10 = 10 / items.
+"""
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import polars as pl
+import torch
+from catalogs import WORK, folder_of
+from results import DATA, RESULTS
+from study import load_study, merged
+
+from machine import machine_class  # isort: skip  # results.py has made its folder known
+
+from mmm4rec_hf import ItemCatalog, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
+from mmm4rec_hf.evaluation import metrics_from_counts, ranking_counts
+from mmm4rec_hf.evaluation.baselines import FeatureSimilarityBaseline, baseline_counts
+from mmm4rec_hf.outputs import write_json
+from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
+from mmm4rec_hf.training.recipes import build
+
+SHARE = 0.1
+
+
+def hold_out(name: str, seed: int) -> tuple[Path, set[str]]:
+    """
+    The folder of a data set without some of its items, and their ids.
+
+    Args:
+        name (`str`): The data set.
+        seed (`int`): Of the draw.
+    """
+    folder, target = folder_of(name), WORK / "data" / f"{name}-cold-{seed}"
+    sequences = SequenceDatasets.load_from_disk(folder / "sequences")
+    item_ids = np.array(sequences.item_ids)
+    cold = set(np.random.default_rng(seed).choice(item_ids, size=int(SHARE * len(item_ids)), replace=False).tolist())
+    if not (target / "catalog" / "catalog.json").is_file():
+        log = pl.read_csv(
+            DATA / name / "interactions.csv", schema_overrides={"user_id": pl.String, "item_id": pl.String}
+        )
+        warm = [item for item in sequences.item_ids if item not in cold]
+        kept = log.filter(pl.col("item_id").is_in(warm), pl.col("user_id").is_in(sequences.user_ids))
+        # The core is that of the whole log; histories that have become too short to split are left out.
+        prepare_sequences(load_interactions(kept), k_core=3, output_dir=target / "sequences")
+        left = SequenceDatasets.load_from_disk(target / "sequences").item_ids
+        ItemCatalog.from_pretrained(folder / "catalog").select(left).save_pretrained(target / "catalog")
+    return target, cold
+
+
+def cold_targets(sequences: SequenceDatasets, cold: set[str]) -> datasets.Dataset:
+    """Every event of a held-out item that has a history, of all splits."""
+    rows = {place + 1 for place, item in enumerate(sequences.item_ids) if item in cold}
+    splits = [sequences[split] for split in ("train", "validation", "test")]
+    kept = [split.select(np.flatnonzero(np.isin(np.array(split["labels"]), list(rows)))) for split in splits]
+    return datasets.Dataset.from_list([row for split in kept for row in split])
+
+
+@torch.no_grad()
+def ranks_of(model: MMM4RecForSequentialRecommendation, rows: datasets.Dataset) -> np.ndarray:
+    """`(num_rows, 2)`: items above and level with each target."""
+    model.eval()
+    collate, counts = MMM4RecDataCollator(model.config.max_sequence_length), []
+    for start in range(0, len(rows), 256):
+        batch = collate([rows[place] for place in range(start, min(start + 256, len(rows)))])
+        labels = batch.pop("labels")
+        counts.append(ranking_counts(model(**batch).logits, labels))
+    return torch.cat(counts).numpy()
+
+
+def measure(name: str, seed: int) -> dict[str, Any]:
+    """Metrics of the held-out items of a data set."""
+    folder, cold = hold_out(name, seed)
+    study = load_study("main")
+    changes = {key: value for key, value in study["data"][name].items() if key != "seeds"}
+    recipe = merged(study["base"], changes)
+    recipe["training"]["seed"] = seed
+    output = WORK / "runs" / f"cold-{name}-{seed}"
+    paths = {"sequences": folder / "sequences", "catalog": folder / "catalog", "output_dir": output}
+    recipe |= {key: str(path) for key, path in paths.items()}
+    finetune(build(FinetuneRecipe, copy.deepcopy(recipe), f"cold-{name}"))
+    model = MMM4RecForSequentialRecommendation.from_pretrained(output / "model")
+    catalog = ItemCatalog.from_pretrained(folder_of(name) / "catalog")
+    sequences = SequenceDatasets.load_from_disk(folder_of(name) / "sequences")
+    catalog = catalog.select(sequences.item_ids)
+    model.set_items(catalog)
+    rows = cold_targets(sequences, cold)
+    likeness = FeatureSimilarityBaseline().fit(catalog.text_features)
+    return {
+        "data": name, "seed": seed, "items": len(catalog), "cold_items": len(cold), "targets": len(rows),
+        "chance": {"hr@10": 10 / len(catalog)},
+        "mmm4rec": metrics_from_counts(ranks_of(model, rows)),
+        "text_knn": metrics_from_counts(baseline_counts(likeness, rows).numpy()),
+        "machine": machine_class(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="data sets")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS / "cold", help="where results stand")
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    for name in arguments.data:
+        for seed in range(arguments.seeds):
+            target = arguments.results / f"{name}-{seed}.json"
+            if not target.is_file():
+                write_json(target, measure(name, seed))
+            found = json.loads(target.read_text())
+            print(
+                f"{name}: HR@10 of {found['cold_items']} held-out items ({found['targets']} targets) "
+                f"{found['mmm4rec']['hr@10']:.3f}, text kNN {found['text_knn']['hr@10']:.3f}, "
+                f"chance {found['chance']['hr@10']:.3f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The results of the quality study as tables.
+
+    python benchmarks/quality/tables.py                  # all data sets, as Markdown
+    python benchmarks/quality/tables.py --data movies_b
+
+A row a method: the mean over its seeds, the 95% interval of that mean over users (users are drawn, each with the mean
+of its seeds), and the paired difference to the best method that only counts, with its p-value. `beauty` is also told
+without the users of its bundle (see `results.bundle_users`).
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from results import bundle_users, prepare, read_runs, values_of
+
+from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
+
+METRIC = "ndcg@10"
+COUNTING = ("popularity", "transitions", "cooccurrence", "cooccurrence_tuned", "item_knn", "text_knn", "image_knn")
+
+
+def methods_of(runs: Sequence[dict[str, Any]], data: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each method on a data set."""
+    methods: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        if run["data"] == data and "test" in run["split"]:
+            study = "" if run.get("study") in (None, "main") else f" ({run['study']})"
+            methods[run["model"] + study].append(run)
+    return methods
+
+
+def user_means(runs: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
+    """A metric of each user, the mean over the seeds of a method."""
+    return np.mean([values_of(run, metric) for run in runs], axis=0)
+
+
+def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[str]:
+    """
+    Lines of a Markdown table.
+
+    Args:
+        methods (`dict`): Runs of each method.
+        users (`np.ndarray` of shape `(num_users,)`): Whether each user counts.
+    """
+    values = {name: user_means(runs, METRIC)[users] for name, runs in methods.items()}
+    hits = {name: user_means(runs, "hr@10")[users] for name, runs in methods.items()}
+    yardstick = max((name for name in values if name in COUNTING), key=lambda name: values[name].mean())
+    lines = [
+        f"| method | seeds | HR@10 | NDCG@10 | 95% | against {yardstick} | p |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    numbers = np.arange(int(users.sum()))
+    for name in sorted(values, key=lambda name: values[name].mean()):
+        own = values[name]
+        low, high = bootstrap_intervals(own[:, None], numbers)
+        difference = (own - values[yardstick])[:, None]
+        p_value = paired_p_values(difference, numbers)[0]
+        against = "" if name == yardstick else f"{difference.mean():+.4f}"
+        lines.append(
+            f"| {name} | {len(methods[name])} | {hits[name].mean():.4f} | {own.mean():.4f} | "
+            f"{low[0]:.4f} to {high[0]:.4f} | {against} | {'' if name == yardstick else f'{p_value:.3f}'} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=["movies_b", "beauty", "movies_a"])
+    arguments = parser.parse_args()
+    runs = read_runs()
+    for data in arguments.data:
+        methods = methods_of(runs, data)
+        bundle = bundle_users(prepare(data))
+        everyone = np.ones(len(bundle), dtype=bool)
+        parts = [(data, everyone)] + ([(f"{data} without its bundle", ~bundle)] if bundle.any() else [])
+        for title, users in parts:
+            print(f"### {title}: {int(users.sum())} users\n")
+            print("\n".join(table(methods, users)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,8 @@ cross entropy over the catalogue. Sequences of 20, batches of 256. They do not c
 | sasrec_all, gru4rec_all | a learned vector of its id | a window of up to 20 events with a target at every position |
 
 An epoch shows every training target once in each form; `_all` does so in far fewer rows. Features are random, as their
-values do not change the cost. Two layers of SASRec and one of GRU4Rec, as in RecBole; MMM4Rec's one layer has heads and
-states of a quarter of the hidden size.
+values do not change the cost. Two layers of SASRec and one of GRU4Rec, as in RecBole; MMM4Rec's one layer has
+heads and states of a quarter of the hidden size.
 """
 
 import argparse

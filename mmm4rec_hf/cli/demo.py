@@ -253,8 +253,13 @@ def print_metrics(source: str, sequences: "SequenceDatasets", table: dict[str, d
     print(f"{'':15s}" + "".join(f"{column.upper():>9s}" for column in columns))
     for name, metrics in table.items():
         print(f"{name:15s}" + "".join(f"{metrics[column]:9.4f}" for column in columns))
-    ratio = table["MMM4Rec"]["ndcg@10"] / table["popularity"]["ndcg@10"]
-    print(f"\nNDCG@10 of MMM4Rec is {ratio:.2f} times that of popularity.")
+    own = table["MMM4Rec"]["ndcg@10"]
+    ratios = [
+        f"{own / metrics['ndcg@10']:.2f} times that of {name}"
+        for name, metrics in table.items()
+        if name != "MMM4Rec" and metrics["ndcg@10"] > 0
+    ]
+    print(f"\nNDCG@10 of MMM4Rec is {', '.join(ratios)}.")
 
 
 def recommend(folder: Path, sequences: "SequenceDatasets", user: str) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def test_each_command_runs(
     readme = (repository / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    mmm4rec (.+)$", readme, re.MULTILINE)
     assert {command.split()[0] for command in commands} == {
-        "prepare", "encode", "finetune", "evaluate", "recommend", "convert", "push",
+        "prepare", "encode", "finetune", "evaluate", "report", "recommend", "convert", "push",
     }  # fmt: skip
     environment = os.environ | {
         "HF_ENDPOINT": hub.url,

@@ -270,7 +270,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         values = [row[name] for row in rows]
         panel.plot(values, [value / base[name] for value in values], "-", color="0.8", label="in proportion")
         for label, (kind, key, style, color) in series.items():
-            heights = [row[kind][key] / base[kind][key] for row in rows]
+            # A step so small that it added nothing measurable has no multiple.
+            heights = [row[kind][key] / base[kind][key] if base[kind][key] else float("nan") for row in rows]
             panel.plot(values, heights, style, color=color, label=label, markersize=4)
         panel.axhline(1, color="0.9", linewidth=0.8, zorder=0)
         panel.set(xscale="log", yscale="log", xlabel=titles[name])

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from machine import machine_class
+from machine import command_line, machine_class
 
 from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
@@ -85,7 +85,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--folder", folder]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     result = {
-        "command": " ".join(["python", "benchmarks/evaluation_memory.py", *sys.argv[1:]]),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "torch": torch.__version__,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from machine import machine_class
+from machine import command_line, machine_class
 
 from mmm4rec_hf.modeling.loss_mmm4rec import draw_negatives, full_cross_entropy, sampled_cross_entropy
 
@@ -100,7 +100,7 @@ def main() -> None:
     for form, numbers in found.items():
         print(form, numbers)
     result = {
-        "command": " ".join(["python", "benchmarks/losses.py", *sys.argv[1:]]),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "torch": torch.__version__,

@@ -1,16 +1,27 @@
-"""What a benchmark ran on, for its record."""
+"""What a benchmark ran on and by which command, for its record."""
 
-import os
-import platform
-import re
+import sys
 from pathlib import Path
 
-import torch
+from mmm4rec_hf.training.record import machine_class
+
+# Each takes a path. Where a result was written is no part of it, and names folders of the machine.
+_OUTPUTS = ("--json", "--plot", "--results")
 
 
-def machine_class() -> str:
-    """Such as `2 cores of an AMD EPYC, no GPU`."""
-    cpus = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)$", cpus.read_text(), re.MULTILINE) if cpus.is_file() else []
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} cores of an {names[0] if names else platform.machine()}, {device}"
+def command_line() -> str:
+    """The command that this process was started by: the script's path from the repository's root, and its arguments
+    but those that say where results go."""
+    script = Path(sys.argv[0]).resolve()
+    root = Path(__file__).resolve().parents[1]
+    words = ["python", str(script.relative_to(root)) if script.is_relative_to(root) else script.name]
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in _OUTPUTS:
+            next(arguments, None)
+        elif not argument.startswith(tuple(f"{name}=" for name in _OUTPUTS)):
+            words.append(argument)
+    return " ".join(words)
+
+
+__all__ = ["command_line", "machine_class"]

@@ -35,8 +35,8 @@ from peer_training import Options, make_peer, train_step
 from torch.utils.data import DataLoader
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "quality")]
-from machine import machine_class  # noqa: E402
-from results import command_line, prepare  # noqa: E402
+from machine import command_line, machine_class  # noqa: E402
+from results import prepare  # noqa: E402
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation  # noqa: E402
 from mmm4rec_hf.data import SequenceDatasets  # noqa: E402

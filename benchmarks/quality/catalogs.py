@@ -2,8 +2,9 @@
 
     python benchmarks/quality/catalogs.py movies_b beauty movies_a      # 5 minutes on 2 cores, the first time
 
-Below `work/`, which git ignores, each data set has `sequences/` and `catalog/` as `mmm4rec prepare` and `mmm4rec
-encode` write them. These encoders come as packages; they are not SigLIP, the published one, whose weights need a hub.
+Below `.cache/quality/`, which git ignores, each data set has `sequences/` and `catalog/` as `mmm4rec prepare` and
+`mmm4rec encode` write them. These encoders come as packages; they are not SigLIP, the published one, whose weights
+need a hub.
 """
 
 import copy
@@ -17,7 +18,7 @@ from results import DATA
 from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.cli import main as mmm4rec
 
-WORK = Path(os.environ.get("MMM4REC_QUALITY_WORK", Path(__file__).parent / "work"))
+WORK = Path(os.environ.get("MMM4REC_QUALITY_WORK", Path(__file__).resolve().parents[2] / ".cache" / "quality"))
 
 
 def folder_of(name: str) -> Path:

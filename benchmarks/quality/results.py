@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 sys.path.append(str(Path(__file__).parents[1]))
-from machine import machine_class  # noqa: E402
+from machine import command_line, machine_class  # noqa: E402
 
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
 from mmm4rec_hf.evaluation import metrics_from_counts
@@ -106,14 +106,6 @@ def make_run(
         "split": {name: dict(split) for name, split in splits.items()},
         "curve": [dict(point) for point in curve],
     }
-
-
-def command_line() -> str:
-    """The command that this process was started by, with the script's path from the repository's root."""
-    script = Path(sys.argv[0]).resolve()
-    root = Path(__file__).resolve().parents[2]
-    name = script.relative_to(root) if script.is_relative_to(root) else script.name
-    return " ".join(["python", str(name), *sys.argv[1:]])
 
 
 def make_split(counts: np.ndarray | torch.Tensor, loss: float | None = None) -> dict[str, Any]:

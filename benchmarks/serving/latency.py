@@ -25,7 +25,7 @@ from topk import make_recommender
 from tqdm.auto import tqdm
 
 sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "speed")]
-from machine import machine_class  # noqa: E402  # beside the folders of benchmarks
+from machine import command_line, machine_class  # noqa: E402  # beside the folders of benchmarks
 from plain_mmm4rec import PlainMMM4Rec  # noqa: E402  # in another folder of benchmarks
 
 from mmm4rec_hf.outputs import write_json  # noqa: E402
@@ -174,7 +174,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result = {
-        "command": " ".join(["python", "benchmarks/serving/latency.py", *sys.argv[1:]]),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "load_average_1min": round(os.getloadavg()[0], 1),

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from machine import machine_class  # noqa: E402  # beside the folders of benchmarks
+from machine import command_line, machine_class  # noqa: E402  # beside the folders of benchmarks
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation  # noqa: E402
 from mmm4rec_hf.evaluation import ranking_counts  # noqa: E402
@@ -302,7 +302,7 @@ def main() -> None:
     axes = {name: tuple(getattr(arguments, name)) for name in arguments.axes}
     begin = time.perf_counter()
     result = {
-        "command": " ".join(["python", "benchmarks/speed/growth.py", *sys.argv[1:]]),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "torch": torch.__version__,

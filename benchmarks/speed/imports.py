@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from machine import machine_class  # noqa: E402  # beside the folders of benchmarks
+from machine import command_line, machine_class  # noqa: E402  # beside the folders of benchmarks
 
 from mmm4rec_hf.outputs import write_json  # noqa: E402
 
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"at most {ALLOWED_S} s more: {'yes' if more <= ALLOWED_S else 'no'}")
     if arguments.json is not None:
         result = {
-            "command": " ".join(["python", "benchmarks/speed/imports.py", *sys.argv[1:]]),
+            "command": command_line(),
             "date": date.today().isoformat(),
             "machine": machine_class(),
             "python": sys.version.split()[0],

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from step import batches, forms, machine_class, make_model, no_grad, training_step
+from step import batches, command_line, forms, machine_class, make_model, no_grad, training_step
 from torch.profiler import ProfilerActivity, profile
 
 from mmm4rec_hf.outputs import write_json
@@ -57,7 +57,7 @@ def main() -> None:
     model = make_model(num_items, arguments.hidden_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     result: dict[str, object] = {
-        "command": f"python benchmarks/speed/profile_step.py --data {arguments.data}",
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "batch_size": arguments.batch_size,

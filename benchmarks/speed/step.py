@@ -27,7 +27,7 @@ import torch
 from plain_mmm4rec import PlainMMM4Rec
 
 sys.path.append(str(Path(__file__).parents[1]))
-from machine import machine_class  # noqa: E402
+from machine import command_line, machine_class  # noqa: E402
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import load_interactions, prepare_sequences
@@ -222,7 +222,7 @@ def main() -> None:
                 rows.append(compare(arguments, name, batch_size, by_length))
                 print(describe(rows[-1]), flush=True)
     result = {
-        "command": " ".join(["python", "benchmarks/speed/step.py", *sys.argv[1:]]),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "machine": machine_class(),
         "torch": torch.__version__,

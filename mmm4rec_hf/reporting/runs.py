@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,15 @@ def read_run(folder: str | os.PathLike[str], name: str | None = None) -> Run:
     recipe, record = _read_json(path / RECIPE_NAME), _read_json(path / RECORD_NAME)
     if (path / LOG_NAME).is_file():
         log = _read_lines(path / LOG_NAME)
-        return _run(name, path, "pretraining", recipe, record, _curves_of_pretraining(log), _kept_metrics(log, record))
+        return _run(
+            name,
+            path,
+            "pretraining",
+            recipe,
+            record,
+            _curves_of(log, _named_by_pretraining),
+            _kept_metrics(log, record),
+        )
     log = record.get("log") or _log_of_trainer(path)
     tables = _trainer_tables(path)
     if not (record or recipe or log or tables):
@@ -120,7 +128,7 @@ def read_run(folder: str | os.PathLike[str], name: str | None = None) -> Run:
             "mmm4rec evaluate"
         )
     kind = record.get("kind") or ("pretraining" if "domains" in recipe else "fine-tuning" if recipe else "training")
-    return _run(name, path, kind, recipe, record, _curves_of_trainer(log), tables)
+    return _run(name, path, kind, recipe, record, _curves_of(log, _named_by_trainer), tables)
 
 
 def _run(
@@ -149,29 +157,27 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _curves_of_trainer(log: Iterable[Mapping[str, Any]]) -> Curves:
+def _curves_of(log: Iterable[Mapping[str, Any]], name_of: Callable[[str], tuple[str, str] | None]) -> Curves:
+    """The curves of a log; `name_of` tells domain and metric of an entry's key that is a validation's."""
     curves = Curves()
     for entry in log:
         step = int(entry["step"])
         if "loss" in entry:
             curves.training_loss.append((step, float(entry["loss"])))
         for key, value in entry.items():
-            if key.startswith("eval_") and ("@" in key or key == "eval_loss"):
-                _add(curves, "", key.removeprefix("eval_"), step, value)
+            if (name := name_of(key)) is not None:
+                _add(curves, *name, step, value)
     return curves
 
 
-def _curves_of_pretraining(log: Iterable[Mapping[str, Any]]) -> Curves:
-    curves = Curves()
-    for entry in log:
-        step = int(entry["step"])
-        if "loss" in entry:
-            curves.training_loss.append((step, float(entry["loss"])))
-        for key, value in entry.items():
-            domain, slash, metric = key.rpartition("/")
-            if slash:
-                _add(curves, domain, metric, step, value)
-    return curves
+def _named_by_trainer(key: str) -> tuple[str, str] | None:
+    is_metric = key.startswith("eval_") and ("@" in key or key == "eval_loss")
+    return ("", key.removeprefix("eval_")) if is_metric else None
+
+
+def _named_by_pretraining(key: str) -> tuple[str, str] | None:
+    domain, slash, metric = key.rpartition("/")
+    return (domain, metric) if slash else None
 
 
 def _add(curves: Curves, domain: str, metric: str, step: int, value: float) -> None:

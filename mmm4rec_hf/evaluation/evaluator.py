@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
+from mmm4rec_hf.outputs import replace_file, write_json
 
 from . import subgroups
 from .chance import warn_at_chance
@@ -100,12 +101,9 @@ class Evaluation:
         """Writes `metrics.json` and, for paired tests, `targets.parquet`; the JSON comes last."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        partial = target / ".targets.parquet.partial"
-        self.targets.write_parquet(partial)
-        partial.replace(target / "targets.parquet")
-        partial = target / ".metrics.json.partial"
-        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(target / "metrics.json")
+        with replace_file(target / "targets.parquet") as partial:
+            self.targets.write_parquet(partial)
+        write_json(target / "metrics.json", self.to_dict())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Evaluation":

@@ -2,6 +2,7 @@
 
     python benchmarks/quality/study.py main                  # studies/main.yaml: every variant, data set and seed
     python benchmarks/quality/study.py main --data movies_b --variant mmm4rec --seeds 2
+    python benchmarks/quality/study.py main --jobs 2         # two runs at a time, a core each: less time in all
 
 A study is a YAML file: `base`, a recipe of `mmm4rec finetune` for every run; `data`, what changes on each data set;
 `variants`, what changes for each; and `pretrainings`, recipes of `mmm4rec pretrain` that variants start from by name
@@ -12,17 +13,21 @@ and `pretrain` and are evaluated on validation and test at the validation that t
 import argparse
 import copy
 import json
+import multiprocessing
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from catalogs import WORK, folder_of, one_modality
 from probes import time_effect
 from results import RESULTS, make_run, make_split, write_run
+from tqdm.auto import tqdm
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
@@ -162,22 +167,57 @@ def curve_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"step": entry["step"], "epoch": entry["epoch"], "validation": metrics}
 
 
+def data_of(runs: Sequence[Run], study: Mapping[str, Any]) -> None:
+    """Makes the data that runs read, so that none of them has to while another does."""
+    for run in runs:
+        folder = folder_of(run.data)
+        if "modality" in run.recipe:
+            one_modality(folder, run.recipe["modality"])
+        if run.recipe.get("start_from"):
+            for domain in study["pretrainings"][run.recipe["start_from"]]["domains"]:
+                folder_of(domain["name"])
+
+
+def work_off(work: Sequence[tuple[Callable[..., Path], tuple[Any, ...]]], jobs: int) -> None:
+    """Calls functions, `jobs` at a time in processes of their own that share the cores; the first error ends it."""
+    if jobs == 1:
+        for function, arguments in work:
+            print(function(*arguments), flush=True)
+        return
+    threads = max(1, torch.get_num_threads() // jobs)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = [pool.submit(function, *arguments) for function, arguments in work]
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), desc="Runs", disable=None):
+                print(future.result(), flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="+", help="names of studies/*.yaml, or paths")
     parser.add_argument("--data", nargs="+", help="these data sets only")
     parser.add_argument("--variant", nargs="+", help="these variants only")
     parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
     arguments = parser.parse_args()
     for study in map(load_study, arguments.study):
-        for run in runs_of(study):
-            if arguments.data and run.data not in arguments.data:
-                continue
-            if arguments.variant and run.variant not in arguments.variant:
-                continue
-            if arguments.seeds is None or run.seed < arguments.seeds:
-                print(carry_out(run, study, arguments.results), flush=True)
+        runs = [
+            run
+            for run in runs_of(study)
+            if (not arguments.data or run.data in arguments.data)
+            and (not arguments.variant or run.variant in arguments.variant)
+            and (arguments.seeds is None or run.seed < arguments.seeds)
+            and not (arguments.results / f"{run.name}.json").is_file()
+        ]
+        data_of(runs, study)
+        bases = dict.fromkeys((run.recipe["start_from"], run.seed) for run in runs if run.recipe.get("start_from"))
+        work_off([(pretrained, (name, study, seed)) for name, seed in bases], arguments.jobs)
+        work_off([(carry_out, (run, study, arguments.results)) for run in runs], arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,12 @@ class MMM4RecConfig(PreTrainedConfig):
             Weights of the text and image scores: 1 and 1, a learned pair, or a learned pair an item.
         use_item_bias (`bool`, *optional*, defaults to `False`):
             Whether each item owns a learned vector a modality (the "with ID" variant).
+        use_cooccurrence (`bool`, *optional*, defaults to `False`):
+            Whether scores have a term of how often an item stood near the last ones in the training log, see
+            [`MMM4RecCooccurrence`]; not of the paper. [`MMM4RecTrainer`] counts.
+        cooccurrence_context (`int`, *optional*, defaults to 3): How many of the last items of a history it looks up.
+        cooccurrence_window (`int`, *optional*, defaults to 5): Steps that two items count as near, at most.
+        num_neighbours (`int`, *optional*, defaults to 256): Items near it that are kept of each item.
         learned_missing (`bool`, *optional*, defaults to `False`):
             Whether items whose text or picture the catalogue marks as missing share a learned vector a modality, in
             place of the embedding of their features.
@@ -160,6 +166,10 @@ class MMM4RecConfig(PreTrainedConfig):
     use_ffn: bool = True
     fusion: Literal["static", "dynamic_shared", "dynamic_instance"] = "static"
     use_item_bias: bool = False
+    use_cooccurrence: bool = False
+    cooccurrence_context: int = 3
+    cooccurrence_window: int = 5
+    num_neighbours: int = 256
     learned_missing: bool = False
     score_temperature: float = 0.8
     score_padding_item: bool = False
@@ -199,7 +209,7 @@ class MMM4RecConfig(PreTrainedConfig):
         for name in (
             "hidden_size", "intermediate_size", "num_hidden_layers", "max_sequence_length", "text_feature_size",
             "image_feature_size", "expand", "state_size", "n_groups", "head_dim", "conv_kernel", "chunk_size",
-            "num_sampled_negatives",
+            "num_sampled_negatives", "cooccurrence_context", "cooccurrence_window", "num_neighbours",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -218,6 +228,10 @@ class MMM4RecConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.score_temperature <= 0:
             raise ValueError(f"score_temperature must be positive, got {self.score_temperature}")
+        if self.use_cooccurrence and self.item_loss != "full":
+            raise ValueError(
+                f"use_cooccurrence needs item_loss='full', got {self.item_loss!r}: it is learned against all items"
+            )
         if self.num_items is not None and self.num_items < 1:
             raise ValueError(f"num_items must be None or at least 1, got {self.num_items}")
         if not 0 < self.time_step_min <= self.time_step_max:

@@ -134,26 +134,6 @@ class MMM4RecItems(nn.Module):
         self.log_q = (counts / counts.sum()).log().float().to(self.get_buffer("text_features").device)
 
     @torch.no_grad()
-    def set_biases(self, vectors: Tensor) -> None:
-        """
-        Gives the text and the picture bias of every item a start other than zero.
-
-        Args:
-            vectors (`torch.Tensor` of shape `(num_items + 1, H)`): By row.
-
-        Raises:
-            ValueError: Without item biases, or for another shape.
-        """
-        if self.text_bias is None or self.image_bias is None:
-            raise ValueError("item biases are learned with use_item_bias=True only")
-        if vectors.shape != self.text_bias.shape:
-            raise ValueError(
-                f"the vectors have shape {tuple(vectors.shape)}; item biases have {tuple(self.text_bias.shape)}"
-            )
-        self.text_bias.copy_(vectors)
-        self.image_bias.copy_(vectors)
-
-    @torch.no_grad()
     def set(
         self,
         text: Tensor,

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100
 # Scores that the full cross entropy may hold at once (64 MB); beyond it goes over the items in chunks.
@@ -28,6 +29,7 @@ def full_cross_entropy(
     *,
     score_padding_item: bool = False,
     num_items_in_batch: Tensor | int | None = None,
+    terms: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """
     Cross entropy over all items, whose scores are held only where they are few. Of a large catalogue `(b, chunk)`
@@ -41,6 +43,8 @@ def full_cross_entropy(
         score_padding_item (`bool`, *optional*, defaults to `False`): Whether row 0 competes, as published.
         num_items_in_batch (`torch.Tensor` or `int`, *optional*):
             Divides the sum over rows: the targets of the whole accumulated batch. Without it the rows with a label.
+        terms (`tuple(torch.Tensor)`, *optional*):
+            Rows of items, each once a user but row 0, and what is added to their scores, each `(b, e)`.
 
     Returns:
         `torch.Tensor`: A scalar, float32.
@@ -55,10 +59,34 @@ def full_cross_entropy(
         if len(users) * len(items) > PLAIN_SCORES:
             targets = labels.clamp_min(first)
             losses = _ChunkedCrossEntropy.apply(users, items, targets, first, max(1, _CHUNK_SCORES // len(users)))
+            if terms is not None:
+                losses = _with_terms(losses, users, items, targets, terms)
         else:
             scores = users @ items[first:].T
+            if terms is not None:
+                scores = F.pad(scores, (first, 0)).scatter_add(1, *terms)[:, first:]
             losses = F.cross_entropy(scores, (labels - first).clamp_min(0), reduction="none")
     return reduce_losses(losses, labels, num_items_in_batch)
+
+
+def _with_terms(losses: Tensor, users: Tensor, items: Tensor, targets: Tensor, terms: tuple[Tensor, Tensor]) -> Tensor:
+    """
+    [b], [b, H], [r, H], [b], [b, e] twice -> [b]: losses over all items, once a few of a row's scores are raised.
+
+    Of the sum of exponentials only the few are looked at again: log sum exp(s + t) is
+    log sum exp(s) + log(1 + sum exp(s - log sum exp(s)) (exp(t) - 1)).
+    """
+
+    def raised(losses: Tensor, users: Tensor, targets: Tensor, rows: Tensor, added: Tensor) -> Tensor:
+        total = losses + (users * items[targets]).sum(1)
+        shares = (torch.einsum("bh,beh->be", users, items[rows]) - total.unsqueeze(1)).exp()
+        own = (added * (rows == targets.unsqueeze(1))).sum(1)
+        return losses + torch.log1p((shares * added.expm1()).sum(1)) - own
+
+    # The few items' vectors are made again for the gradients: together they would be larger than the scores.
+    size = max(1, _CHUNK_SCORES // (terms[0].shape[1] * users.shape[1]))
+    parts = zip(*(tensor.split(size) for tensor in (losses, users, targets, *terms)), strict=True)
+    return torch.cat([checkpoint(raised, *part, use_reentrant=False) for part in parts])
 
 
 def cross_entropy_of_scores(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .cache_mmm4rec import WeightCache
 from .card_mmm4rec import CARD_NAME, CardFacts, model_card, write_card
 from .configuration_mmm4rec import MMM4RecConfig
+from .cooccurrence_mmm4rec import MMM4RecCooccurrence
 from .encoder_mmm4rec import MMM4RecEncoder, MMM4RecModelOutput, MMM4RecRMSNorm, MMM4RecStateSpace
 from .hub_mmm4rec import UPLOAD_OPTIONS, push_folder
 from .ids_mmm4rec import load_item_ids, save_item_ids
@@ -77,7 +78,9 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["MMM4RecLayer"]
     # Rates and times lose their meaning in half precision, so they stay float32 when a model is loaded in it.
-    _keep_in_fp32_modules_strict = ["A_log", "dt_bias", "D", "time_norm", "time_modulation", "time_gate"]
+    _keep_in_fp32_modules_strict = [
+        "A_log", "dt_bias", "D", "time_norm", "time_modulation", "time_gate", "cooccurrence",
+    ]  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,6 +173,11 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
             low, high = torch.tensor([config.time_step_min, config.time_step_max]).log().tolist()
             step = torch.empty_like(module.dt_bias).uniform_(low, high).exp().clamp_min(config.time_step_floor)
             init.copy_(module.dt_bias, step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        elif isinstance(module, MMM4RecCooccurrence):
+            init.ones_(module.weight)
+            init.zeros_(module.log_scale)
+            for tensor in module.buffers():
+                init.zeros_(tensor)
         elif isinstance(module, MMM4RecItems):
             # Features are zero, and every item ties, until a catalogue is set.
             for tensor in (*module.parameters(), *module.buffers()):
@@ -305,6 +313,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         super().__init__(config)
         self.model = MMM4RecModel(config)
         self.items = MMM4RecItems(config)
+        self.cooccurrence = MMM4RecCooccurrence(config) if config.use_cooccurrence else None
         self._item_ids: list[str] | None = None
         self._cache: WeightCache[tuple[Tensor, tuple[Tensor, Tensor] | None]] = WeightCache((nn.Linear, MMM4RecItems))
         self.post_init()
@@ -324,8 +333,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
 
     def set_items(self, catalog: Any) -> None:
         """
-        Sets or replaces the catalogue. What was learned for an item (bias, fusion weights) stays with its id; new
-        items start at the values of an untrained model and can be recommended at once.
+        Sets or replaces the catalogue. What was learned for an item (bias, fusion weights, counts of which items stood
+        near it) stays with its id; new items start at the values of an untrained model and can be recommended at once.
 
         Args:
             catalog (`ItemCatalog` or any object with `item_ids`, `text_features` and `image_features`):
@@ -344,6 +353,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         if old_rows is None and learned:
             logger.warning(f"dropped {', '.join(sorted(learned))}: this model does not know its items by id")
         self.items.set(text, image, old_rows, like=self.model.text_projection.weight, missing=missing)
+        if self.cooccurrence is not None:
+            self.cooccurrence.set_rows(len(item_ids), old_rows)
         self.config.num_items = len(item_ids)
         self.config.feature_encoder = feature_encoder
         self._item_ids = item_ids
@@ -361,6 +372,42 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             ValueError: For another shape, or counts that are negative or not finite.
         """
         self.items.set_frequencies(counts)
+
+    def set_cooccurrence(self, neighbours: Tensor, counts: Tensor) -> None:
+        """
+        Tells which items stood near each other in the training log, for a model with `use_cooccurrence`.
+        [`MMM4RecTrainer`] counts by itself; the counts are saved with the model.
+
+        Args:
+            neighbours (`torch.Tensor` of shape `(num_items + 1, n)`): As [`near_items`] gives them.
+            counts (`torch.Tensor` of shape `(num_items + 1, n)`): Likewise.
+
+        Raises:
+            ValueError: Without `use_cooccurrence`, and as [`MMM4RecCooccurrence.set`].
+        """
+        if self.cooccurrence is None:
+            raise ValueError("counts of near items are read with use_cooccurrence=True only")
+        self.cooccurrence.set(neighbours, counts)
+
+    def cooccurrence_terms(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """
+        What is added to scores beside the products of user and item vectors; `None` without `use_cooccurrence`.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, s)`): As [`~MMM4RecForSequentialRecommendation.forward`].
+            attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*): As there.
+
+        Returns:
+            `tuple(torch.Tensor)`: Rows of items, each once a user, and terms, as [`MMM4RecCooccurrence.forward`].
+        """
+        if self.cooccurrence is None:
+            return None
+        mask = input_ids != 0 if attention_mask is None else attention_mask
+        index, mask = events_first(mask, self.config.max_sequence_length)
+        terms: tuple[Tensor, Tensor] = self.cooccurrence(input_ids.gather(1, index) * mask, mask)
+        return terms
 
     def item_embeds(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Text and image embeddings e of every item, each `(num_items + 1, H)`, or of the given rows, `(n, H)`."""
@@ -523,6 +570,9 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 input_ids, timestamps, mask, labels, num_items_in_batch, with_states
             )
         else:
+            terms = None
+            if self.cooccurrence is not None:
+                terms = self.cooccurrence(input_ids, mask, labels if self.training else None)
             if torch.is_grad_enabled():
                 text, image = self.item_embeds()
                 fused = self.fused_item_embeds(text, image)
@@ -531,9 +581,9 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 input_ids, text, image = self._tables_for(input_ids, tables)
             users, states = self._encode(input_ids, text, image, timestamps, mask, with_states)
             if labels is None or not self.training:
-                logits = self._logits(users, fused)
+                logits = self._logits(users, fused, terms)
             if labels is not None:
-                loss = self._loss_over_all(users, fused, logits, labels, num_items_in_batch)
+                loss = self._loss_over_all(users, fused, logits, labels, num_items_in_batch, terms)
         return MMM4RecOutput(
             loss=loss,
             logits=logits,
@@ -577,6 +627,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         logits: Tensor | None,
         labels: Tensor,
         num_items_in_batch: Tensor | int | None,
+        terms: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """The loss where every item's vector is at hand: in training by all items, and in evaluation."""
         config = self.config
@@ -593,6 +644,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             config.score_temperature,
             score_padding_item=config.score_padding_item,
             num_items_in_batch=num_items_in_batch,
+            terms=terms,
         )
 
     def _loss_over_few(
@@ -657,10 +709,12 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             )
         return self.items.log_q
 
-    def _logits(self, user_embeds: Tensor, fused: Tensor) -> Tensor:
+    def _logits(self, user_embeds: Tensor, fused: Tensor, terms: tuple[Tensor, Tensor] | None) -> Tensor:
         # [b, H], [I+1, H] -> [b, I+1]. In half precision neighbours in the ranking would tie.
         with torch.autocast(user_embeds.device.type, enabled=False):
             logits = user_embeds.float() @ fused.float().T / self.config.score_temperature
+            if terms is not None:
+                logits = logits.scatter_add(1, *terms)
         if not self.config.score_padding_item:
             padding = torch.arange(logits.shape[1], device=logits.device) == 0
             logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
@@ -689,7 +743,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         model, info = loaded
         fresh_by_design = {
             f"items.{name}" for name in ("text_bias", "image_bias", "fusion_factor", "missing_text", "missing_image")
-        }
+        } | {f"cooccurrence.{name}" for name in ("weight", "log_scale", "neighbours", "counts")}
         lacking = sorted(set(info["missing_keys"]) - fresh_by_design)
         # Who asks for the loading info, or gives the weights as a dictionary, judges for himself.
         if lacking and not output_loading_info and pretrained_model_name_or_path is not None:
@@ -698,7 +752,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
                 "checkpoint for this configuration"
             )
         if catalog is not None:
-            dropped = sorted(key for key in info["unexpected_keys"] if key.startswith("items."))
+            dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
             logger.warning(
                 f"kept the backbone of {pretrained_model_name_or_path}; dropped what belonged to its own catalogue: "
                 f"{', '.join(dropped) or 'nothing'}; started fresh: {', '.join(info['missing_keys']) or 'nothing'}"

@@ -1,9 +1,13 @@
 """Which items stand near each other in the histories of a log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
+import torch
+
+_ROWS = 4096
 
 
 def read_histories(dataset: datasets.Dataset, num_items: int) -> Iterator[np.ndarray]:
@@ -50,4 +54,80 @@ def near_pairs(
     return np.concatenate(before), np.concatenate(after), np.concatenate(weights)
 
 
-__all__ = ["near_pairs", "read_histories"]
+def near_items(
+    rows: datasets.Dataset | Iterable[Mapping[str, Any]], num_items: int, window: int = 5, most: int = 256
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The items that stood near each item in a training log, and how often: what a model with `use_cooccurrence` reads.
+
+    Args:
+        rows (`datasets.Dataset` or `Iterable[Mapping]`):
+            Of a training split: histories `input_ids`, oldest first, and `labels`, the item that followed each. Every
+            pair of a target and one of the `window` items before it counts, in either order.
+        num_items (`int`): Items are 1..num_items.
+        window (`int`, *optional*, defaults to 5): Steps between two items, at most; a pair d steps apart counts 1 / d.
+        most (`int`, *optional*, defaults to 256): Items that are kept of each, those with the largest counts.
+
+    Returns:
+        `tuple(torch.Tensor)`: Rows of items, int64, and counts, float32, each `(num_items + 1, most)` or narrower, the
+        largest first; 0 where there are no more.
+
+    Raises:
+        ValueError: If a row holds an item outside 1..num_items.
+    """
+    size = num_items + 1
+    total = _sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), size)
+    for histories, labels in _batches(rows):
+        before = np.zeros((len(histories), window), dtype=np.int64)  # the newest first, 0 where there is none
+        for place, history in enumerate(histories):
+            last = np.asarray(history, dtype=np.int64)[: -window - 1 : -1]
+            before[place, : len(last)] = last
+        targets = np.asarray(labels, dtype=np.int64)
+        for items in (before[before != 0], targets):
+            if items.size and not 1 <= items.min() <= items.max() <= num_items:
+                raise ValueError(f"the rows hold items {items.min()}..{items.max()}, outside 1..{num_items}")
+        row, step = before.nonzero()
+        one, two = torch.from_numpy(before[row, step]), torch.from_numpy(targets[row])
+        counts = 1 / (torch.from_numpy(step) + 1.0)
+        # In both orders, but a pair of an item with itself once.
+        other = one != two
+        pairs = torch.cat([torch.stack([one, two]), torch.stack([two, one])[:, other]], 1)
+        added = _sparse(pairs, torch.cat([counts, counts[other]]).float(), size)
+        total = (total + added).coalesce()
+    return _largest(total.coalesce(), size, most)
+
+
+def _sparse(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.sparse_coo_tensor(places, values, (size, size), check_invariants=False)
+
+
+def _batches(
+    rows: datasets.Dataset | Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Histories and targets of some rows at a time."""
+    if isinstance(rows, datasets.Dataset):
+        for batch in rows.select_columns(["input_ids", "labels"]).iter(batch_size=_ROWS):
+            yield batch["input_ids"], batch["labels"]
+    else:
+        batch = [(row["input_ids"], row["labels"]) for row in rows]
+        if batch:
+            yield [history for history, _ in batch], [label for _, label in batch]
+
+
+def _largest(counts: torch.Tensor, size: int, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each line of a sparse matrix: columns and values, `(size, k)`."""
+    (row, column), values = counts.indices(), counts.values()
+    order = values.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row, column, values = row[order], column[order], values[order]
+    lengths = torch.bincount(row, minlength=size)
+    place = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
+    width = min(most, int(lengths.max()))
+    kept = place < width
+    neighbours, numbers = torch.zeros(size, width, dtype=torch.long), torch.zeros(size, width)
+    neighbours[row[kept], place[kept]] = column[kept]
+    numbers[row[kept], place[kept]] = values[kept]
+    return neighbours, numbers
+
+
+__all__ = ["near_items", "near_pairs", "read_histories"]

@@ -253,7 +253,8 @@ def _ranks(
             history, labels = batch.pop("history", None), batch.pop("labels")
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
             users = model.user_embeds(**batch, item_embeds=ranker.item_embeds)
-            count, loss = ranker.rank(users, labels, history)
+            terms = model.cooccurrence_terms(batch["input_ids"], batch["attention_mask"])
+            count, loss = ranker.rank(users, labels, history, terms)
             counts.append(count.cpu())
             losses.append(loss.cpu())
     finally:

@@ -1,6 +1,7 @@
 """Ranks of targets among a model's items: item vectors computed once, scores a block of items at a time.
 
-Letters in shape comments: b users, r rows of the model (items and the padding item), g kinds of items, H width.
+Letters in shape comments: b users, r rows of the model (items and the padding item), g kinds of items, v different
+item vectors, H width. Kinds are numbered vector by vector.
 """
 
 import hashlib
@@ -68,12 +69,13 @@ class ItemRanker:
         competes = self._competing_rows(model.config.score_padding_item, seed)
         self.num_candidates = int(competes.sum())
 
-        kinds, first_rows = alike_items(model)
-        sizes = torch.bincount(kinds[competes], minlength=len(first_rows))
+        vector_of_row, first_rows = alike_items(model)
+        kinds, vector_of_kind = _told_apart(model, vector_of_row)
+        sizes = torch.bincount(kinds[competes], minlength=len(vector_of_kind))
         # Apple's devices have no float64.
         self.device = torch.device("cpu") if model.device.type == "mps" else model.device
         self.temperature = model.config.score_temperature
-        self.vectors = torch.empty(len(first_rows), model.config.hidden_size, device=self.device)  # [g, H]
+        self.vectors = torch.empty(len(first_rows), model.config.hidden_size, device=self.device)  # [v, H]
         blocks = zip(self.vectors.split(block_size), first_rows.to(model.device).split(block_size), strict=True)
         for vectors, rows in blocks:
             text, image = model.item_embeds(rows) if self.item_embeds is None else (x[rows] for x in self.item_embeds)
@@ -81,6 +83,9 @@ class ItemRanker:
             if not vectors.isfinite().all():
                 raise ValueError("item vectors hold NaN or infinity: they cannot be ranked; check the model")
         self.kinds, self.sizes, self.competes = (x.to(self.device) for x in (kinds, sizes, competes))
+        self.vector_of_kind = vector_of_kind.to(self.device)
+        # Where the kinds of each vector begin.
+        self._first_kinds = torch.searchsorted(vector_of_kind, torch.arange(len(first_rows) + 1)).tolist()
         self.covered = torch.zeros(len(self.coverage_at), self.num_rows, dtype=torch.bool, device=self.device)
         """Items that stood in a ranking up to each cut-off of `coverage_at`, ties in the order of rows."""
         # Rows that compete, kind by kind, where each kind begins among them, and the place of each in its kind.
@@ -102,7 +107,13 @@ class ItemRanker:
         return torch.zeros_like(competes).index_fill_(0, drawn, True)
 
     @torch.no_grad()
-    def rank(self, user_embeds: Tensor, labels: Tensor, history: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def rank(
+        self,
+        user_embeds: Tensor,
+        labels: Tensor,
+        history: Tensor | None = None,
+        terms: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """
         Ranks the targets of a batch.
 
@@ -111,6 +122,7 @@ class ItemRanker:
             labels (`torch.LongTensor` of shape `(b,)`): Row of each target.
             history (`torch.LongTensor` of shape `(b, s)`, *optional*):
                 All items of each history, 0 where padded; needed with `exclude_history`.
+            terms (`tuple(torch.Tensor)`, *optional*): What `model.cooccurrence_terms` gives for these histories.
 
         Returns:
             `tuple(torch.Tensor)`: Items above and level with each target, the target included, int64 of shape
@@ -124,29 +136,40 @@ class ItemRanker:
         users = user_embeds.to(self.device).double() / self.temperature
         labels = labels.to(self.device)
         own, is_candidate = self.kinds[labels], self.competes[labels]
-        target = (users * self.vectors[own].double()).sum(1, keepdim=True)  # [b, 1]
+        own_vector = self.vector_of_kind[own]
+        product = (users * self.vectors[own_vector].double()).sum(1, keepdim=True)  # [b, 1]
+        target, raised = product, None
+        if terms is not None:
+            raised = self._kinds_of(terms[0].to(self.device)), terms[1].to(self.device).double()
+            target = product + (raised[1] * (raised[0] == own[:, None])).sum(1, keepdim=True)
         left_out = (
             self._left_out(history.to(self.device), labels) if self.exclude_history and history is not None else None
         )
 
         # Of a draw the target may be no part; it is then level with itself alone.
-        level = self.sizes[own] + (~is_candidate).long()
+        level = (~is_candidate).long()
         above = torch.zeros_like(level)
         total = torch.where(is_candidate, -torch.inf, target.squeeze(1))
         best = None
-        for start in range(0, len(self.vectors), self.block_size):
-            scores = users @ self.vectors[start : start + self.block_size].double().T  # [b, block]
-            sizes = self.sizes[start : start + self.block_size]
-            row = ((own >= start) & (own < start + self.block_size)).nonzero().flatten()
-            scores[row, own[row] - start] = target[row, 0]
+        for first in range(0, len(self.vectors), self.block_size):
+            last = min(first + self.block_size, len(self.vectors))
+            scores = users @ self.vectors[first:last].double().T  # [b, block]
+            row = ((own_vector >= first) & (own_vector < last)).nonzero().flatten()
+            scores[row, own_vector[row] - first] = product[row, 0]
+            start, end = self._first_kinds[first], self._first_kinds[last]
+            if end - start > last - first:
+                # Each product once, whatever the number of its kinds, so that those without a term tie.
+                scores = scores[:, self.vector_of_kind[start:end] - first]
+            if raised is not None:
+                scores = _add_inside(scores, *raised, start)
+            sizes = self.sizes[start:end]
             total = torch.logaddexp(total, (scores + sizes.log()).logsumexp(1))
             if left_out is not None:
                 sizes = self._without(sizes.expand_as(scores), self._kinds_of(left_out), start)
             above += ((scores > target) * sizes).sum(1)
+            level += ((scores == target) * sizes).sum(1)
             if self.coverage_at:
                 best = self._better(best, scores, sizes.expand_as(scores), start)
-        if left_out is not None:
-            level = level - (self._kinds_of(left_out) == own[:, None]).sum(1)
         if best is not None:
             self._cover(*best, left_out)
         return torch.stack([above, level], 1), total - target.squeeze(1)
@@ -177,9 +200,7 @@ class ItemRanker:
 
     def _without(self, sizes: Tensor, kinds: Tensor, start: int) -> Tensor:
         """[b, block], [b, s] -> [b, block]: how many items of each kind are left for each user."""
-        inside = (kinds >= start) & (kinds < start + sizes.shape[1])
-        places = (kinds - start).clamp(0, sizes.shape[1] - 1)
-        return sizes.scatter_add(1, places, -inside.long())
+        return _add_inside(sizes, kinds, torch.full_like(kinds, -1), start)
 
     def _better(
         self, best: tuple[Tensor, Tensor, Tensor] | None, scores: Tensor, sizes: Tensor, start: int
@@ -224,6 +245,13 @@ class ItemRanker:
         """
         counts = (self.covered if covered is None else covered).sum(1).tolist()
         return {f"coverage@{k}": n / self.num_candidates for k, n in zip(self.coverage_at, counts, strict=True)}
+
+
+def _add_inside(values: Tensor, kinds: Tensor, added: Tensor, start: int) -> Tensor:
+    """[b, block], [b, s], [b, s] -> [b, block]: with what is added to kinds of the block from `start` on."""
+    inside = (kinds >= start) & (kinds < start + values.shape[1])
+    places = (kinds - start).clamp(0, values.shape[1] - 1)
+    return values.scatter_add(1, places, added * inside)
 
 
 class HistoryCollator:
@@ -273,3 +301,16 @@ def alike_items(model: "MMM4RecForSequentialRecommendation") -> tuple[Tensor, Te
             first_rows.append(row)
         kind_of_row.append(kind)
     return torch.tensor(kind_of_row), torch.tensor(first_rows)
+
+
+def _told_apart(model: "MMM4RecForSequentialRecommendation", vector_of_row: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    [r] -> [r], [g]: the kind of each row, and the vector of each kind. Items of one vector are of one kind, but those
+    that are a neighbour of some item: their scores may have a term of their own.
+    """
+    near = torch.zeros_like(vector_of_row)
+    if model.cooccurrence is not None and model.cooccurrence.neighbours is not None:
+        rows = model.cooccurrence.neighbours.unique().long().cpu()
+        near[rows] = rows
+    keys, kinds = (vector_of_row * len(near) + near).unique(return_inverse=True)
+    return kinds, keys // len(near)

@@ -164,6 +164,8 @@ def model_words(run: Run) -> str:
         if config.get("use_item_bias")
         else "items are known by their features alone",
     ]
+    if config.get("use_cooccurrence"):
+        parts.append("what stood near the last items in the training log adds to the scores")
     made = config.get("feature_encoder") or {}
     encoders = [
         f"{name} features by {made[name].get('encoder')}" + _in_brackets(made[name].get("revision"))

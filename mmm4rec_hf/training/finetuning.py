@@ -18,7 +18,6 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 
 from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
-from .item_vectors import cooccurrence_vectors
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_data
 from .resuming import last_whole_checkpoint, step_of
@@ -60,9 +59,6 @@ class FinetuneRecipe:
         model (`dict`, *optional*):
             Options of [`MMM4RecConfig`] other than its defaults, or other than those of `start_from`. With
             `num_hidden_layers: 1` a pretrained model of two layers gives its first.
-        item_bias_start (`"zeros"` or `"cooccurrence"`, *optional*, defaults to `"zeros"`):
-            Where the item biases of a model with `use_item_bias` start: `"zeros"`, as published, or from which items
-            stand near each other in the training log, see [`cooccurrence_vectors`].
         freeze_encoder (`bool`, *optional*, defaults to `False`):
             Whether the layers stay as they are, so that projections of features and item biases alone learn.
         optimizer (`"adamw"` or `"nadam"`, *optional*, defaults to `"adamw"`):
@@ -81,7 +77,6 @@ class FinetuneRecipe:
     start_from: str | None = None
     revision: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
-    item_bias_start: Literal["zeros", "cooccurrence"] = "zeros"
     freeze_encoder: bool = False
     optimizer: Literal["adamw", "nadam"] = "adamw"
     early_stopping_patience: int | None = None
@@ -119,9 +114,6 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     sequences = sequences.align(catalog.item_ids)
     set_seed(arguments.seed)
     model = build_model(recipe, catalog)
-    if recipe.item_bias_start == "cooccurrence":
-        start = cooccurrence_vectors(sequences, len(catalog.item_ids), model.config.hidden_size)
-        model.items.set_biases(start)
     # Only now: a recipe that fails to load must not keep its corrected form out.
     if arguments.should_save:
         claim_output(output, recipe)

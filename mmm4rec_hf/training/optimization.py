@@ -3,18 +3,20 @@
 import torch
 from torch import nn
 
+from mmm4rec_hf.modeling.cooccurrence_mmm4rec import MMM4RecCooccurrence
 from mmm4rec_hf.modeling.modeling_mmm4rec import MMM4RecRMSNorm
 from mmm4rec_hf.modeling.time_mmm4rec import MMM4RecTimeNorm
 
-_NORMS = (nn.LayerNorm, MMM4RecRMSNorm, MMM4RecTimeNorm)
+# The weights of near items are two numbers for all of them.
+_NOT_DECAYED = (nn.LayerNorm, MMM4RecRMSNorm, MMM4RecTimeNorm, MMM4RecCooccurrence)
 # Rates, step sizes and skip weights of the state space layers: 0 is no neutral value of theirs.
 _STATE_SPACE = {"A_log", "D", "dt_bias"}
 
 
 def decayed_parameter_names(model: nn.Module) -> list[str]:
     """
-    Names of the parameters that weight decay shrinks: all but biases (those of items included), norms, and `A_log`,
-    `D` and `dt_bias`.
+    Names of the parameters that weight decay shrinks: all but biases (those of items included), norms, the weights of
+    near items, and `A_log`, `D` and `dt_bias`.
 
     Args:
         model (`nn.Module`): Any model that holds ours.
@@ -22,7 +24,7 @@ def decayed_parameter_names(model: nn.Module) -> list[str]:
     return [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        if not isinstance(module, _NORMS)
+        if not isinstance(module, _NOT_DECAYED)
         for name, _ in module.named_parameters(recurse=False)
         if name not in _STATE_SPACE and not name.endswith("bias")
     ]

@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 # What the recipe itself decides, or what belongs to a catalogue.
 _NOT_OF_PRETRAINING = {
     "item_loss", "mask_same_target", "use_log_q", "gather_negatives", "num_sampled_negatives", "negative_sampling",
-    "num_items", "feature_encoder", "use_item_bias", "score_padding_item",
+    "num_items", "feature_encoder", "use_item_bias", "use_cooccurrence", "cooccurrence_context", "cooccurrence_window",
+    "num_neighbours", "score_padding_item",
 }  # fmt: skip
 MODEL_NAME, CHECKPOINTS_NAME, LOG_NAME = "model", "checkpoints", "log.jsonl"
 
@@ -359,7 +360,7 @@ def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSeq
     if recipe.start_from is None:
         model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(sizes | recipe.model)))
     else:
-        options = recipe.model | {"num_items": None, "use_item_bias": False}
+        options = recipe.model | {"num_items": None, "use_item_bias": False, "use_cooccurrence": False}
         model = MMM4RecForSequentialRecommendation.from_pretrained(recipe.start_from, **options)
     if model.config.fusion == "dynamic_instance":
         raise ValueError(

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
+from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.evaluation.chance import warn_at_chance
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
@@ -166,6 +167,11 @@ class MMM4RecTrainer(Trainer):
         recommender = self.accelerator.unwrap_model(model)
         if recommender.config.needs_item_frequencies and recommender.items.log_q is None:
             recommender.set_item_frequencies(self._target_counts(recommender.items.num_rows))
+        cooccurrence = recommender.cooccurrence
+        if cooccurrence is not None and not cooccurrence.is_set:
+            num_items, config = recommender.items.num_rows - 1, recommender.config
+            rows = near_items(self.train_dataset, num_items, config.cooccurrence_window, config.num_neighbours)
+            recommender.set_cooccurrence(*rows)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -332,7 +338,8 @@ class MMM4RecTrainer(Trainer):
                 inputs.get("attention_mask"),
                 item_embeds=self._ranker.item_embeds,
             )
-        counts, losses = self._ranker.rank(users, labels, history)
+            terms = recommender.cooccurrence_terms(inputs["input_ids"], inputs.get("attention_mask"))
+        counts, losses = self._ranker.rank(users, labels, history, terms)
         if prediction_loss_only:
             return losses.mean(), None, None
         return None, (counts, losses), labels

@@ -29,7 +29,7 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
     results = work / "results"
     run_benchmark("quality/study.py", "smoke", "--results", results)
     runs = {path.name: json.loads(path.read_text()) for path in results.glob("*.json")}
-    variants = ("mmm4rec", "mmm4rec-id-cooccurrence", "text-only", "pretrained")
+    variants = ("mmm4rec", "cooccurrence-id", "text-only", "pretrained")
     assert sorted(runs) == sorted(f"smoke-shop-{variant}-0.json" for variant in variants)
     for run in runs.values():
         test = run["split"]["test"]

@@ -51,16 +51,20 @@ def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
         image_feature_size=7, expand=4, state_size=8, n_groups=2, head_dim=16, conv_kernel=3,
         cross_ssd_activation="hardswish", use_time=False, time_mode="published", point_to_point_gate=True, use_ffn=False,  # noqa: E501
         fusion="dynamic_instance", use_item_bias=True, score_temperature=0.5, score_padding_item=True,
-        item_loss="in_batch", num_items=9, hidden_dropout=0.1, embedding_dropout=0.2, time_dropout=0.3,
+        num_items=9, hidden_dropout=0.1, embedding_dropout=0.2, time_dropout=0.3,
         ssd_implementation="chunked", chunk_size=16, norm_eps=1e-6, initializer_range=0.1, time_step_min=0.01,
         time_step_max=0.2, time_step_floor=1e-3, mask_same_target=False, use_log_q=True, gather_negatives=True,
         num_sampled_negatives=7, negative_sampling="frequency",
-        time_initializer_range=0.4,
+        time_initializer_range=0.4, use_cooccurrence=True, cooccurrence_context=2, cooccurrence_window=7,
+        num_neighbours=9,
         learned_missing=True, feature_encoder={"text": {"encoder": "a", "revision": None, "pooling": "mean"}},
     )  # fmt: skip
     names = list(MMM4RecConfig.__annotations__)
     defaults = MMM4RecConfig()
-    assert all(getattr(config, name) != getattr(defaults, name) for name in names if name not in ("model_type",))
-    config.save_pretrained(tmp_path)
-    loaded = AutoConfig.from_pretrained(tmp_path)
-    assert {name: getattr(loaded, name) for name in names} == {name: getattr(config, name) for name in names}
+    # Another loss does not go with use_cooccurrence.
+    others = MMM4RecConfig(item_loss="in_batch")
+    assert {name for name in names if getattr(config, name) == getattr(defaults, name)} == {"item_loss"}
+    for one in (config, others):
+        one.save_pretrained(tmp_path)
+        loaded = AutoConfig.from_pretrained(tmp_path)
+        assert {name: getattr(loaded, name) for name in names} == {name: getattr(one, name) for name in names}

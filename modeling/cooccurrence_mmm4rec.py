@@ -1,0 +1,155 @@
+"""Which items stood near each other in a training log, as a term of the scores beside those of the features.
+
+Letters in shape comments: b users, l events, c items looked up, k neighbours of an item, e = c * k.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_mmm4rec import MMM4RecConfig
+
+# The j-th last item of a history counts j to this power, and two items d steps apart d to the other.
+_AGE_POWER, _STEP_POWER = -0.5, -1.0
+
+
+class MMM4RecCooccurrence(nn.Module):
+    """
+    Adds `weight * log(1 + exp(log_scale) * s_i)` to the score of item i, with s_i the sum over the last c items h_j of
+    a history of `j ** -0.5 * n(h_j, i)`. n counts how often two items were at most `cooccurrence_window` steps apart
+    in a history, in either order, a pair d steps apart as 1 / d; of each item the k largest are kept.
+
+    In training the row's own target has been counted: what it added is taken off again, so that the weights learn from
+    what other rows tell. Not of the paper; both weights start at 1. Without counts nothing is added.
+
+    Args:
+        config ([`MMM4RecConfig`]): With `use_cooccurrence`.
+    """
+
+    neighbours: Tensor | None
+    counts: Tensor | None
+
+    def __init__(self, config: MMM4RecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.ones(()))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self._is_set = False
+        self._allocate(config.num_items)
+
+    def _allocate(self, num_items: int | None) -> None:
+        neighbours = counts = None
+        if num_items is not None:
+            shape = (num_items + 1, min(self.config.num_neighbours, num_items))
+            device = self.weight.device
+            neighbours = torch.zeros(shape, dtype=torch.int32, device=device)
+            counts = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.register_buffer("neighbours", neighbours)
+        self.register_buffer("counts", counts)
+
+    @property
+    def is_set(self) -> bool:
+        """`bool`: Whether there are counts."""
+        # Looked up once: of a large catalogue it takes as long as a step.
+        self._is_set = self._is_set or (self.counts is not None and bool(self.counts.any()))
+        return self._is_set
+
+    @torch.no_grad()
+    def set(self, neighbours: Tensor, counts: Tensor) -> None:
+        """
+        Takes counts over.
+
+        Args:
+            neighbours (`torch.Tensor` of shape `(num_items + 1, n)`): Rows of the items that were near each item, each
+                once, 0 where there are no more. Of more than `num_neighbours` those with the largest counts are kept.
+            counts (`torch.Tensor` of shape `(num_items + 1, n)`): How often, 0 where there are no more.
+
+        Raises:
+            ValueError: Without a catalogue, or for another shape, other rows, or counts that are negative or not
+                finite.
+        """
+        if self.counts is None or self.neighbours is None:
+            raise ValueError("the model holds no items; call set_items(catalog) before the counts are set")
+        num_rows, most = self.counts.shape
+        if neighbours.shape != counts.shape or counts.ndim != 2 or len(counts) != num_rows:
+            raise ValueError(
+                f"neighbours and counts have shapes {tuple(neighbours.shape)} and {tuple(counts.shape)}; both must be "
+                f"({num_rows}, n): a line for each of the model's {num_rows - 1} items and the padding item"
+            )
+        if counts.numel() and not (counts.isfinite() & (counts >= 0)).all():
+            raise ValueError("counts must be finite and not negative")
+        if counts.numel() and not 0 <= int(neighbours.min()) <= int(neighbours.max()) < num_rows:
+            raise ValueError(
+                f"neighbours hold rows {int(neighbours.min())}..{int(neighbours.max())}, outside 0..{num_rows - 1}"
+            )
+        kept, places = counts.float().topk(min(most, counts.shape[1]), dim=1)
+        rows = neighbours.gather(1, places)
+        self.neighbours.zero_()
+        self.counts.zero_()
+        self.neighbours[:, : rows.shape[1]] = torch.where(kept > 0, rows, 0)
+        self.counts[:, : rows.shape[1]] = kept
+        self.counts[0] = 0
+        self._is_set = False
+
+    @torch.no_grad()
+    def set_rows(self, num_items: int, old_rows: Tensor | None) -> None:
+        """
+        Follows a change of the catalogue: counts of two items that both stay are kept.
+
+        Args:
+            num_items (`int`): Items from now on.
+            old_rows (`torch.Tensor` of shape `(num_items,)`, *optional*):
+                The row that each had, 0 for a new one; `None` where nothing is known of the old ones, whose counts are
+                then dropped.
+        """
+        neighbours, counts = self.neighbours, self.counts
+        self._allocate(num_items)
+        self._is_set = False
+        if old_rows is None or neighbours is None or counts is None:
+            return
+        device = counts.device
+        old_rows = torch.cat([old_rows.new_zeros(1), old_rows]).to(device)
+        new_rows = torch.zeros(len(counts), dtype=torch.long, device=device)
+        new_rows[old_rows] = torch.arange(num_items + 1, device=device)
+        new_rows[0] = 0
+        moved = new_rows[neighbours.long()][old_rows]
+        self.set(moved, torch.where(moved > 0, counts[old_rows], 0))
+
+    def forward(self, input_ids: Tensor, mask: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """
+        The terms that are not 0.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Rows of the items, events first, oldest first.
+            mask (`torch.Tensor` of shape `(b, l)`): 1 where an event stands.
+            targets (`torch.LongTensor` of shape `(b,)`, *optional*): In training, the target of each row.
+
+        Returns:
+            `tuple(torch.Tensor)`: Rows of items, each once a user, and what is added to their scores, each `(b, e)`;
+            row 0 and 0 where there are no more.
+        """
+        assert self.neighbours is not None and self.counts is not None  # the scores need items as well
+        ages = torch.arange(1, self.config.cooccurrence_context + 1, device=input_ids.device)
+        places = mask.sum(1, keepdim=True).long() - ages  # [b, c], the newest first
+        recent = torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0)
+        shares = ages.float() ** _AGE_POWER
+        rows, sums = _once(
+            self.neighbours[recent].flatten(1).long(), (self.counts[recent] * shares.unsqueeze(1)).flatten(1)
+        )
+        if targets is not None:
+            steps = torch.where(ages <= self.config.cooccurrence_window, ages.float() ** _STEP_POWER, 0)
+            own = (shares * steps * (places >= 0)).sum(1, keepdim=True)
+            sums = torch.where(rows == targets.unsqueeze(1), (sums - own).clamp_min(0), sums)
+        return rows, self.weight.float() * torch.log1p(self.log_scale.float().exp() * sums)
+
+
+def _once(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """[b, e] twice -> [b, e] twice: the values of equal rows summed, row 0 and 0 at the end."""
+    rows, order = rows.sort(dim=1)
+    values = values.gather(1, order)
+    begins = torch.ones_like(rows, dtype=torch.bool)
+    begins[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    places = begins.long().cumsum(1) - 1
+    return torch.zeros_like(rows).scatter(1, places, rows), torch.zeros_like(values).scatter_add(1, places, values)
+
+
+__all__ = ["MMM4RecCooccurrence"]

@@ -1,5 +1,6 @@
 """`pipeline("sequential-recommendation")`: histories of external ids to ranked items with their scores."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -11,7 +12,7 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .items_mmm4rec import l2_normalize
-from .retrieval_mmm4rec import TopItems
+from .retrieval_mmm4rec import HistoryTerms, TopItems
 
 logger = logging.get_logger(__name__)
 
@@ -140,7 +141,8 @@ class SequentialRecommendationPipeline(Pipeline):
 
         Returns:
             `list[dict]` for one history, a list of these for several: `"item_id"`, `"score"` and its two parts
-            `"text_score"` and `"image_score"`, and `"title"` (`None` where the catalogue has none), best first.
+            `"text_score"` and `"image_score"`, and `"title"` (`None` where the catalogue has none), best first. Of a
+            model with `use_cooccurrence` a third part, `"cooccurrence_score"`.
         """
         read, _, choose = self._sanitize_parameters(**kwargs)
         read, choose = {**self._preprocess_params, **read}, {**self._postprocess_params, **choose}
@@ -188,7 +190,9 @@ class SequentialRecommendationPipeline(Pipeline):
         return outputs | {"seen": inputs["seen"], "items": items}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {"user_embeds": self.model.user_embeds(**inputs)}
+        outputs = {"user_embeds": self.model.user_embeds(**inputs)}
+        terms = self.model.cooccurrence_terms(inputs["input_ids"], inputs["attention_mask"])
+        return outputs if terms is None else outputs | {"term_rows": terms[0], "terms": terms[1]}
 
     def postprocess(
         self,
@@ -203,31 +207,44 @@ class SequentialRecommendationPipeline(Pipeline):
         vectors, tables = outputs["items"]
         users = outputs["user_embeds"].to(vectors.device).float()
         excluded = outputs["seen"] if exclude_history else [[] for _ in outputs["seen"]]
+        terms, wanted = None, top_k
+        if "terms" in outputs:
+            terms = HistoryTerms(outputs["term_rows"].to(users.device), outputs["terms"].to(users.device).float())
+            wanted += terms.most_lowered
+        allowed = None
         if candidates is not None:
-            rows, kept = self._best_candidates(users, vectors, candidates, unknown_items, excluded, top_k)
+            allowed = sorted(set(self.processor.rows(candidates, unknown_items)[0]))
+            rows, products = _best_candidates(users, vectors, allowed, excluded, wanted)
         elif self._index is not None:
-            rows, kept = self._best_by_index(users, vectors, excluded, top_k)
+            rows, products = self._best_by_index(users, vectors, excluded, wanted)
         else:
             # The padding item is in row 0.
             products, rows = self._exact_search(vectors).search(
-                users, top_k, [[row - 1 for row in left_out] for left_out in excluded]
+                users, wanted, [[row - 1 for row in left_out] for left_out in excluded]
             )
-            rows, kept = rows + 1, products > -torch.inf
-        parts = self.model.modality_scores(users, rows, tables)
+            rows = rows + 1
+        parts = {}
+        if terms is not None:
+            temperature = self.model.config.score_temperature
+            rows, products = terms.best(
+                users / temperature, vectors, rows, products / temperature, excluded, allowed, top_k
+            )
+            parts["cooccurrence_score"] = terms.of(rows)
+        text, image = self.model.modality_scores(users, rows, tables)
+        parts = {"text_score": text, "image_score": image} | parts
         item_ids, title = self.processor.item_ids, self.processor.title
         # As lists: every look into a tensor is an operation.
-        lines = zip(*(values.tolist() for values in (rows, kept, *parts)), strict=True)
+        lines = zip(*(values.tolist() for values in (rows, products, *parts.values())), strict=True)
         return [
             [
                 {
                     "item_id": item_ids[row - 1],
-                    "score": text + image,
-                    "text_score": text,
-                    "image_score": image,
+                    "score": sum(scores),
+                    **dict(zip(parts, scores, strict=True)),
                     "title": title(row),
                 }
-                for row, counts, text, image in zip(*line, strict=True)
-                if counts
+                for row, product, *scores in zip(*line, strict=True)
+                if product > -math.inf
             ]
             for line in lines
         ]
@@ -240,30 +257,10 @@ class SequentialRecommendationPipeline(Pipeline):
             search = self._top_items = TopItems(vectors)
         return search
 
-    def _best_candidates(
-        self,
-        users: Tensor,
-        vectors: Tensor,
-        candidates: Iterable[Any],
-        unknown_items: str,
-        excluded: list[list[int]],
-        top_k: int,
-    ) -> tuple[Tensor, Tensor]:
-        """[b, k] twice: the best rows among the candidates, and which of them count."""
-        chosen = sorted(set(self.processor.rows(candidates, unknown_items)[0]))
-        if not chosen:
-            empty = torch.zeros(len(users), 0, dtype=torch.long, device=users.device)
-            return empty, empty.bool()
-        place = {row: number for number, row in enumerate(chosen)}
-        taken = [[place[row] for row in rows if row in place] for rows in excluded]
-        rows = torch.tensor(chosen, device=users.device)
-        products, found = TopItems(vectors[rows]).search(users, top_k, taken)
-        return rows[found], products > -torch.inf
-
     def _best_by_index(
         self, users: Tensor, vectors: Tensor, excluded: list[list[int]], top_k: int
     ) -> tuple[Tensor, Tensor]:
-        """[b, k] twice: the best rows of those that the index finds, and which of them count."""
+        """[b, k] twice: the best rows of those that the index finds, and their products, -inf where none is left."""
         # As many more as may have to be left out, and some for what the index ranks otherwise.
         wanted = 2 * top_k + max(len(set(rows)) for rows in excluded)
         rows = self._index.search(users, min(wanted, self.model.items.num_rows - 1)).to(users.device)
@@ -272,7 +269,7 @@ class SequentialRecommendationPipeline(Pipeline):
         left_out = torch.tensor([[*rows, *[0] * (length - len(rows))] for rows in excluded], device=rows.device)
         masked = (rows.unsqueeze(2) == left_out.unsqueeze(1)).any(2) | (rows == 0)
         best = products.masked_fill(masked, -torch.inf).topk(min(top_k, rows.shape[1]), dim=1)
-        return rows.gather(1, best.indices), best.values > -torch.inf
+        return rows.gather(1, best.indices), best.values
 
     @torch.no_grad()
     def similar_items(
@@ -354,6 +351,19 @@ class SequentialRecommendationPipeline(Pipeline):
         tables = self.model.kept_items()[1]
         text, image = self.model.item_embeds(rows) if tables is None else (table[rows] for table in tables)
         return l2_normalize(text), l2_normalize(image)
+
+
+def _best_candidates(
+    users: Tensor, vectors: Tensor, candidates: list[int], excluded: list[list[int]], top_k: int
+) -> tuple[Tensor, Tensor]:
+    """[b, k] twice: the best rows among the candidates, and their products, -inf where none is left."""
+    rows = torch.tensor(candidates, dtype=torch.long, device=users.device)
+    if not candidates:
+        return rows.expand(len(users), 0), users.new_zeros(len(users), 0)
+    place = {row: number for number, row in enumerate(candidates)}
+    taken = [[place[row] for row in left_out if row in place] for left_out in excluded]
+    products, found = TopItems(vectors[rows]).search(users, top_k, taken)
+    return rows[found], products
 
 
 def _check_top_k(top_k: int) -> None:

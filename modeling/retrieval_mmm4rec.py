@@ -145,6 +145,79 @@ class TopItems:
         return best.values, found.flatten(1).gather(1, best.indices)
 
 
+class HistoryTerms:
+    """
+    What is added to the scores of a few items of each user, see [`MMM4RecCooccurrence`].
+
+    Args:
+        rows (`torch.Tensor` of shape `(b, e)`): Rows of the model, each once a user; 0 where there are no more.
+        terms (`torch.Tensor` of shape `(b, e)`): What is added to their scores.
+    """
+
+    def __init__(self, rows: Tensor, terms: Tensor) -> None:
+        self.rows, order = rows.sort(dim=1)
+        self.terms = terms.gather(1, order)
+
+    @property
+    def most_lowered(self) -> int:
+        """`int`: Of how many items of one user the score is lowered: as many more must be found without terms."""
+        return int((self.terms < 0).sum(1).max())
+
+    def of(self, rows: Tensor) -> Tensor:
+        """[b, k] -> [b, k]: the terms of rows, 0 where they have none."""
+        places, found = _places(self.rows, rows)
+        return torch.where(found, self.terms.gather(1, places), 0)
+
+    @torch.no_grad()
+    def best(
+        self,
+        users: Tensor,
+        vectors: Tensor,
+        rows: Tensor,
+        products: Tensor,
+        excluded: list[list[int]],
+        allowed: list[int] | None,
+        top_k: int,
+    ) -> tuple[Tensor, Tensor]:
+        """
+        The best items once terms are added.
+
+        Args:
+            users (`torch.Tensor` of shape `(b, H)`): User vectors over the temperature.
+            vectors (`torch.Tensor` of shape `(r, H)`): Item vectors, by row of the model.
+            rows (`torch.Tensor` of shape `(b, k)`): The best rows without terms, `most_lowered` more than are wanted.
+            products (`torch.Tensor` of shape `(b, k)`): Their scores without terms, -inf where none is left.
+            excluded (`list[list[int]]`): Rows that each user must not get.
+            allowed (`list[int]`, *optional*): The only rows that anyone may get.
+            top_k (`int`): How many are wanted.
+
+        Returns:
+            `tuple(torch.Tensor)`: Rows and scores, each `(b, min(top_k, ...))`, best first; -inf where none is left.
+        """
+        # Those with a term are scored here, whether they were found or not.
+        products = products.masked_fill(_places(self.rows, rows)[1], -torch.inf)
+        scores = torch.empty_like(self.terms)
+        for part in torch.arange(len(users), device=users.device).split(max(1, _PAIRS // self.rows.shape[1])):
+            scores[part] = torch.einsum("bh,beh->be", users[part], vectors[self.rows[part]])
+        left_out = self.rows == 0
+        longest = max(map(len, excluded))
+        if longest:
+            padded = torch.tensor([[*line, *[0] * (longest - len(line))] for line in excluded], device=rows.device)
+            left_out = left_out | _places(padded.sort(dim=1).values, self.rows)[1]
+        if allowed is not None:
+            left_out = left_out | ~torch.isin(self.rows, torch.tensor(allowed, dtype=torch.long, device=rows.device))
+        scores = (scores + self.terms).masked_fill(left_out, -torch.inf)
+        products, rows = torch.cat([products, scores], 1), torch.cat([rows, self.rows], 1)
+        best = products.topk(min(top_k, products.shape[1]), dim=1)
+        return rows.gather(1, best.indices), best.values
+
+
+def _places(lines: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """[b, e] ascending, [b, k] -> [b, k] twice: where each row stands in its line, and whether it does."""
+    places = torch.searchsorted(lines, rows.contiguous()).clamp_max(lines.shape[1] - 1)
+    return places, lines.gather(1, places) == rows
+
+
 def _pairs(excluded: list[list[int]] | None, device: torch.device) -> tuple[Tensor, Tensor]:
     """Users and rows that do not go together."""
     pairs = [(user, row) for user, rows in enumerate(excluded or []) for row in rows]
@@ -158,4 +231,4 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and tell is not None and bool(tell().get("avx512_bf16"))
 
 
-__all__ = ["TopItems"]
+__all__ = ["HistoryTerms", "TopItems"]

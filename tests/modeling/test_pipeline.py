@@ -10,6 +10,8 @@ import torch
 from transformers import pipeline
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.data.cooccurrence import near_items
+from mmm4rec_hf.modeling import retrieval_mmm4rec
 from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
@@ -220,3 +222,37 @@ def test_options_given_at_the_start_hold_for_every_call(lively_model: Model, tin
         part.set_items(tiny_catalog(IDS))
     recommend = pipeline("sequential-recommendation", model=model, processor=processor, device="cpu", top_k=2)
     assert len(recommend(history("0"))) == 2 and len(recommend(history("0"), top_k=3)) == 3
+
+
+@pytest.mark.parametrize("weight", [0.8, -0.8])
+@pytest.mark.parametrize("way", ["all", "blocks", "index", "candidates"])
+def test_near_items_take_part_in_the_ranking_whatever_finds_the_items(
+    make: Callable[..., Any], way: str, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [str(number) for number in range(40)]
+    recommend = make(ids, use_cooccurrence=True, cooccurrence_context=2)
+    draw = torch.Generator().manual_seed(0)
+    log = torch.randint(1, 41, (6, 9), generator=draw).tolist()
+    rows = [{"input_ids": line[:place], "labels": line[place]} for line in log for place in range(1, len(line))]
+    recommend.model.set_cooccurrence(*near_items(rows, 40))
+    with torch.no_grad():
+        recommend.model.cooccurrence.weight.fill_(weight)
+        recommend.model.cooccurrence.log_scale.fill_(1.0)
+    if way == "blocks":
+        monkeypatch.setattr(retrieval_mmm4rec, "_FEW_SCORES", 0)
+    if way == "index":
+        recommend.use_index(SimpleNamespace(search=lambda users, k: torch.arange(1, 41).expand(len(users), 40)))
+    candidates = ids[5:30] if way == "candidates" else None
+    histories = [history(*(str(item - 1) for item in line[:5])) for line in log]
+    inputs = recommend.processor(histories=histories, return_tensors="pt")
+    with torch.no_grad():
+        logits = recommend.model(**inputs).logits
+    found = recommend(histories, top_k=7, candidates=candidates)
+    for line, entries, scores in zip(log, found, logits, strict=True):
+        allowed = range(6, 31) if candidates else range(1, 41)
+        expected = sorted((row for row in allowed if row not in line[:5]), key=lambda row: -scores[row].item())[:7]
+        assert [entry["item_id"] for entry in entries] == [ids[row - 1] for row in expected]
+        for entry, row in zip(entries, expected, strict=True):
+            assert entry["score"] == pytest.approx(scores[row].item(), abs=1e-5)
+            parts = entry["text_score"], entry["image_score"], entry["cooccurrence_score"]
+            assert entry["score"] == sum(parts)

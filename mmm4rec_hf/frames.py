@@ -40,7 +40,8 @@ def recommend_frame(
 
     Returns:
         A data frame of the kind that was given, of columns `user_id`, `rank` (from 1 on), `item_id`, `score`,
-        `text_score`, `image_score` and `title`; users in the order of their ids as strings.
+        `text_score`, `image_score`, with `use_cooccurrence` also `cooccurrence_score`, and `title`; users in the order
+        of their ids as strings.
 
     Raises:
         ValueError: If the frame has no such columns or no events, or as the pipeline.
@@ -67,7 +68,11 @@ def recommend_frame(
         for user, items in zip(users["user_id"].to_list(), lists, strict=True)
         for rank, item in enumerate(items, start=1)
     ]
-    result = pl.DataFrame(rows, schema=COLUMNS)
+    columns = dict(COLUMNS)
+    if recommender.model.config.use_cooccurrence:
+        title = columns.pop("title")
+        columns |= {"cooccurrence_score": pl.Float64, "title": title}
+    result = pl.DataFrame(rows, schema=columns)
     backend = nw.get_native_namespace(nw.from_native(frame))
     if backend is pl:
         return result

@@ -1,5 +1,7 @@
 """Data frames in and out: the pipeline's own lists, user by user, in the kind of frame that was given."""
 
+import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from transformers import pipeline
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor, recommend_frame
+from mmm4rec_hf.cli import main
+from mmm4rec_hf.data.cooccurrence import near_items
 
 IDS = [f"i{n}" for n in range(12)]
 # Out of order: u2's history is i3, i1, i2.
@@ -51,6 +55,35 @@ def test_each_user_gets_the_list_of_the_pipeline_in_the_frame_that_was_given(rec
     for row, item in zip(rows, [item for items in expected for item in items], strict=True):
         assert row["item_id"] == item["item_id"] and row["title"] == item["title"]
         assert row["score"] == pytest.approx(item["score"], abs=1e-5)
+
+
+def test_what_near_items_add_has_a_column_of_its_own(recommend: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = {**recommend.model.config.to_dict(), "num_items": None, "use_cooccurrence": True}
+    counting = pipeline(
+        "sequential-recommendation",
+        model=MMM4RecForSequentialRecommendation(MMM4RecConfig(**config)),
+        processor=MMM4RecProcessor(max_sequence_length=8),
+        device="cpu",
+    )
+    text, image = torch.randn(12, 6), torch.randn(12, 5)
+    counting.set_items(SimpleNamespace(item_ids=IDS, titles=IDS, text_features=text, image_features=image))
+    counting.model.set_cooccurrence(*near_items([{"input_ids": [6], "labels": 3}] * 4, 12))
+    result = recommend_frame(counting, pl.DataFrame(ROWS, schema=COLUMNS, orient="row"), top_k=11)
+    assert result.columns[4:] == ["text_score", "image_score", "cooccurrence_score", "title"]
+    # u1 had i5, row 6, alone; i2 is row 3. Both weights start at 1.
+    added = {row["item_id"]: row["cooccurrence_score"] for row in result.filter(pl.col("user_id") == "u1").to_dicts()}
+    assert added.pop("i2") == pytest.approx(math.log(5)) and set(added.values()) == {0.0}
+
+    counting.save_pretrained(tmp_path / "model")
+    history = ["recommend", str(tmp_path / "model"), "--device", "cpu"]
+    log = tmp_path / "log.csv"
+    pl.DataFrame(ROWS, schema=COLUMNS, orient="row").write_csv(log)
+    for name in ("found.csv", "found.parquet"):
+        assert main([*history, "--input", str(log), "--top-k", "11", "--output", str(tmp_path / name)]) == 0
+        read = pl.read_csv if name.endswith("csv") else pl.read_parquet
+        table = read(tmp_path / name)
+        assert table["cooccurrence_score"].to_list() == pytest.approx(result["cooccurrence_score"].to_list(), abs=1e-5)
 
 
 def test_users_without_a_recommendation_have_no_rows(recommend: Any) -> None:

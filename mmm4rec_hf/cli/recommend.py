@@ -5,7 +5,7 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from .output import add_json_option, hide_bars_without_terminal, print_json, pri
 from .running import UsageError
 
 FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "title")
+# The parts of a score by the words of a table; the third is one of models with use_cooccurrence.
+PARTS = {"text_score": "text", "image_score": "picture", "cooccurrence_score": "log"}
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _ROWS_PER_GROUP = 100_000
 
@@ -29,7 +31,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Reads a model's folder (or its Hub name) and one history, or a file: JSON lines or Parquet with user_id, "
             "items and timestamps (lists), or a log of interactions with a row an event. Writes the best items with "
-            "their scores; the score is the sum of a text part and a picture part."
+            "their scores; the score is the sum of a text part and a picture part, and with use_cooccurrence of what "
+            "the training log adds."
         ),
         epilog=(
             "examples:\n"
@@ -89,7 +92,10 @@ def run(args: argparse.Namespace) -> None:
     else:
         lists = _recommend_all(recommender, args, options)
     if args.output is not None:
-        users = write(args.output, lists)
+        fields = FIELDS
+        if recommender.model.config.use_cooccurrence:
+            fields = (*FIELDS[:-1], "cooccurrence_score", FIELDS[-1])
+        users = write(args.output, lists, fields)
         print(f"Recommendations for {users:,} users are in {args.output}", file=sys.stderr)
     elif args.history is not None and not args.json:
         _print_list(next(iter(lists))[1])
@@ -131,13 +137,14 @@ def _batches(histories: Iterable[dict[str, Any]], size: int) -> Iterator[list[di
         yield batch
 
 
-def write(path: Path, lists: Iterable[Recommended]) -> int:
+def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:
     """
     Writes recommendations to a file that is whole or not there.
 
     Args:
         path (`Path`): JSON lines hold a line a user; CSV and Parquet a row a recommendation.
         lists (`Iterable`): A history, which has a `user_id`, and its recommendations.
+        fields (`Sequence[str]`, *optional*): Columns of CSV and Parquet.
 
     Returns:
         `int`: The number of users.
@@ -148,13 +155,13 @@ def write(path: Path, lists: Iterable[Recommended]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as partial:
         if path.suffix == ".parquet":
-            _write_parquet(partial, counted)
+            _write_parquet(partial, counted, fields)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
                 if path.suffix == ".jsonl":
                     file.writelines(line + "\n" for line in _lines(counted))
                 else:
-                    writer = csv.DictWriter(file, FIELDS)
+                    writer = csv.DictWriter(file, fields)
                     writer.writeheader()
                     writer.writerows(_rows(counted))
     return counted.number
@@ -184,12 +191,12 @@ def _rows(lists: Iterable[Recommended]) -> Iterator[dict[str, Any]]:
             yield {"user_id": str(history["user_id"]), "rank": rank} | item
 
 
-def _write_parquet(path: Path, lists: Iterable[Recommended]) -> None:
+def _write_parquet(path: Path, lists: Iterable[Recommended], fields: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = (pa.string(), pa.int32(), pa.string(), pa.float32(), pa.float32(), pa.float32(), pa.string())
-    schema = pa.schema(list(zip(FIELDS, types, strict=True)))
+    types = {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "title": pa.string()}
+    schema = pa.schema([(name, types.get(name, pa.float32())) for name in fields])
     rows = _rows(lists)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(itertools.islice(rows, _ROWS_PER_GROUP)):
@@ -197,8 +204,9 @@ def _write_parquet(path: Path, lists: Iterable[Recommended]) -> None:
 
 
 def _print_list(items: list[dict[str, Any]]) -> None:
+    parts = {name: word for name, word in PARTS.items() if not items or name in items[0]}
     rows = []
     for rank, item in enumerate(items, start=1):
-        scores = [f"{item[name]:.3f}" for name in ("score", "text_score", "image_score")]
+        scores = [f"{item[name]:.3f}" for name in ("score", *parts)]
         rows.append([str(rank), *scores, item["item_id"], item["title"] or ""])
-    print_table(["rank", "score", "text", "picture", "item", "title"], rows)
+    print_table(["rank", "score", *parts.values(), "item", "title"], rows)

@@ -10,6 +10,8 @@ from .schemas import displayable
 # A picture in a list is half of that on the screen, so that it is sharp on a telephone.
 SMALL, LARGE = 128, 256
 _NAMES = {"text": "text", "image": "picture"}
+# What the training log adds, in models with use_cooccurrence.
+_LOG = {"cooccurrence": "log"}
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -162,20 +164,23 @@ class BarScale:
     signs they go both ways, and the mark of the score says what is left of the larger one.
 
     Args:
-        items (`Sequence[Mapping]`): With `"score"`, `"text_score"` and `"image_score"`.
+        items (`Sequence[Mapping]`): With `"score"` and its parts, `"text_score"` and `"image_score"`, and where the
+            model has it `"cooccurrence_score"`.
     """
 
     def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:
+        has_log = any(item.get("cooccurrence_score") is not None for item in items)
+        self.names = _NAMES | _LOG if has_log else _NAMES
         ends = [0.0]
         for item in items:
-            parts = (item["text_score"], item["image_score"])
+            parts = [item[f"{name}_score"] for name in self.names]
             ends += [sum(part for part in parts if part < 0), sum(part for part in parts if part > 0)]
         self.low, self.high = min(ends), max(ends)
         self.width = self.high - self.low or 1.0
 
     def legend(self) -> str:
         """What the colours and marks mean; 0 is one of them where it is not the left end."""
-        meanings = {"text": "text part", "image": "picture part", "sum": "score, their sum"}
+        meanings = {name: f"{word} part" for name, word in self.names.items()} | {"sum": "score, their sum"}
         if self.low < 0:
             meanings["null"] = "0: parts to its left count against the item"
         told = "".join(
@@ -191,10 +196,10 @@ class BarScale:
         return 100 * (value - self.low) / self.width
 
     def bar(self, item: Mapping[str, Any]) -> str:
-        """The bar of one item, and its two numbers."""
+        """The bar of one item, and the numbers of its parts."""
         pieces = []
         ends = {False: 0.0, True: 0.0}
-        for name in _NAMES:
+        for name in self.names:
             part = item[f"{name}_score"]
             start = ends[part < 0]
             end = ends[part < 0] = start + part
@@ -204,9 +209,9 @@ class BarScale:
             )
         told = "".join(
             f'<span><span class="m4-key m4-{name}">{word}</span> {number(item[f"{name}_score"], plus=True)}</span>'
-            for name, word in _NAMES.items()
+            for name, word in self.names.items()
         )
-        label = ", ".join(f"{word} part {number(item[f'{name}_score'])}" for name, word in _NAMES.items())
+        label = ", ".join(f"{word} part {number(item[f'{name}_score'])}" for name, word in self.names.items())
         return (
             f'<div class="m4-bar" role="img" aria-label="{label}, score {number(item["score"])}">{"".join(pieces)}'
             f'<span class="m4-zero" style="left:{self.share(0):.2f}%"></span>'

@@ -82,7 +82,7 @@ class Why(BaseModel):
 
 
 class Scored(BaseModel):
-    """An item with its score, which is the sum of its two parts."""
+    """An item with its score, which is the sum of its parts."""
 
     item_id: str
     title: Title
@@ -94,6 +94,9 @@ class Scored(BaseModel):
 class Recommended(Scored):
     """A recommended item."""
 
+    cooccurrence_score: float | None = Field(
+        default=None, description="Of a model that counts near items: what the training log adds."
+    )
     why: Why | None = None
 
 

@@ -105,6 +105,16 @@ def test_a_bar_is_told_in_words_too() -> None:
     assert ">text</span> +5.00<" in bar and ">picture</span> \N{MINUS SIGN}2.25<" in bar
 
 
+def test_what_the_log_adds_is_a_third_part() -> None:
+    item = scored(2.0, 1.0) | {"cooccurrence_score": 1.0, "score": 4.0}
+    scale = BarScale([item, scored(1.0, 1.0) | {"cooccurrence_score": -1.0, "score": 1.0}])
+    assert (scale.low, scale.high) == (-1, 4) and "log part" in scale.legend()
+    bar = scale.bar(item)
+    assert 'm4-cooccurrence" style="left:80.00%;width:20.00%"' in bar
+    assert "text part 2.00, picture part 1.00, log part 1.00, score 4.00" in bar
+    assert "log part" not in BarScale([scored(1.0, 1.0) | {"cooccurrence_score": None}]).legend()
+
+
 def test_scores_that_are_all_zero_have_a_bar() -> None:
     assert pieces(BarScale([scored(0.0, 0.0)]).bar(scored(0.0, 0.0)))["mark"] == (0, 0)
 

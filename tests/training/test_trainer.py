@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
 from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
 from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
@@ -64,6 +65,43 @@ def test_default_arguments_train_evaluate_and_save_what_loads_again(
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     size = sum(value.numel() * value.element_size() for value in weights.values())
     assert size <= (checkpoint / "model.safetensors").stat().st_size < size + 50_000
+
+
+def test_it_counts_which_items_are_near_and_evaluates_with_them(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    model = shop.make_model(sequences.item_ids, use_cooccurrence=True)
+    trainer = MMM4RecTrainer(
+        model,
+        shop.make_arguments(tmp_path, max_steps=2, save_steps=1),
+        train_dataset=sequences["train"],
+        eval_dataset=sequences["validation"],
+    )
+    trainer.train()
+    counts = {}
+    for row in sequences["train"]:
+        for steps, item in enumerate(reversed(list(row["input_ids"])[-5:]), start=1):
+            for pair in {(int(item), int(row["labels"])), (int(row["labels"]), int(item))}:
+                counts[pair] = counts.get(pair, 0) + 1 / steps
+    found = model.cooccurrence
+    held = {
+        (item, int(other)): float(count)
+        for item in range(len(found.counts))
+        for other, count in zip(found.neighbours[item], found.counts[item], strict=True)
+        if count
+    }
+    assert held == pytest.approx(counts)
+    assert found.weight.item() != 1 and found.log_scale.item() != 0
+    expected = metrics_from_counts(plain_counts(model, sequences["test"]))
+    metrics = trainer.evaluate(sequences["test"])
+    assert all(metrics[f"eval_{name}"] == pytest.approx(value) for name, value in expected.items())
+    items = len(sequences.item_ids)  # a list of rows is counted like a dataset
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(
+            near_items(list(sequences["train"]), items), near_items(sequences["train"], items), strict=True
+        )
+    )
 
 
 def test_the_stock_trainer_trains_the_same_model(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         lists = _recommend_all(recommender, args, options)
     if args.output is not None:
-        fields = FIELDS
+        fields: tuple[str, ...] = FIELDS
         if recommender.model.config.use_cooccurrence:
             fields = (*FIELDS[:-1], "cooccurrence_score", FIELDS[-1])
         users = write(args.output, lists, fields)

@@ -94,6 +94,8 @@ def config_to_published(config: MMM4RecConfig) -> dict[str, Any]:
         )
     if config.learned_missing:
         raise ValueError("the published code has no vectors for missing texts and pictures (learned_missing=True)")
+    if config.use_cooccurrence:
+        raise ValueError("the published code has no term of the scores for near items (use_cooccurrence=True)")
     values = {name: getattr(config, ours) for name, ours in _NAMES.items()}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -85,6 +85,9 @@ class MMM4RecConfig(PreTrainedConfig):
         learned_missing (`bool`, *optional*, defaults to `False`):
             Whether items whose text or picture the catalogue marks as missing share a learned vector a modality, in
             place of the embedding of their features.
+        modality_dropout (`float`, *optional*, defaults to 0.0):
+            In training, the share of items that lose their text or their picture at each step, one of the two by a
+            coin: what a model has to learn for items that lack one. Needs `learned_missing`; not of the paper.
         score_temperature (`float`, *optional*, defaults to 0.8):
             Divides the scores.
         score_padding_item (`bool`, *optional*, defaults to `False`):
@@ -171,6 +174,7 @@ class MMM4RecConfig(PreTrainedConfig):
     cooccurrence_window: int = 5
     num_neighbours: int = 256
     learned_missing: bool = False
+    modality_dropout: float = 0.0
     score_temperature: float = 0.8
     score_padding_item: bool = False
     item_loss: Literal["full", "in_batch", "sampled"] = "full"
@@ -223,9 +227,13 @@ class MMM4RecConfig(PreTrainedConfig):
                 f"n_groups ({self.n_groups}) must divide the number of heads expand * hidden_size / head_dim "
                 f"({self.inner_size} / {self.head_dim} = {self.num_heads})"
             )
-        for name in ("hidden_dropout", "embedding_dropout", "time_dropout"):
+        for name in ("hidden_dropout", "embedding_dropout", "time_dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.modality_dropout and not self.learned_missing:
+            raise ValueError(
+                f"modality_dropout={self.modality_dropout} needs learned_missing=True: a vector for what is left out"
+            )
         if self.score_temperature <= 0:
             raise ValueError(f"score_temperature must be positive, got {self.score_temperature}")
         if self.use_cooccurrence and self.item_loss != "full":

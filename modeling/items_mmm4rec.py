@@ -82,16 +82,32 @@ class MMM4RecItems(nn.Module):
             image (`torch.Tensor` of shape `(n, H)`): Image embeddings.
             rows (`torch.LongTensor` of shape `(n,)`, *optional*): By default all rows.
         """
-        filled = []
-        for embeds, vector, is_missing in (
-            (text, self.missing_text, self.text_is_missing),
-            (image, self.missing_image, self.image_is_missing),
-        ):
-            if vector is not None and is_missing is not None:
-                is_missing = is_missing if rows is None else is_missing[rows]
-                embeds = torch.where(is_missing.unsqueeze(-1), vector.to(embeds.dtype), embeds)
-            filled.append(embeds)
-        return filled[0], filled[1]
+        no_text, no_image = self.text_is_missing, self.image_is_missing
+        if no_text is None or no_image is None:
+            return text, image
+        return self.fill(text, image, *((no_text, no_image) if rows is None else (no_text[rows], no_image[rows])))
+
+    def fill(self, text: Tensor, image: Tensor, no_text: Tensor, no_image: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Puts the learned vectors where something is missing, and in training where `modality_dropout` leaves it out;
+        without `learned_missing` nothing changes.
+
+        Args:
+            text (`torch.Tensor` of shape `(n, H)`): Text embeddings, without item biases.
+            image (`torch.Tensor` of shape `(n, H)`): Image embeddings.
+            no_text (`torch.BoolTensor` of shape `(n,)`): Whose text is missing.
+            no_image (`torch.BoolTensor` of shape `(n,)`): Whose picture is missing.
+        """
+        if self.missing_text is None or self.missing_image is None:
+            return text, image
+        if self.training and self.config.modality_dropout and torch.is_grad_enabled():
+            draw = torch.rand(len(text), device=text.device)
+            half = self.config.modality_dropout / 2
+            # Never both.
+            leave_text, leave_image = (draw < half) & ~no_image, (draw >= 1 - half) & ~no_text
+            no_text, no_image = no_text | leave_text, no_image | leave_image
+        text = torch.where(no_text.unsqueeze(-1), self.missing_text.to(text.dtype), text)
+        return text, torch.where(no_image.unsqueeze(-1), self.missing_image.to(image.dtype), image)
 
     @property
     def learned_by_row(self) -> set[str]:

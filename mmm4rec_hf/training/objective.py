@@ -1,6 +1,5 @@
 """The objective of pretraining: user vectors against the targets of the batch, over features that come with it."""
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -47,9 +46,7 @@ class InBatchObjective(nn.Module):
         recommender = self.recommender
         backbone, items = recommender.model, recommender.items
         text, image = backbone.text_projection(text_features), backbone.image_projection(image_features)
-        if items.missing_text is not None and items.missing_image is not None:
-            text = torch.where(text_is_missing[:, None], items.missing_text.to(text.dtype), text)
-            image = torch.where(image_is_missing[:, None], items.missing_image.to(image.dtype), image)
+        text, image = items.fill(text, image, text_is_missing, image_is_missing)
         users = backbone.encoder.user_embeds(input_ids, text, image, timestamps, attention_mask)
         return in_batch_cross_entropy(
             users,

@@ -57,7 +57,8 @@ def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
         num_sampled_negatives=7, negative_sampling="frequency",
         time_initializer_range=0.4, use_cooccurrence=True, cooccurrence_context=2, cooccurrence_window=7,
         num_neighbours=9,
-        learned_missing=True, feature_encoder={"text": {"encoder": "a", "revision": None, "pooling": "mean"}},
+        learned_missing=True, modality_dropout=0.25,
+        feature_encoder={"text": {"encoder": "a", "revision": None, "pooling": "mean"}},
     )  # fmt: skip
     names = list(MMM4RecConfig.__annotations__)
     defaults = MMM4RecConfig()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 
@@ -59,6 +60,33 @@ def test_the_vectors_learn_from_every_loss(lively_model: Model, gaps: SimpleName
     inputs = {"input_ids": torch.tensor([[1, 2], [3, 1]]), "timestamps": HISTORY["timestamps"].expand(2, 2)}
     model(**inputs, labels=torch.tensor([2, 3])).loss.backward()
     assert model.items.missing_text.grad.abs().max() > 0 and model.items.missing_image.grad.abs().max() > 0
+
+
+def test_in_training_a_share_of_items_loses_one_of_the_two(lively_model: Model, tiny_catalog: Catalog) -> None:
+    torch.manual_seed(0)
+    model = lively_model(learned_missing=True, modality_dropout=0.4)
+    masks = [True] * 400 + [False] * 100
+    model.set_items(with_masks(tiny_catalog([str(n) for n in range(500)]), masks, [True] * 500))
+    plain = [embeds.detach() for embeds in model.eval().item_embeds()]
+    embeds = model.train().item_embeds()
+    vectors = model.items.missing_text, model.items.missing_image
+    lost = [(part == vector).all(1)[1:] for part, vector in zip(embeds, vectors, strict=True)]
+    assert not (lost[0] & lost[1]).any()
+    # Of items that have both a fifth loses either; those without a text keep their picture.
+    for part in lost:
+        assert 0.14 < part[:400].float().mean() < 0.26
+    assert lost[0][400:].all() and not lost[1][400:].any()
+    for part, before, gone in zip(embeds, plain, lost, strict=True):
+        torch.testing.assert_close(part[1:][~gone], before[1:][~gone])
+    with torch.no_grad():
+        assert torch.equal(model.item_embeds()[1], plain[1])  # what is ranked with is whole
+    embeds[1].sum().backward()
+    assert model.items.missing_image.grad.abs().max() > 0
+
+
+def test_modality_dropout_needs_the_vectors(tiny_config: Callable) -> None:
+    with pytest.raises(StrictDataclassError, match="needs learned_missing=True"):
+        tiny_config(modality_dropout=0.1)
 
 
 def test_a_new_models_vectors_are_not_zero_and_can_be_normalised(tiny_config: Callable, gaps: SimpleNamespace) -> None:

@@ -71,8 +71,9 @@ def runs_of(study: Mapping[str, Any]) -> list[Run]:
     for data, changes in study["data"].items():
         for variant, own in study["variants"].items():
             changes, own = dict(changes or {}), dict(own or {})
-            seeds = own.pop("seeds", changes.pop("seeds", study["seeds"]))
-            changes.pop("seeds", None)
+            usual, seeds = changes.pop("seeds", study["seeds"]), own.pop("seeds", None)
+            # A number for all data sets, or one for some of them.
+            seeds = seeds.get(data, usual) if isinstance(seeds, Mapping) else seeds or usual
             if data in own.pop("only", [data]):
                 recipe = merged(merged(study["base"], changes), own)
                 runs += [Run(study["name"], variant, data, seed, recipe) for seed in range(seeds)]
@@ -106,7 +107,7 @@ def carry_out(run: Run, study: Mapping[str, Any], results: Path = RESULTS) -> Pa
     folder, output = folder_of(run.data), WORK / "runs" / run.name
     recipe = copy.deepcopy(run.recipe)
     if recipe.get("start_from"):
-        recipe["start_from"] = str(pretrained(recipe["start_from"], study, run.seed))
+        recipe["start_from"] = str(pretrained(recipe["start_from"], study))
     recipe["training"]["seed"] = run.seed
     modality = recipe.pop("modality", None)
     items = folder / "catalog" if modality is None else one_modality(folder, modality)
@@ -138,15 +139,15 @@ def carry_out(run: Run, study: Mapping[str, Any], results: Path = RESULTS) -> Pa
     return target
 
 
-def pretrained(name: str, study: Mapping[str, Any], seed: int) -> Path:
-    """The model folder of a pretraining of the study, trained first if it is not there."""
+def pretrained(name: str, study: Mapping[str, Any]) -> Path:
+    """The model folder of a pretraining of the study, trained first if it is not there; all seeds start from it."""
     recipe = copy.deepcopy(dict(study["pretrainings"][name]))
-    output = WORK / "pretrainings" / f"{study['name']}-{name}-{seed}"
+    output = WORK / "pretrainings" / f"{study['name']}-{name}"
     if not (output / "model" / "model.safetensors").is_file():
         for domain in recipe["domains"]:
             folder = folder_of(domain["name"])
             domain |= {"sequences": str(folder / "sequences"), "catalog": str(folder / "catalog")}
-        recipe |= {"seed": seed, "output_dir": str(output)}
+        recipe |= {"output_dir": str(output)}
         pretrain(build(PretrainRecipe, recipe, name))
     return output / "model"
 
@@ -215,8 +216,8 @@ def main() -> None:
             and not (arguments.results / f"{run.name}.json").is_file()
         ]
         data_of(runs, study)
-        bases = dict.fromkeys((run.recipe["start_from"], run.seed) for run in runs if run.recipe.get("start_from"))
-        work_off([(pretrained, (name, study, seed)) for name, seed in bases], arguments.jobs)
+        bases = dict.fromkeys(run.recipe["start_from"] for run in runs if run.recipe.get("start_from"))
+        work_off([(pretrained, (name, study)) for name in bases], arguments.jobs)
         work_off([(carry_out, (run, study, arguments.results)) for run in runs], arguments.jobs)
 
 

@@ -1,6 +1,6 @@
 """A pretrained base on a shop that it never saw, without any training: its ranks as results of the study.
 
-    python benchmarks/quality/zero_shot.py transfer         # every pretraining of studies/transfer.yaml, seed 0
+    python benchmarks/quality/zero_shot.py transfer         # every pretraining of studies/transfer.yaml
 
 The shop's items are given to the base by their features alone. Popularity and likeness of text, which know the shop's
 log or its texts, stand beside it in the tables.
@@ -37,7 +37,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="the name of a study with pretrainings, or a path")
     parser.add_argument("--data", nargs="+", help="data sets, by default those of the study's `zero_shot`")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
     arguments = parser.parse_args()
     study = load_study(arguments.study)
@@ -45,10 +44,10 @@ def main() -> None:
         for data in arguments.data or study["zero_shot"]:
             if data in {domain["name"] for domain in recipe["domains"]}:
                 continue  # it was seen
-            target = arguments.results / f"zero_shot-{data}-{name}-{arguments.seed}.json"
+            target = arguments.results / f"zero_shot-{data}-{name}.json"
             if not target.is_file():
-                splits = evaluate_base(pretrained(name, study, arguments.seed), data)
-                write_run(target, make_run(data, f"zero-shot {name}", recipe, splits, seed=arguments.seed))
+                splits = evaluate_base(pretrained(name, study), data)
+                write_run(target, make_run(data, f"zero-shot {name}", recipe, splits))
             print(target)
 
 

@@ -120,7 +120,9 @@ def pretrain(inputs: Path) -> int:
     domain = {"name": "shop", "sequences": str(inputs / "sequences"), "catalog": str(inputs / "catalog")}
     options = {"max_steps": 8, "batch_size": 8, "learning_rate": 0.01, "eval_steps": 2, "save_steps": 2}
     options |= {"logging_steps": 1, "output_dir": "base"} | {f"model.{name}": value for name, value in MODEL.items()}
-    return command("pretrain", f"domains={json.dumps([domain])}", *(f"{key}={value}" for key, value in options.items()))
+    return command(
+        "pretrain", f"domains={json.dumps([domain])}", *(f"{key}={value}" for key, value in options.items())
+    )
 
 
 def model_read(folder: str) -> str:

@@ -38,7 +38,7 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
         assert all(0 <= place < 9 for place in test["larger"])
         assert [point["step"] for point in run["curve"]] == [2, 4]
         assert np.isfinite(run["time_effect"])
-    assert (work / "pretrainings" / "smoke-base-0" / "model" / "model.safetensors").is_file()
+    assert (work / "pretrainings" / "smoke-base" / "model" / "model.safetensors").is_file()
 
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run_benchmark("quality/study.py", "smoke", "--results", results)

@@ -1,45 +1,143 @@
 """Files and folders that are whole or not there: written under another name, and renamed once everything went well."""
 
+import ctypes
+import functools
+import hashlib
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# A dot, the name, and who writes: the machine, the process and a number of its own.
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>partial|replaced)"
+)
+_in_use: set[Path] = set()
+_cleaned: set[Path] = set()
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, which becomes `path` once everything went well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """
+    Gives a temporary path of the same name to write to, which becomes `path` once everything went well.
+
+    Some writers put the name into the file, `torch.save` for one: in a folder of its own the name is the right one.
+    """
+    with _temporary(path, "partial") as folder:
+        folder.mkdir()
+        yield folder / path.name
+        (folder / path.name).replace(path)
 
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
-    """Gives a folder of another name to fill, which takes the place of `target` once everything went well."""
+    """
+    Gives a folder of another name to fill, which takes the place of `target` once everything went well.
+
+    Raises:
+        ValueError: If `target` is where a disk is mounted, which nothing can take the place of.
+    """
+    # What a link names is replaced, and the link stays.
+    target = target.resolve() if target.is_symlink() else target
+    if target.is_dir() and os.path.ismount(target):
+        raise ValueError(f"{target} is the mount point of a disk and cannot be replaced; name a folder inside it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.replaced")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with _temporary(target, "partial") as partial, _temporary(target, "replaced") as replaced:
+        partial.mkdir()
         yield partial
-        if target.exists():
+        if not target.exists():
+            partial.rename(target)
+        elif not _exchange(partial, target):
             # Renamed first: a folder that is half removed must not have the name of a whole one.
             target.rename(replaced)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+            try:
+                partial.rename(target)
+            except OSError:
+                replaced.rename(target)
+                raise
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file."""
     with replace_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _temporary(path: Path, kind: str) -> Iterator[Path]:
+    """A name beside a path that nobody else uses; what has it in the end is removed."""
+    _clean(path.parent)
+    # Two threads may write the same output: each has a name of its own, and the last one stays.
+    name = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+    _in_use.add(name)
+    try:
+        yield name
+    finally:
+        _remove(name)
+        _in_use.discard(name)
+
+
+def _clean(folder: Path) -> None:
+    """Removes what processes of this machine left in a folder that were killed while they wrote there."""
+    if folder in _cleaned or os.name != "posix":
+        return
+    _cleaned.add(folder)
+    with suppress(OSError):
+        for path in list(folder.glob(".*")):
+            found = _TEMPORARY.fullmatch(path.name)
+            # In another container of the same volume the process may run; its machine has another name.
+            if not found or found["host"] != _host() or path in _in_use or _is_running(int(found["process"])):
+                continue
+            if found["kind"] == "replaced" and not path.with_name(found["name"]).exists():
+                # Killed between the two renames: the earlier folder is whole.
+                path.rename(path.with_name(found["name"]))
+            else:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process of this number runs; in a container one after the other may have the number 1."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step, so that there is no moment without either; `False` where the system cannot."""
+    rename = _renameat2()
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """Of Linux alone."""
+    try:
+        return ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.outputs import replace_file
+from mmm4rec_hf.outputs import replace_file, replace_folder
 
 from .images import is_picture, is_url, picture_file
 
@@ -53,19 +53,39 @@ Licence: {{ licence }}
 """
 
 
-def save_catalog(catalog: "ItemCatalog", folder: Path, save_images: bool) -> None:
-    """See [`ItemCatalog.save_pretrained`]. `catalog.json` comes last: a folder without it is not a catalogue."""
+def save_catalog(
+    catalog: "ItemCatalog",
+    folder: Path,
+    save_images: bool,
+    beside: Mapping[str, Callable[[Path], object]] | None = None,
+) -> None:
+    """
+    See [`ItemCatalog.save_pretrained`]. All is written under other names first, so that a full disk changes nothing;
+    then `catalog.json` is taken away, as a folder without it is not a catalogue, and comes back last.
+
+    Args:
+        catalog (`ItemCatalog`): What to save.
+        folder (`Path`): Where to.
+        save_images (`bool`): Whether pictures are copied.
+        beside (`Mapping[str, Callable]`, *optional*):
+            Folders that belong to the catalogue, by name, and what fills them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
-    with replace_file(folder / ITEMS_NAME) as items, replace_file(folder / FEATURES_NAME) as features:
+    content = {"num_items": len(catalog), "features": catalog.feature_info}
+    with contextlib.ExitStack() as stack:
+        # What is entered first takes its place last.
+        info, items, features = (
+            stack.enter_context(replace_file(folder / name)) for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME)
+        )
+        for name, fill in (beside or {}).items():
+            fill(stack.enter_context(replace_folder(folder / name)))
         with items.open("w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images))
+            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, stack))
         save_file(arrays, features)
-        # An earlier catalogue's: from here on the two files might be of different ones.
+        info.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # An earlier catalogue's: from here on the files might be of different ones.
         (folder / INFO_NAME).unlink(missing_ok=True)
-    info = {"num_items": len(catalog), "features": catalog.feature_info}
-    with replace_file(folder / INFO_NAME) as partial:
-        partial.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_catalog(folder: Path) -> dict[str, Any]:
@@ -128,7 +148,7 @@ def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **opti
     return str(commit.commit_url)
 
 
-def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool) -> Iterator[str]:
+def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
     in_memory = unusable = 0
     for item_id, record in zip(catalog.item_ids, catalog.records, strict=True):
         entry = {"item_id": item_id, **record}
@@ -138,7 +158,7 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool) -> Iterator[
         elif is_url(reference) or (not save_images and isinstance(reference, str | os.PathLike)):
             saved = os.fspath(reference)
         elif save_images:
-            saved = _copy_picture(reference, catalog.root, folder, item_id)
+            saved = _copy_picture(reference, catalog.root, folder, item_id, stack)
             unusable += saved is None
         else:
             saved = None
@@ -159,8 +179,10 @@ def _plain(value: Any) -> Any:
     return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 
-def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str) -> str | None:
-    """Copies a picture as it is, whatever its format, to a path that the id alone decides."""
+def _copy_picture(
+    reference: Any, root: Path | None, folder: Path, item_id: str, stack: contextlib.ExitStack
+) -> str | None:
+    """Copies a picture as it is, whatever its format, to a path that the id alone decides, when the stack ends."""
     if isinstance(reference, dict):
         reference = reference.get("bytes") or reference.get("path")
     # Ids may hold any character: other than letters and digits are written as their code.
@@ -173,8 +195,7 @@ def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str)
             return None
         target = images / f"{stem}{source.suffix.lower()}"
         if source.resolve() != target.resolve():
-            with replace_file(target) as partial:
-                shutil.copyfile(source, partial)
+            shutil.copyfile(source, stack.enter_context(replace_file(target)))
         return f"{IMAGES_NAME}/{target.name}"
     if isinstance(reference, Image.Image):
         buffer = io.BytesIO()
@@ -182,8 +203,7 @@ def _copy_picture(reference: Any, root: Path | None, folder: Path, item_id: str)
         reference = buffer.getvalue()
     if not isinstance(reference, bytes | bytearray):
         return None
-    with replace_file(images / stem) as partial:
-        partial.write_bytes(reference)
+    stack.enter_context(replace_file(images / stem)).write_bytes(reference)
     return f"{IMAGES_NAME}/{stem}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmm4rec_hf.items.images import is_url
+from mmm4rec_hf.items.storage import save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.outputs import replace_folder
@@ -30,11 +31,15 @@ def save_encoded_catalog(catalog: "ItemCatalog", encoder: "ItemEncoder", folder:
         encoder (`ItemEncoder`): What made them.
         folder (`str` or `os.PathLike`): Where to; relative picture paths are made absolute.
     """
-    target = Path(folder)
-    with replace_folder(target / PROCESSOR_NAME) as partial:
-        processor = MMM4RecProcessor(image_processor=encoder.image_processor, tokenizer=encoder.tokenizer)
-        processor.save_pretrained(partial)
-    _with_absolute_paths(catalog).save_pretrained(target)
+    backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        # Set for each call, and saved: whether this run or an earlier one encoded the texts must make no difference.
+        backend.no_truncation()
+        backend.no_padding()
+    processor = MMM4RecProcessor(image_processor=encoder.image_processor, tokenizer=encoder.tokenizer)
+    # Together: features of one encoder must never lie beside the processor of another.
+    beside = {PROCESSOR_NAME: processor.save_pretrained}
+    save_catalog(_with_absolute_paths(catalog), Path(folder), save_images=False, beside=beside)
 
 
 def _with_absolute_paths(catalog: "ItemCatalog") -> "ItemCatalog":

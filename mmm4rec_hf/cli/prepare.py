@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec prepare`."""
     hide_bars_without_terminal()
     from ..data import load_interactions, prepare_sequences
+    from ..data.sequence_datasets import replace_sequences
     from ..evaluation.protocol import PREPARE_NAME
     from ..outputs import write_json
     from ..training.shards import write_shards
@@ -72,21 +73,23 @@ def run(args: argparse.Namespace) -> None:
     columns = {f"{column}_column": getattr(args, f"{column}_column") for column in _COLUMNS}
     source = args.log[0] if len(args.log) == 1 else args.log
     interactions = load_interactions(source, format=args.format, time_unit=args.time_unit, **columns)
-    sequences = prepare_sequences(
-        interactions,
-        k_core=args.k_core,
-        split=args.split,
-        valid_from=args.valid_from,
-        test_from=args.test_from,
-        catalog=catalog,
-        output_dir=args.output,
-    )
     made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":
         made |= {"valid_from": args.valid_from, "test_from": args.test_from}
-    if args.shards is not None:
-        write_shards(sequences, args.output / "shards", args.shards)
-    write_json(args.output / PREPARE_NAME, made | {"source": args.log})
+    # All in one go: sequences without what says how they were made would be taken for whole.
+    with replace_sequences(args.output) as partial:
+        sequences = prepare_sequences(
+            interactions,
+            k_core=args.k_core,
+            split=args.split,
+            valid_from=args.valid_from,
+            test_from=args.test_from,
+            catalog=catalog,
+            output_dir=partial,
+        )
+        if args.shards is not None:
+            write_shards(sequences, partial / "shards", args.shards)
+        write_json(partial / PREPARE_NAME, made | {"source": args.log})
     if args.json:
         print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics})
         return

@@ -212,13 +212,12 @@ def evaluate(
 ) -> "tuple[Evaluation, dict[str, Evaluation]]":
     """The model and the baselines on the test split; both are saved."""
     from ..evaluation.evaluator import evaluate_model
-    from ..evaluation.yardsticks import evaluate_baselines, save_baselines
+    from ..evaluation.yardsticks import evaluate_baselines
 
     prepared = {"split": "leave_one_out", "k_core": 5}
     evaluation = evaluate_model(model, sequences, "test", catalog=catalog, prepared=prepared)
     baselines = evaluate_baselines(evaluation, sequences, catalog.item_ids, catalog.text_features)
-    evaluation.save(folder)
-    save_baselines(baselines, folder)
+    evaluation.save(folder, baselines)
     return evaluation, baselines
 
 

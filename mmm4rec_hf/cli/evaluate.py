@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from ..data import SequenceDatasets
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
     from ..evaluation.protocol import describe, read_preparation
-    from ..evaluation.yardsticks import evaluate_baselines, save_baselines
+    from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
 
     other = None if args.compare is None else Evaluation.load(args.compare)
@@ -90,8 +90,7 @@ def run(args: argparse.Namespace) -> None:
         text = None if catalog is None else catalog.select(model.item_ids).text_features
         baselines = evaluate_baselines(evaluation, sequences, model.item_ids, text)
     if args.output is not None:
-        evaluation.save(args.output)
-        save_baselines(baselines, args.output)
+        evaluation.save(args.output, baselines)
     against = {name: compare(evaluation, baseline) for name, baseline in baselines.items()}
     if args.json:
         parts = {} if comparison is None else {"comparison": comparison}

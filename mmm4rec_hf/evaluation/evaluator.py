@@ -1,9 +1,10 @@
 """A model on a split: every target's rank, and the metrics, intervals and subgroups that follow from it."""
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
-from mmm4rec_hf.outputs import replace_file, write_json
+from mmm4rec_hf.outputs import replace_file
 
 from . import subgroups
 from .chance import warn_at_chance
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+METRICS_NAME, TARGETS_NAME, BASELINES_NAME = "metrics.json", "targets.parquet", "baselines.parquet"
 _LEADING = ("user_id", "item_id", "above", "level", "loss")
 # Two runs are comparable if these agree.
 _PAIRED_PROTOCOL = ("split", "num_items", "exclude_history", "score_padding_item", "prepared")
@@ -97,13 +99,37 @@ class Evaluation:
             "protocol": self.protocol,
         }
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `metrics.json` and, for paired tests, `targets.parquet`; the JSON comes last."""
+    def save(self, folder: str | os.PathLike[str], baselines: Mapping[str, "Evaluation"] | None = None) -> None:
+        """
+        Writes `metrics.json` and, for paired tests, `targets.parquet`; the JSON comes last, as a folder without it
+        holds no evaluation. Another evaluation there, and its baselines, are replaced.
+
+        Args:
+            folder (`str` or `os.PathLike`): Where to, made where it is missing.
+            baselines (`Mapping[str, Evaluation]`, *optional*):
+                Of [`evaluate_baselines`]: `baselines.parquet`, two numbers a target and baseline.
+        """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        with replace_file(target / "targets.parquet") as partial:
-            self.targets.write_parquet(partial)
-        write_json(target / "metrics.json", self.to_dict())
+        columns = {
+            f"{name} {column}": baseline.targets[column]
+            for name, baseline in (baselines or {}).items()
+            for column in ("above", "level")
+        }
+        numbers = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        with contextlib.ExitStack() as stack:
+            # What is entered first takes its place last.
+            metrics, targets = (
+                stack.enter_context(replace_file(target / name)) for name in (METRICS_NAME, TARGETS_NAME)
+            )
+            metrics.write_text(numbers, encoding="utf-8")
+            self.targets.write_parquet(stack.enter_context(replace_file(target / TARGETS_NAME)))
+            if columns:
+                pl.DataFrame(columns).write_parquet(stack.enter_context(replace_file(target / BASELINES_NAME)))
+            # An earlier evaluation's: from here on the files might be of different ones.
+            (target / METRICS_NAME).unlink(missing_ok=True)
+            if not columns:
+                (target / BASELINES_NAME).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Evaluation":
@@ -114,12 +140,12 @@ class Evaluation:
             ValueError: If the folder does not hold it.
         """
         source = Path(folder)
-        for name in ("metrics.json", "targets.parquet"):
+        for name in (METRICS_NAME, TARGETS_NAME):
             if not (source / name).is_file():
                 raise ValueError(f"{source} holds no evaluation: {name} is missing; see mmm4rec evaluate --output")
-        numbers = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+        numbers = json.loads((source / METRICS_NAME).read_text(encoding="utf-8"))
         coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
-        return cls(pl.read_parquet(source / "targets.parquet"), numbers["protocol"], coverage)
+        return cls(pl.read_parquet(source / TARGETS_NAME), numbers["protocol"], coverage)
 
 
 def evaluate_model(

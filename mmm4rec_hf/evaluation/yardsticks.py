@@ -1,7 +1,7 @@
 """What a model is held against: baselines ranked on the very targets of an evaluation, and kept beside it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,6 @@ import datasets
 import numpy as np
 import polars as pl
 
-from mmm4rec_hf.outputs import replace_file
-
 from .baselines import (
     Baseline,
     CooccurrenceBaseline,
@@ -19,12 +17,11 @@ from .baselines import (
     PopularityBaseline,
     baseline_counts,
 )
-from .evaluator import Evaluation
+from .evaluator import BASELINES_NAME, Evaluation
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
 
-BASELINES_NAME = "baselines.parquet"
 POPULARITY, COOCCURRENCE, SIMILAR_TEXT = "popularity", "co-occurrence", "similar text"
 # Scores held at once: float64 ones take 256 MB.
 _BLOCK_CELLS = 2**25
@@ -88,30 +85,9 @@ def training_histories(sequences: "SequenceDatasets") -> datasets.Dataset:
     )
 
 
-def save_baselines(baselines: Mapping[str, Evaluation], folder: str | os.PathLike[str]) -> None:
-    """
-    Writes `baselines.parquet` beside a saved evaluation: two numbers a target and baseline.
-
-    Args:
-        baselines (`Mapping[str, Evaluation]`): Of [`evaluate_baselines`].
-        folder (`str` or `os.PathLike`): Where [`Evaluation.save`] wrote.
-    """
-    columns = {
-        f"{name} {column}": baseline.targets[column]
-        for name, baseline in baselines.items()
-        for column in ("above", "level")
-    }
-    if not columns:
-        # Those of an earlier evaluation in this folder are of other targets.
-        (Path(folder) / BASELINES_NAME).unlink(missing_ok=True)
-        return
-    with replace_file(Path(folder) / BASELINES_NAME) as partial:
-        pl.DataFrame(columns).write_parquet(partial)
-
-
 def load_baselines(folder: str | os.PathLike[str], evaluation: Evaluation) -> dict[str, Evaluation]:
     """
-    Reads what [`save_baselines`] wrote; empty where there is none.
+    Reads the baselines that [`Evaluation.save`] wrote; empty where there are none.
 
     Args:
         folder (`str` or `os.PathLike`): Of the saved evaluation.

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
 from mmm4rec_hf.evaluation.protocol import read_preparation
-from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines, save_baselines
+from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 
@@ -142,9 +142,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     if arguments.should_save:
         facts = finetuning_facts(recipe.card, trainer, sequences, evaluation, recipe.start_from)
         save_recommender(model, load_processor(recipe.catalog), catalog, output / MODEL_NAME, facts)
-        evaluation.save(output / EVALUATION_NAME)
         baselines = evaluate_baselines(evaluation, sequences, catalog.item_ids, catalog.text_features)
-        save_baselines(baselines, output / EVALUATION_NAME)
+        evaluation.save(output / EVALUATION_NAME, baselines)
     return evaluation
 
 

@@ -9,7 +9,7 @@ import pytest
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import compare, evaluate_model
-from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines, load_baselines, save_baselines
+from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines, load_baselines
 from mmm4rec_hf.items import ItemCatalog
 
 Model = MMM4RecForSequentialRecommendation
@@ -59,7 +59,7 @@ def test_baselines_are_kept_beside_the_evaluation_and_tested_against_it(
     assert load_baselines(tmp_path, evaluation) == {}
     made = evaluate_baselines(evaluation, sequences, catalog.item_ids)
     assert list(made) == ["popularity", "co-occurrence"]
-    save_baselines(made, tmp_path)
+    evaluation.save(tmp_path, made)
     popularity = load_baselines(tmp_path, evaluation)["popularity"]
     assert popularity.targets.equals(made["popularity"].targets)
     assert "loss" not in popularity.metrics and "coverage@10" not in popularity.metrics
@@ -75,7 +75,7 @@ def test_baselines_of_other_targets_are_refused(
     model: Model, sequences: SequenceDatasets, catalog: ItemCatalog, tmp_path: Path
 ) -> None:
     evaluation = evaluate_model(model, sequences)
-    save_baselines(evaluate_baselines(evaluation, sequences, catalog.item_ids), tmp_path)
+    evaluation.save(tmp_path, evaluate_baselines(evaluation, sequences, catalog.item_ids))
     fewer = evaluate_model(model, sequences, "validation")
     fewer.targets.drop_in_place("loss")
     with pytest.raises(ValueError, match="has 25 rows, the evaluation beside it 7 targets; evaluate again"):

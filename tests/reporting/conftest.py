@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
-from mmm4rec_hf.evaluation.yardsticks import save_baselines
 
 HOSTILE = """<script>alert('1')</script> & "ça" $x_1$ 雪"""
 MakeRun = Callable[..., Path]
@@ -40,9 +39,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder = tmp_path / name
         # Two of four targets at the first place, one at the fourth, one at the hundredth.
         evaluation = evaluation_of([0, 0, 3, 99] * 10 if above is None else above, **protocol)
-        evaluation.save(folder / "evaluation")
         popularity = evaluation_of([9] * len(evaluation.targets), **protocol)
-        save_baselines({"popularity": popularity}, folder / "evaluation")
+        evaluation.save(folder / "evaluation", {"popularity": popularity})
         recipe = {
             "sequences": "sequences", "catalog": "catalog", "output_dir": str(folder), "start_from": None,
             "training": {"seed": seed, "num_train_epochs": 2}, "card": {"training_data": text}, "model": {},

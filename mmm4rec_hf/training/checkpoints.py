@@ -29,9 +29,7 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep
     target = folder / f"{_PREFIX}{step:09d}"
     partial = folder / f".{target.name}.partial"
     if state.is_main_process:
-        # What is left of runs that were killed here.
-        for stale in folder.glob(f".{_PREFIX}*.partial"):
-            shutil.rmtree(stale)
+        _remove_partial(folder)
         partial.mkdir(parents=True)
     state.wait_for_everyone()
     write(partial)
@@ -41,8 +39,7 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
-        for old in _checkpoints(folder)[keep:]:
-            shutil.rmtree(old)
+        remove_old_checkpoints(folder, step, keep)
     state.wait_for_everyone()
 
 
@@ -54,6 +51,26 @@ def last_checkpoint(folder: Path) -> Path | None:
             return checkpoint
         logger.warning("%s is damaged (%s): it is left out", checkpoint, problem)
     return None
+
+
+def remove_old_checkpoints(folder: Path, step: int, keep: int) -> None:
+    """
+    Removes checkpoints older than one that is whole, and what is left of runs that were killed while they wrote one.
+
+    Args:
+        folder (`Path`): Where checkpoints lie.
+        step (`int`): Of the one that is whole.
+        keep (`int`): How many stay, that one among them.
+    """
+    _remove_partial(folder)
+    whole = folder / f"{_PREFIX}{step:09d}"
+    for old in [path for path in _checkpoints(folder) if path <= whole][keep:]:
+        shutil.rmtree(old)
+
+
+def _remove_partial(folder: Path) -> None:
+    for stale in folder.glob(f".{_PREFIX}*.partial"):
+        shutil.rmtree(stale)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -19,11 +19,11 @@ from transformers import get_scheduler
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
-from mmm4rec_hf.outputs import replace_folder
+from mmm4rec_hf.outputs import replace_file, replace_folder
 
 from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
-from .checkpoints import last_checkpoint, save_checkpoint
+from .checkpoints import last_checkpoint, remove_old_checkpoints, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output
 from .objective import InBatchObjective
@@ -350,7 +350,11 @@ class Pretraining:
                 )
             self.position = json.loads(position.read_text(encoding="utf-8"))
             self.batches.restore(self.position)
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            if checkpoint is not None:
+                # A run that was killed after its last step saves no other one.
+                remove_old_checkpoints(checkpoint.parent, self.progress.step, self.recipe.save_total_limit)
             _forget_lines_after(self.output / LOG_NAME, self.progress.step)
 
 
@@ -390,6 +394,5 @@ def _forget_lines_after(path: Path, step: int) -> None:
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        partial.replace(path)
+        with replace_file(path) as partial:
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

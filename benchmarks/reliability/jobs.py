@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,13 +28,15 @@ class Job:
         before (`Callable[[Path], int]`, *optional*): Runs what wrote an earlier, different output to the same place.
         watch (`Callable`, *optional*): A context that keeps each state of a part that a run replaces on its way.
         not_bytes (`tuple[str]`, *optional*): Ends of names of files that hold times; see `same_but_for_times`.
+        refuses_existing (`bool`, *optional*): Whether it ends with status 1 where its whole output is there already.
     """
 
     run: Callable[[Path], int]
     parts: Callable[[], Parts]
     before: Callable[[Path], int] | None = None
     watch: Callable[[], Any] = contextlib.nullcontext
-    not_bytes: tuple[str, ...] = field(default=())
+    not_bytes: tuple[str, ...] = ()
+    refuses_existing: bool = False
 
 
 def command(*words: Any) -> int:
@@ -126,10 +128,13 @@ def pretrain(inputs: Path) -> int:
 
 
 def model_read(folder: str) -> str:
+    from mmm4rec_hf.cli.models import saved_model
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
-    model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
-    card = Path(folder, "README.md").read_bytes()
+    # As a command that reads a model, which says in one line that a folder is not there.
+    model = MMM4RecForSequentialRecommendation.from_pretrained(saved_model(f"./{folder}"))
+    # A pushed card names the repository, which is another one for each run.
+    card = Path(folder, "README.md").read_text(encoding="utf-8").replace(f"author/{Path.cwd().name}", "author/name")
     return digest(model.item_ids, card, *(value.numpy() for _, value in sorted(model.state_dict().items())))
 
 
@@ -159,7 +164,9 @@ def finetune(inputs: Path) -> int:
 def recommender_read(folder: str) -> str:
     from transformers import pipeline
 
-    recommend = pipeline("sequential-recommendation", model=folder, device="cpu")
+    from mmm4rec_hf.cli.models import saved_model
+
+    recommend = pipeline("sequential-recommendation", model=saved_model(f"./{folder}"), device="cpu")
     found = recommend({"items": recommend.processor.item_ids[:3], "timestamps": [1, 2, 3]}, top_k=3)
     return digest(model_read(folder), found, recommend.processor.item_ids)
 
@@ -197,11 +204,11 @@ def push(inputs: Path, prefix: str = "") -> int:
 def pushed_read() -> str:
     from huggingface_hub import snapshot_download
 
-    folder = snapshot_download(f"author/{Path.cwd().name}", cache_dir="pulled")
     try:
-        return recommender_read(folder)
+        folder = snapshot_download(f"author/{Path.cwd().name}", cache_dir="pulled")
+        return recommender_read(os.path.relpath(folder))
     finally:
-        shutil.rmtree("pulled")
+        shutil.rmtree("pulled", ignore_errors=True)
 
 
 JOBS: dict[str, Job] = {
@@ -228,7 +235,9 @@ JOBS: dict[str, Job] = {
         lambda: {"model": lambda: recommender_read("run/model"), "evaluation": evaluation_read},
         not_bytes=("training.json", "trainer_state.json", "training_args.bin"),
     ),
-    "convert-published": Job(convert_published, lambda: {"model": lambda: recommender_read("converted")}),
+    "convert-published": Job(
+        convert_published, lambda: {"model": lambda: recommender_read("converted")}, refuses_existing=True
+    ),
     "convert-to-published": Job(
         convert_to_published, lambda: {"checkpoint": published_read}, lambda inputs: convert_to_published(inputs, OLD)
     ),

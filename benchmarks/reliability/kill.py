@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import random
 import shutil
@@ -222,7 +221,7 @@ class Killer:
         expected, folder = self.expected[with_old], self._folder(with_old)
         kills = 0
         for _ in range(1 + (self.draw.random() < 1 / 3)):
-            by = self.draw.choice(["time", "operation"])
+            by = self.draw.choice(["time", "operation"]) if expected.operations else "time"
             killed, when = self._kill(folder, expected, by)
             if not killed:
                 continue
@@ -232,6 +231,8 @@ class Killer:
             self._look(folder, expected, f"{'over an earlier output' if with_old else 'fresh'}, killed {when}")
         if kills:
             self._restart(folder, expected, when)
+        if os.environ.get("KEEP") and self.counts.faults:
+            raise SystemExit(f"{folder} {self.counts.faults}")
         shutil.rmtree(folder)
 
     def _kill(self, folder: Path, expected: Undisturbed, by: str) -> tuple[bool, str]:
@@ -268,10 +269,12 @@ class Killer:
         except RuntimeError as error:
             status = str(error)
         self.counts.restarts += 1
+        found = files_of(folder, self.job.not_bytes)
+        if status == 1 and self.job.refuses_existing and found == expected.files:
+            return
         if status != 0:
             self.counts.faults.append(f"killed {when}: the command given again ended with {status}")
             return
-        found = files_of(folder, self.job.not_bytes)
         names = found.keys() | expected.files.keys()
         differ = sorted(name for name in names if found.get(name) != expected.files.get(name))
         if differ:

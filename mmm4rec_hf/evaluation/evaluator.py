@@ -119,9 +119,7 @@ class Evaluation:
         numbers = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         with contextlib.ExitStack() as stack:
             # What is entered first takes its place last.
-            metrics, targets = (
-                stack.enter_context(replace_file(target / name)) for name in (METRICS_NAME, TARGETS_NAME)
-            )
+            metrics = stack.enter_context(replace_file(target / METRICS_NAME))
             metrics.write_text(numbers, encoding="utf-8")
             self.targets.write_parquet(stack.enter_context(replace_file(target / TARGETS_NAME)))
             if columns:

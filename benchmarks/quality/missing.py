@@ -1,6 +1,6 @@
 """What is left of a model when texts or pictures are missing at test time: a curve.
 
-    python benchmarks/quality/missing.py main --data movies_b movies_a          # models of studies/main.yaml
+    python benchmarks/quality/missing.py main --data movies_b --variant mmm4rec modality-dropout --plot missing.png
 
 Of the items a share, drawn three times, loses its picture (or its text), and the trained model is evaluated on the
 test split with what stands for it: `white`, the features of a white picture or of an empty text, as `mmm4rec encode`
@@ -11,11 +11,13 @@ there in every case. Runs of the study that are not there yet are trained first.
 import argparse
 import copy
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from catalogs import WORK, folder_of, without
 from results import RESULTS
@@ -27,7 +29,7 @@ from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.cli.demo import load_encoder
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import evaluate_model
-from mmm4rec_hf.outputs import write_json
+from mmm4rec_hf.outputs import replace_file, write_json
 
 SHARES, DRAWS = (0.25, 0.5, 0.75, 1.0), 3
 POLICIES = ("white", "zeros", "mean")
@@ -125,6 +127,29 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def plot(curves: Sequence[dict[str, Any]], path: Path) -> None:
+    """NDCG@10 by the share that is missing, a panel a modality; the mean over the seeds of a model."""
+    lines: dict[tuple[str, str, str], list[list[float]]] = defaultdict(list)
+    for found in curves:
+        for modality, policy in dict.fromkeys((point["modality"], point["policy"]) for point in found["points"]):
+            own = [p["ndcg@10"] for p in found["points"] if (p["modality"], p["policy"]) == (modality, policy)]
+            lines[modality, found["model"], policy].append(own)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, modality, words in zip(axes, ("image", "text"), ("pictures", "texts"), strict=True):
+        models = list(dict.fromkeys(model for _, model, _ in lines))
+        for (one, model, policy), values in lines.items():
+            if one == modality:
+                style = {"white": "-", "zeros": ":", "mean": "--", "learned": "-"}[policy]
+                color = f"C{models.index(model)}"
+                axis.plot((0.0, *SHARES), np.mean(values, axis=0), style, color=color, label=f"{model}, {policy}")
+        axis.set(xlabel=f"share of items without {words}", ylim=(0, None))
+    axes[0].set_ylabel("NDCG@10")
+    axes[1].legend(fontsize=8)
+    with replace_file(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+    plt.close(figure)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="the name of a study, or a path")
@@ -132,16 +157,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", nargs="+", default=["mmm4rec"], help="variants of the study")
     parser.add_argument("--seeds", type=int, default=2, help="at most so many")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
+    parser.add_argument("--plot", type=Path, help="where the picture goes")
     arguments = parser.parse_args(argv)
     study, blank = load_study(arguments.study), None
     (arguments.results / "missing").mkdir(parents=True, exist_ok=True)
+    curves = []
     for run in runs_of(study):
         if run.data in arguments.data and run.variant in arguments.variant and run.seed < arguments.seeds:
             target = arguments.results / "missing" / f"{run.name}.json"
             if not target.is_file():
                 blank = blank or blank_features()
                 write_json(target, measure(run, study, arguments.results, blank))
-            print("\n".join(lines_of(json.loads(target.read_text()))), flush=True)
+            curves.append(json.loads(target.read_text()))
+            print("\n".join(lines_of(curves[-1])), flush=True)
+    if arguments.plot:
+        plot(curves, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The results of the quality study as tables.
 
     python benchmarks/quality/tables.py                  # all data sets, as Markdown
-    python benchmarks/quality/tables.py --data movies_b
+    python benchmarks/quality/tables.py --data movies_b --plot benchmarks/quality/results.png
 
 A row a method: the mean over its seeds, the 95% interval of that mean over users (users are drawn, each with the mean
 of its seeds), and the paired difference to the best method that only counts, with its p-value. `beauty` is also told
@@ -11,12 +11,15 @@ without the users of its bundle (see `results.bundle_users`).
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
-from results import bundle_users, prepare, read_runs, values_of
+from results import RESULTS, bundle_users, prepare, read_runs, values_of
 
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
+from mmm4rec_hf.outputs import replace_file
 
 METRIC = "ndcg@10"
 COUNTING = ("popularity", "transitions", "cooccurrence", "cooccurrence_tuned", "item_knn", "text_knn", "image_knn")
@@ -66,19 +69,46 @@ def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[s
     return lines
 
 
+def plot(parts: Sequence[tuple[str, dict[str, list[dict[str, Any]]], np.ndarray]], path: Path) -> None:
+    """A panel a data set: NDCG@10 of each method with its interval; ours in colour."""
+    figure, axes = plt.subplots(1, len(parts), figsize=(4.2 * len(parts), 5), layout="constrained", squeeze=False)
+    for axis, (title, methods, users) in zip(axes[0], parts, strict=True):
+        values = {name: user_means(runs, METRIC)[users] for name, runs in methods.items()}
+        order = sorted(values, key=lambda name: values[name].mean())
+        for place, name in enumerate(order):
+            low, high = bootstrap_intervals(values[name][:, None], np.arange(int(users.sum())))
+            is_counting, is_peer = name in COUNTING, name.startswith("recbole")
+            color = "0.55" if is_counting else "tab:orange" if is_peer else "tab:blue"
+            axis.plot([low[0], high[0]], [place, place], color=color)
+            axis.plot(values[name].mean(), place, "o", color=color)
+        axis.set_yticks(range(len(order)), order, fontsize=8)
+        axis.set(title=f"{title}, {int(users.sum())} users", xlabel="test NDCG@10, 95% over users")
+        axis.grid(axis="x", color="0.9")
+    with replace_file(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["movies_b", "beauty", "movies_a"])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
+    parser.add_argument("--plot", type=Path, help="where the picture goes")
     arguments = parser.parse_args()
-    runs = read_runs()
+    runs, drawn = read_runs(arguments.results), []
     for data in arguments.data:
         methods = methods_of(runs, data)
+        if not methods:
+            continue
         bundle = bundle_users(prepare(data))
         everyone = np.ones(len(bundle), dtype=bool)
         parts = [(data, everyone)] + ([(f"{data} without its bundle", ~bundle)] if bundle.any() else [])
         for title, users in parts:
             print(f"### {title}: {int(users.sum())} users\n")
             print("\n".join(table(methods, users)) + "\n")
+            drawn.append((title, methods, users))
+    if arguments.plot:
+        plot(drawn, arguments.plot)
 
 
 if __name__ == "__main__":

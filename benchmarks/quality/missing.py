@@ -134,7 +134,7 @@ def plot(curves: Sequence[dict[str, Any]], path: Path) -> None:
         for modality, policy in dict.fromkeys((point["modality"], point["policy"]) for point in found["points"]):
             own = [p["ndcg@10"] for p in found["points"] if (p["modality"], p["policy"]) == (modality, policy)]
             lines[modality, found["model"], policy].append(own)
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), sharey=True, layout="constrained")
     for axis, modality, words in zip(axes, ("image", "text"), ("pictures", "texts"), strict=True):
         models = list(dict.fromkeys(model for _, model, _ in lines))
         for (one, model, policy), values in lines.items():
@@ -144,7 +144,7 @@ def plot(curves: Sequence[dict[str, Any]], path: Path) -> None:
                 axis.plot((0.0, *SHARES), np.mean(values, axis=0), style, color=color, label=f"{model}, {policy}")
         axis.set(xlabel=f"share of items without {words}", ylim=(0, None))
     axes[0].set_ylabel("NDCG@10")
-    axes[1].legend(fontsize=8)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     with replace_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
     plt.close(figure)

@@ -171,13 +171,21 @@ def recommender_read(folder: str) -> str:
     return digest(model_read(folder), found, recommend.processor.item_ids)
 
 
-def evaluation_read() -> str:
+def evaluate(inputs: Path, prefix: str = "") -> int:
+    split = "validation" if prefix else "test"
+    return command(
+        "evaluate", inputs / f"{prefix}model", inputs / "sequences", "--split", split,
+        "--catalog", inputs / "catalog", "--baselines", "-o", "numbers",
+    )  # fmt: skip
+
+
+def evaluation_read(folder: str) -> str:
     from mmm4rec_hf.evaluation.evaluator import Evaluation
     from mmm4rec_hf.evaluation.yardsticks import load_baselines
 
-    made = Evaluation.load("run/evaluation")
-    load_baselines("run/evaluation", made)
-    return digest(made.to_dict(), made.targets.to_dicts())
+    made = Evaluation.load(folder)
+    baselines = {name: baseline.metrics for name, baseline in load_baselines(folder, made).items()}
+    return digest(made.to_dict(), made.targets.to_dicts(), baselines)
 
 
 def convert_published(inputs: Path) -> int:
@@ -232,8 +240,16 @@ JOBS: dict[str, Job] = {
     ),
     "finetune": Job(
         finetune,
-        lambda: {"model": lambda: recommender_read("run/model"), "evaluation": evaluation_read},
+        lambda: {
+            "model": lambda: recommender_read("run/model"),
+            "evaluation": lambda: evaluation_read("run/evaluation"),
+        },
         not_bytes=("training.json", "trainer_state.json", "training_args.bin"),
+    ),
+    "evaluate": Job(
+        evaluate,
+        lambda: {"evaluation": lambda: evaluation_read("numbers")},
+        lambda inputs: evaluate(inputs, OLD),
     ),
     "convert-published": Job(
         convert_published, lambda: {"model": lambda: recommender_read("converted")}, refuses_existing=True
@@ -276,7 +292,9 @@ def same_but_for_times(path: Path) -> Any:
     # A session more for each kill; each with its times.
     content.pop("sessions", None)
     for name in ("log", "log_history"):
-        for entry in content.get(name, []):
+        # What the trainer says at the end is of the last session: its time, and the mean loss of its steps.
+        content[name] = [entry for entry in content.get(name, []) if "train_runtime" not in entry]
+        for entry in content[name]:
             for key in [key for key in entry if key.endswith(("_runtime", "_per_second"))]:
                 del entry[key]
     return content

@@ -5,7 +5,8 @@
 After a kill each part of the output must be what was there before, the whole new one, or one error of one line; and
 never a part of the one run beside a part of the other. The same command, given again, must end with the bytes of a run
 that was not disturbed, and leave no temporary file. Files that hold times (`training.json`, `trainer_state.json`) are
-compared without them; the trainer's `training_args.bin`, which holds the time in a folder's name, is not compared.
+compared without them, without the list of sessions, and without the trainer's last line, the mean loss of a session;
+the trainer's `training_args.bin`, which holds the time in a folder's name, is not compared.
 
 Half of the kills come after a drawn time; the other half before a drawn operation on a file of the output (a file
 opened to be written, renamed or removed, a folder made or removed), as between two renames there is too little time to

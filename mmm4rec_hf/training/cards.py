@@ -111,8 +111,16 @@ def kept_results(trainer: "MMM4RecTrainer") -> Sequence[CardResult]:
             continue
         split = str(log["eval_protocol"]).split(" ")[0]
         metrics = {name.removeprefix("eval_"): value for name, value in log.items() if "@" in name}
+        # A log that was read from a checkpoint has its names in another order.
+        metrics = dict(sorted(metrics.items(), key=lambda entry: _place(entry[0])))
         results.setdefault(split, CardResult(split, metrics, log["eval_protocol"]))
     return list(results.values())
+
+
+def _place(name: str) -> tuple[int, str]:
+    """`metric@K` by K and metric."""
+    metric, _, k = name.partition("@")
+    return int(k), metric
 
 
 def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:

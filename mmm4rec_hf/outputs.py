@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there: written under another name, and renamed once everything went well."""
 
 import ctypes
+import errno
 import functools
 import hashlib
 import json
@@ -18,6 +19,8 @@ from typing import Any
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>partial|replaced)"
 )
+# Also where a quota is used up.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _in_use: set[Path] = set()
 _cleaned: set[Path] = set()
 
@@ -29,7 +32,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     Some writers put the name into the file, `torch.save` for one: in a folder of its own the name is the right one.
     """
-    with _temporary(path, "partial") as folder:
+    with _temporary(path, "partial") as folder, naming_full_disk(path):
         folder.mkdir()
         yield folder / path.name
         (folder / path.name).replace(path)
@@ -48,7 +51,11 @@ def replace_folder(target: Path) -> Iterator[Path]:
     if target.is_dir() and os.path.ismount(target):
         raise ValueError(f"{target} is the mount point of a disk and cannot be replaced; name a folder inside it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(target, "partial") as partial, _temporary(target, "replaced") as replaced:
+    with (
+        _temporary(target, "partial") as partial,
+        _temporary(target, "replaced") as replaced,
+        naming_full_disk(target),
+    ):
         partial.mkdir()
         yield partial
         if not target.exists():
@@ -67,6 +74,40 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file."""
     with replace_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """
+    Says that a disk is full in the same words whatever library found out: some name no reason, or raise errors of
+    their own kind.
+
+    Args:
+        path (`Path`): What is written.
+
+    Raises:
+        OSError: `ENOSPC`, naming the path.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is not None and (error.filename is not None or number not in _FULL):  # type: ignore[attr-defined]
+            raise
+        if number in _FULL or _is_full(path.parent):
+            number = number or errno.ENOSPC
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a small file can be written no more."""
+    with _temporary(folder / "probe", "partial") as probe:
+        try:
+            probe.write_bytes(bytes(2**16))
+        except OSError as error:
+            return error.errno in _FULL
+    return False
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from mmm4rec_hf.outputs import naming_full_disk
+
 logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.json"
@@ -32,7 +34,8 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep
         _remove_partial(folder)
         partial.mkdir(parents=True)
     state.wait_for_everyone()
-    write(partial)
+    with naming_full_disk(target):
+        write(partial)
     state.wait_for_everyone()
     if state.is_main_process:
         (partial / MANIFEST_NAME).write_text(json.dumps(_manifest(partial), indent=1), encoding="utf-8")

@@ -15,6 +15,7 @@ from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.outputs import naming_full_disk
 
 from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
@@ -129,7 +130,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         data=describe_data(sequences, recipe.sequences),
         parameters=count_parameters(model),
     )
-    trainer.train(checkpoint)
+    with naming_full_disk(output / CHECKPOINTS_NAME):
+        trainer.train(checkpoint)
     record.end(trainer.state.global_step, log=trainer.state.log_history, kept=kept_step(trainer))
     evaluation = evaluate_model(
         model,

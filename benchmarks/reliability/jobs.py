@@ -109,13 +109,15 @@ def encoded_read() -> str:
 def save_catalog(inputs: Path, prefix: str = "") -> int:
     import numpy as np
 
+    from mmm4rec_hf.cli.running import run_command
     from mmm4rec_hf.items import ItemCatalog
 
     made = ItemCatalog.from_items(inputs / f"{prefix}items.jsonl")
     draw = np.random.default_rng(len(prefix))
     features = {f"{name}_features": draw.normal(size=(len(made), 40)).astype("float32") for name in ("text", "image")}
-    ItemCatalog(made.item_ids, made.records, root=made.root, **features).save_pretrained("saved", save_images=True)
-    return 0
+    catalog = ItemCatalog(made.item_ids, made.records, root=made.root, **features)
+    # As a command: an error is one line.
+    return run_command("mmm4rec", lambda: catalog.save_pretrained("saved", save_images=True))
 
 
 def pretrain(inputs: Path) -> int:

@@ -47,6 +47,7 @@ class Undisturbed:
 
     seconds: float
     operations: int
+    size: int  # bytes
     files: dict[str, Any]
     after: dict[str, set[str]]  # of each part: the digests that are whole
 
@@ -103,9 +104,17 @@ def result(child: int, answer: Connection, log: Path) -> Any:
     return value
 
 
-def on_operations(folder: Path, act: Callable[[int], None]) -> None:
-    """Calls `act` with the number of each operation on a file of a folder, from 1, before it happens."""
+def on_operations(folder: Path, act: Callable[[int], None], making: bool = False) -> None:
+    """
+    Calls `act` with the number of each operation on a file of a folder, from 1, before it happens.
+
+    Args:
+        folder (`Path`): Where.
+        act (`Callable[[int], None]`): What to do.
+        making (`bool`, *optional*, defaults to `False`): Whether only those count that make a file or a folder.
+    """
     count, prefix = 0, str(folder) + os.sep
+    operations = ("os.mkdir",) if making else OPERATIONS
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
@@ -113,7 +122,7 @@ def on_operations(folder: Path, act: Callable[[int], None]) -> None:
             path, _, flags = arguments
             if not isinstance(flags, int) or not flags & WRITES:
                 return
-        elif event in OPERATIONS:
+        elif event in operations:
             path = arguments[0]
         else:
             return
@@ -162,13 +171,14 @@ class Killer:
         inputs (`Path`): What jobs read.
         work (`Path`): A folder for its runs.
         draw (`random.Random`): Decides when.
+        log (`Path`, *optional*): Where the output of runs goes, by default a file of `work`.
     """
 
-    def __init__(self, name: str, inputs: Path, work: Path, draw: random.Random) -> None:
+    def __init__(self, name: str, inputs: Path, work: Path, draw: random.Random, log: Path | None = None) -> None:
         from jobs import JOBS
 
         self.name, self.job, self.inputs, self.work, self.draw = name, JOBS[name], inputs, work, draw
-        self.log = work / "log.txt"
+        self.log = log or work / "log.txt"
         self.counts, self._runs = Counts(), 0
         work.mkdir()
         starts = [False] if self.job.before is None else [False, True]
@@ -214,7 +224,8 @@ class Killer:
             assert kind == "is", f"{self.name}: an undisturbed run's {part} cannot be read: {value}"
             assert not with_old or value not in whole[part], f"{self.name}: the earlier {part} must be another one"
             whole.setdefault(part, set()).add(value)
-        return Undisturbed(seconds, operations, files_of(folder, self.job.not_bytes), whole)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return Undisturbed(seconds, operations, size, files_of(folder, self.job.not_bytes), whole)
 
     def trial(self) -> None:
         """One fresh folder: a kill, a look, perhaps another kill, and the command to its end."""
@@ -312,24 +323,28 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these jobs alone")
     parser.add_argument("--seed", type=int, default=0, help="decides what is drawn (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the counts")
-    args = parser.parse_args()
+    return with_inputs(parser.parse_args(), run)
+
+
+def with_inputs(args: argparse.Namespace, run: Callable[[argparse.Namespace, Path], int]) -> int:
+    """Calls a function with arguments and a folder, beside a Hub; `inputs/` of the folder holds what jobs read."""
     hub, url = serve_hub()
     os.environ |= {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
     try:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["HF_HOME"] = f"{folder}/cache"
+            make_inputs(args, Path(folder).resolve())
             return run(args, Path(folder).resolve())
     finally:
         os.kill(hub, signal.SIGKILL)
         os.waitpid(hub, 0)
 
 
-def run(args: argparse.Namespace, folder: Path) -> int:
-    """Kills the jobs, and tells what came of it."""
+def make_inputs(args: argparse.Namespace, folder: Path) -> None:
+    """Imports all that jobs need, and writes what they read, in a child."""
     import torch
     from jobs import JOBS, write_inputs
-    from tqdm.auto import tqdm
 
     # All that the jobs import, so that a child begins at once; nothing that starts threads is called here.
     import mmm4rec_hf.conversion
@@ -345,6 +360,14 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     inputs, log = folder / "inputs", folder / "inputs.log"
     inputs.mkdir()
     result(*fork(lambda: write_inputs(inputs, args.seed), inputs, log), log)
+
+
+def run(args: argparse.Namespace, folder: Path) -> int:
+    """Kills the jobs, and tells what came of it."""
+    from jobs import JOBS
+    from tqdm.auto import tqdm
+
+    inputs = folder / "inputs"
     began, counts = time.monotonic(), {}
     names = [name for name in JOBS if args.only is None or name in args.only]
     with tqdm(total=args.times * len(names), disable=None if sys.stderr.isatty() else True) as bar:

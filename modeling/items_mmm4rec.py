@@ -12,6 +12,8 @@ from .ids_mmm4rec import canonical_id
 
 logger = logging.get_logger(__name__)
 
+_CHECKED = 2**16  # rows whose features are looked at together
+
 
 def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of length 1, float32; rows of length at most `eps` become 0 and give no gradient: it would be 1 / eps."""
@@ -169,7 +171,12 @@ class MMM4RecItems(nn.Module):
             like (`torch.Tensor`): A weight of the model, whose device and dtype the rows take.
             missing (`tuple(torch.BoolTensor)`, *optional*):
                 Whose text and whose picture is missing, each of shape `(num_items,)`; read with `learned_missing`.
+
+        Raises:
+            ValueError: For features that the model's precision cannot hold, naming the place; nothing has changed.
         """
+        _check_range(text, "text", like.dtype)
+        _check_range(image, "image", like.dtype)
         before = {name: value for name, value in self.named_parameters() if name in self.learned_by_row}
         self._allocate(len(text))
         self.to(device=like.device, dtype=like.dtype)
@@ -184,6 +191,20 @@ class MMM4RecItems(nn.Module):
             if old_rows is not None:
                 known = (old_rows > 0).to(old.device)
                 new[1:][known] = old[old_rows.to(old.device)[known]]
+
+
+def _check_range(features: Tensor, modality: str, dtype: torch.dtype) -> None:
+    """Refuses finite features that would be infinite in the precision of a model."""
+    if dtype == features.dtype:
+        return
+    for start, part in enumerate(features.split(_CHECKED)):
+        finite = part.to(dtype).isfinite().all(dim=1)
+        if not finite.all():
+            place = start * _CHECKED + int((~finite).nonzero()[0, 0]) + 1
+            raise ValueError(
+                f"the {modality} features of item number {place} of the catalogue are beyond "
+                f"{torch.finfo(dtype).max:.6g}, the largest {str(dtype).removeprefix('torch.')}; load the model in float32 or bfloat16"
+            )
 
 
 def check_catalog(catalog: Any, config: MMM4RecConfig) -> tuple[list[str], Tensor, Tensor]:

@@ -203,7 +203,8 @@ def _check_range(features: Tensor, modality: str, dtype: torch.dtype) -> None:
             place = start * _CHECKED + int((~finite).nonzero()[0, 0]) + 1
             raise ValueError(
                 f"the {modality} features of item number {place} of the catalogue are beyond "
-                f"{torch.finfo(dtype).max:.6g}, the largest {str(dtype).removeprefix('torch.')}; load the model in float32 or bfloat16"
+                f"{torch.finfo(dtype).max:.6g}, the largest {str(dtype).removeprefix('torch.')}; load the model in "
+                "float32 or bfloat16"
             )
 
 

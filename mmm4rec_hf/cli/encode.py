@@ -37,6 +37,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--id-column", metavar="NAME", help="the field of the item id, if not as usual")
     parser.add_argument("--title-column", metavar="NAME", help="the field of the title, if not as usual")
     parser.add_argument("--image-column", metavar="NAME", help="the field of the picture's path, if not as usual")
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="where paths of pictures start, and what none may lead out of; / allows all (default: the items' folder)",
+    )
     parser.add_argument("--model", metavar="NAME", help="a model of both texts and pictures, e.g. SigLIP or CLIP")
     parser.add_argument(
         "--text-encoder", metavar="NAME", help=f"a text model's name or folder; `{TEXT_FROM_PACKAGE}` needs no hub"
@@ -77,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
             f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and --image-encoder "
             f"{IMAGE_FROM_PACKAGE}"
         )
-    catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column)
+    catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column, root=args.image_root)
     notes = name_fields(catalog, args.title_column, args.image_column)
     if args.sequences is not None:
         catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)

@@ -14,7 +14,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask
-from .images import is_picture, is_url, load_picture
+from .images import is_picture, is_url, load_picture, picture_path
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
 
@@ -28,7 +28,8 @@ class ItemCatalog:
         item_ids (`Iterable[str | int]`): External ids, each once.
         records (`Sequence[Mapping[str, Any]]`, *optional*):
             The fields of each item: `title` and other texts, and `image`, a reference as [`load_picture`] takes it.
-        root (`str` or `os.PathLike`, *optional*): The folder that relative picture paths start from.
+        root (`str` or `os.PathLike`, *optional*):
+            The folder that relative picture paths start from, and that no path given as a text may lead out of.
         text_features (`np.ndarray` of shape `(num_items, text_feature_size)`, *optional*): Float32.
         image_features (`np.ndarray` of shape `(num_items, image_feature_size)`, *optional*): Float32.
         text_mask (`np.ndarray` of shape `(num_items,)`, *optional*): False where an item has no text.
@@ -91,7 +92,9 @@ class ItemCatalog:
                 `"amazon-2018"` or `"amazon-2023"` for metadata files, `"movielens"` or `"recbole"` where the names of
                 the files do not say so.
             id_column (`str`, *optional*): The field of the item id; by default found by its usual names.
-            root (`str` or `os.PathLike`, *optional*): Where relative picture paths start, by default the file's own.
+            root (`str` or `os.PathLike`, *optional*):
+                Where relative picture paths start, by default the file's own folder. No path of a file may lead out of
+                it; `root="/"` allows all absolute ones.
 
         Returns:
             `ItemCatalog`: Without features, unless the source has them.
@@ -256,7 +259,10 @@ class ItemCatalog:
 
         Args:
             name (`str` or `os.PathLike`): A folder, or the name of a data set on the Hub.
-            root (`str` or `os.PathLike`, *optional*): Where relative picture paths start, by default that folder.
+            root (`str` or `os.PathLike`, *optional*):
+                Where relative picture paths start, by default that folder. No relative path may lead out of it, and no
+                absolute one of a data set of the Hub, or where it is given; a folder's own are followed otherwise, as
+                `mmm4rec encode` writes them.
             revision (`str`, *optional*): Of the data set.
             token (`str` or `bool`, *optional*): For a private data set.
 
@@ -264,9 +270,12 @@ class ItemCatalog:
             ValueError: If there is no catalogue, or its parts do not fit each other.
         """
         folder = Path(name)
+        is_ours = root is None and folder.is_dir()
         if not folder.is_dir():
             folder = fetch_catalog(os.fspath(name), revision, token)
         parts = load_catalog(folder)
+        if is_ours:
+            _trust_absolute_paths(parts["records"])
         with naming_damage(folder):
             return cls(**parts, root=root or folder)
 
@@ -347,7 +356,20 @@ def _take_features(records: list[dict[str, Any]], modality: str) -> list[Any] | 
 
 
 def _make_paths_absolute(catalog: ItemCatalog) -> None:
+    """Paths that another root can be given to; one that led out of this root is left out, and was counted before."""
     for record in catalog.records:
         reference = record.get("image")
         if isinstance(reference, str | os.PathLike) and is_picture(reference) and not is_url(reference):
-            record["image"] = str(Path(catalog.root or "", reference).resolve())
+            path = picture_path(reference, catalog.root)
+            if path is None:
+                del record["image"]
+            else:
+                record["image"] = Path(os.path.abspath(path))
+
+
+def _trust_absolute_paths(records: Iterable[dict[str, Any]]) -> None:
+    """Makes them what [`picture_path`] follows anywhere."""
+    for record in records:
+        reference = record.get("image")
+        if isinstance(reference, str) and not is_url(reference) and os.path.isabs(reference):
+            record["image"] = Path(reference)

@@ -1,15 +1,20 @@
 """Pictures from whatever a catalogue holds: paths, bytes, `datasets` image cells, Pillow images, addresses."""
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+# Decoders that read hostile bytes are few: no EPS, which starts Ghostscript, and none of the rare formats.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # Below Pillow's own warning level: a catalogue's picture beyond it is a mistake or an attack.
 MAX_PIXELS = 80_000_000
+MAX_BYTES = 100 << 20
 
 
 class PictureError(ValueError):
@@ -32,11 +37,26 @@ def is_picture(reference: Any) -> bool:
     return reference is not None and not (isinstance(reference, str | bytes | bytearray | dict) and not reference)
 
 
-def picture_file(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:
-    """The file that a path leads to, relative ones from `root` on; None where there is none."""
+def picture_path(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:
+    """
+    The path that a reference means; None for a text that leads out of the folder of its catalogue.
+
+    Texts come from files that others may have written, so they must stay below `root`, `..` and absolute ones too. A
+    `Path`, which no file holds, and what is in memory without a root are the caller's own and lead anywhere. Links are
+    followed: the folder's owner made them, and the Hub's cache consists of them.
+    """
     path = Path(root or "", reference)
+    # Not Path.resolve, which follows links.
+    if isinstance(reference, str) and root is not None:
+        return path if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)) else None
+    return path
+
+
+def picture_file(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:
+    """The file that a path leads to, relative ones from `root` on; None where there is none that may be read."""
+    path = picture_path(reference, root)
     # Not Path.is_file, which raises where a text is too long for a name.
-    return path if os.path.isfile(path) else None
+    return path if path is not None and os.path.isfile(path) else None
 
 
 def load_picture(
@@ -46,16 +66,18 @@ def load_picture(
 
     Args:
         reference (`str`, `os.PathLike`, `bytes`, `PIL.Image.Image` or `dict`):
-            A path (relative ones below `root`), an http(s) address, the file's bytes, a picture, or a `datasets` image
-            cell `{"bytes": ..., "path": ...}`.
-        root (`str` or `os.PathLike`, *optional*): The folder of relative paths.
+            A path, an http(s) address, the file's bytes, a picture, or a `datasets` image cell
+            `{"bytes": ..., "path": ...}`. Files are JPEG, PNG, WebP, GIF or BMP, whatever their names.
+        root (`str` or `os.PathLike`, *optional*):
+            The folder that relative paths start from, and that no path given as a text may lead out of.
         fetch (`Fetcher`, *optional*): How to download. Without it an address is an error: nothing is fetched unasked.
 
     Returns:
         `PIL.Image.Image`: In mode RGB.
 
     Raises:
-        PictureError: With the reason: no such file, cannot be decoded, too many pixels, a placeholder of one pixel.
+        PictureError: With the reason: no such file or one outside of `root`, no picture of these formats, cannot be
+            decoded, too many pixels or bytes, a placeholder of one pixel.
     """
     if isinstance(reference, Image.Image):
         return _upright_rgb(reference)
@@ -68,9 +90,13 @@ def load_picture(
     if isinstance(reference, bytes | bytearray):
         return _decode(io.BytesIO(reference))
     if isinstance(reference, str | os.PathLike):
+        if picture_path(reference, root) is None:
+            raise PictureError("outside the items' folder; name one that holds all as root= (--image-root)")
         path = picture_file(reference, root)
         if path is None:
             raise PictureError("no such file")
+        if path.stat().st_size > MAX_BYTES:
+            raise PictureError(f"a file of more than {MAX_BYTES >> 20} MB")
         return _decode(path)
     raise PictureError(f"not a picture reference: {type(reference).__name__}")
 
@@ -80,18 +106,40 @@ def white_picture() -> Image.Image:
     return Image.new("RGB", (224, 224), "white")
 
 
-def _decode(source: io.BytesIO | Path) -> Image.Image:
+def check_format(source: io.BytesIO | Path) -> None:
+    """
+    Looks at the beginning of a picture's file.
+
+    Raises:
+        PictureError: If it is no picture of a format that is read.
+    """
+    with _opened(source):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(source: io.BytesIO | Path) -> Iterator[Image.Image]:
+    """A picture whose pixels are not read yet."""
     try:
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PictureError(f"more than {MAX_PIXELS:,} pixels")
-            if image.width == 1 and image.height == 1:
-                raise PictureError("a placeholder of one pixel")
-            return _upright_rgb(image)
+        with Image.open(source, formats=FORMATS) as image:
+            yield image
     except PictureError:
         raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"no picture of these formats: {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders raise errors of any class on broken bytes
         raise PictureError(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def _decode(source: io.BytesIO | Path) -> Image.Image:
+    with _opened(source) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise PictureError(f"more than {MAX_PIXELS:,} pixels")
+        if image.width == 1 and image.height == 1:
+            raise PictureError("a placeholder of one pixel")
+        return _upright_rgb(image)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -22,7 +22,7 @@ from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import replace_file, replace_folder
 
-from .images import is_picture, is_url, picture_file
+from .images import PictureError, check_format, is_picture, is_url, picture_file, picture_path
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -149,12 +149,16 @@ def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **opti
 
 
 def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
-    in_memory = unusable = 0
+    in_memory = unusable = outside = 0
     for item_id, record in zip(catalog.item_ids, catalog.records, strict=True):
         entry = {"item_id": item_id, **record}
         reference = entry.pop("image", None)
         if not is_picture(reference):
             saved = None
+        elif isinstance(reference, str) and not is_url(reference) and picture_path(reference, catalog.root) is None:
+            # Kept, it would be taken for a path of this machine's user when the folder is loaded.
+            saved = None
+            outside += 1
         elif is_url(reference) or (not save_images and isinstance(reference, str | os.PathLike)):
             saved = os.fspath(reference)
         elif save_images:
@@ -172,6 +176,12 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
         )
     if unusable:
         logger.warning("%d pictures are no files or bytes that could be copied; their items have none now", unusable)
+    if outside:
+        logger.warning(
+            "%d paths of pictures lead out of %s and were left out; give a root= that holds them",
+            outside,
+            catalog.root,
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -182,7 +192,10 @@ def _plain(value: Any) -> Any:
 def _copy_picture(
     reference: Any, root: Path | None, folder: Path, item_id: str, stack: contextlib.ExitStack
 ) -> str | None:
-    """Copies a picture as it is, whatever its format, to a path that the id alone decides, when the stack ends."""
+    """
+    Copies a picture as it is to a path that the id alone decides, when the stack ends. A file that is none is not
+    copied: catalogues are uploaded, and a path may name any file of this machine.
+    """
     if isinstance(reference, dict):
         reference = reference.get("bytes") or reference.get("path")
     # Ids may hold any character: other than letters and digits are written as their code.
@@ -191,7 +204,7 @@ def _copy_picture(
     images.mkdir(exist_ok=True)
     if isinstance(reference, str | os.PathLike):
         source = picture_file(reference, root)
-        if source is None:
+        if source is None or not _is_readable(source):
             return None
         target = images / f"{stem}{source.suffix.lower()}"
         if source.resolve() != target.resolve():
@@ -201,10 +214,18 @@ def _copy_picture(
         buffer = io.BytesIO()
         reference.save(buffer, "PNG")
         reference = buffer.getvalue()
-    if not isinstance(reference, bytes | bytearray):
+    if not isinstance(reference, bytes | bytearray) or not _is_readable(io.BytesIO(reference)):
         return None
     stack.enter_context(replace_file(images / stem)).write_bytes(reference)
     return f"{IMAGES_NAME}/{stem}"
+
+
+def _is_readable(source: io.BytesIO | Path) -> bool:
+    try:
+        check_format(source)
+    except PictureError:
+        return False
+    return True
 
 
 def _card(catalog: "ItemCatalog", license: str | None) -> DatasetCard:

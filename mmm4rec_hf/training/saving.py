@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmm4rec_hf.items.images import is_url
+from mmm4rec_hf.items.images import is_url, picture_path
 from mmm4rec_hf.items.storage import save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
@@ -48,7 +48,9 @@ def _with_absolute_paths(catalog: "ItemCatalog") -> "ItemCatalog":
     for record in copy.records:
         reference = record.get("image")
         if isinstance(reference, str | os.PathLike) and reference and not is_url(reference):
-            record["image"] = str(Path(catalog.root or "", reference).resolve())
+            path = picture_path(reference, catalog.root)
+            # One that leads out of the items' folder stays as it is, and is left out.
+            record["image"] = reference if path is None else path.resolve()
     return copy
 
 

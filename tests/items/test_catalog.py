@@ -57,7 +57,7 @@ def test_missing_and_broken_pictures_are_white_ones_marked_and_counted(
         catalog = ItemCatalog.from_items(shop / "items.jsonl").encode(encoder, shop / "features")
     np.testing.assert_allclose(catalog.image_features, [[255] * 3, [10, 20, 30], [255] * 3, [255] * 3])
     assert catalog.image_mask.tolist() == [False, True, False, False]
-    assert "1 of 4 pictures cannot be used and count as missing: 1 cannot be decoded (Unid" in caplog.text
+    assert "1 of 4 pictures cannot be used and count as missing: 1 no picture of these formats" in caplog.text
     assert "3 of 4 items have no usable picture: a white picture is encoded" in caplog.text
     assert "1 of 4 items have no text: an empty text is encoded" in caplog.text
     caplog.clear()

@@ -11,7 +11,9 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import save_file
 
-from mmm4rec_hf.items import ItemCatalog, storage
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder, storage
+from mmm4rec_hf.items.images import PictureError
+from mmm4rec_hf.training.saving import save_encoded_catalog
 
 from .conftest import noise, png
 
@@ -131,8 +133,6 @@ def test_a_path_that_does_not_exist_is_no_name():
 
 
 def test_more_items_need_an_encoder_after_loading_and_the_same_one(catalog, tmp_path):
-    from mmm4rec_hf.items import ItemEncoder
-
     catalog.save_pretrained(tmp_path / "saved")
     loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match=r"give add_items\(..., encoder=\)"):
@@ -152,3 +152,68 @@ def test_added_items_find_their_pictures_in_their_own_folder(catalog, tmp_path):
     catalog.add_items(more)
     np.testing.assert_array_equal(np.asarray(catalog.picture("d")), np.asarray(noise(5)))
     np.testing.assert_array_equal(np.asarray(catalog.picture("a/../b")), np.asarray(noise(0)))
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Items of somebody else that name files of this machine, two of them pictures."""
+    for name in ("feed/a.png", "private/b.png"):
+        (tmp_path / name).parent.mkdir()
+        noise(1).save(tmp_path / name)
+    (tmp_path / "feed" / "key.png").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    images = ["a.png", "../private/b.png", str(tmp_path / "private" / "b.png"), "key.png", "/etc/hostname"]
+    lines = [json.dumps({"item_id": str(n), "image": image}) + "\n" for n, image in enumerate(images)]
+    (tmp_path / "feed" / "items.jsonl").write_text("".join(lines))
+    return tmp_path / "feed"
+
+
+@pytest.mark.parametrize("save_images", [False, True])
+def test_only_pictures_of_the_items_folder_travel(hostile, tmp_path, caplog, save_images):
+    caplog.set_level("WARNING")
+    ItemCatalog.from_items(hostile).save_pretrained(tmp_path / "saved", save_images=save_images)
+    assert "3 paths of pictures lead out of" in caplog.text
+    assert ("1 pictures are no files or bytes that could be copied" in caplog.text) == save_images
+    files = {str(path.relative_to(tmp_path / "saved")) for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert files - {"items.jsonl", "features.safetensors", "catalog.json"} == (
+        {"images/0.png"} if save_images else set()
+    )
+    with_picture = [i for i, record in enumerate(ItemCatalog.from_pretrained(tmp_path / "saved").records) if record]
+    assert with_picture == ([0] if save_images else [0, 3])
+
+
+def test_an_encoded_catalogue_leads_to_no_picture_that_was_refused(hostile, tmp_path):
+    made = ItemEncoder(image_encoder=lambda pictures: np.ones((len(pictures), 2)), num_workers=1)
+    encoded = ItemCatalog.from_items(hostile).encode(made)
+    assert encoded.image_mask.tolist() == [True, False, False, False, False]
+    save_encoded_catalog(encoded, made, tmp_path / "saved")
+    loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
+    assert loaded.picture("0").size == (20, 30)
+    assert [loaded.picture(n) for n in "124"] == [None] * 3
+    with pytest.raises(PictureError, match="no picture of these formats"):
+        loaded.picture("3")
+    allowed = ItemCatalog.from_items(hostile, root="/")
+    assert allowed.picture("2").size == (20, 30)
+
+
+def test_added_items_bring_no_path_that_leads_out_of_their_folder(hostile, tmp_path):
+    catalog = ItemCatalog(["x"])
+    catalog.add_items(hostile)
+    assert catalog.picture("0").size == (20, 30)
+    assert [catalog.picture(n) for n in "124"] == [None] * 3
+
+
+def test_absolute_paths_are_followed_in_a_folder_of_ours_and_in_none_of_the_hub(hostile, tmp_path, monkeypatch):
+    private = str(tmp_path / "private" / "b.png")
+    ItemCatalog(["a"], [{"image": private}]).save_pretrained(tmp_path / "saved")
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a").size == (20, 30)
+    monkeypatch.setattr(storage, "snapshot_download", lambda *arguments, **options: str(tmp_path / "saved"))
+    for fetched in (
+        ItemCatalog.from_pretrained("org/items"),
+        ItemCatalog.from_pretrained(tmp_path / "saved", root=tmp_path / "feed"),
+    ):
+        with pytest.raises(PictureError, match="outside the items' folder"):
+            fetched.picture("a")
+    line = json.dumps({"item_id": "a", "image": "../private/b.png"}) + "\n"
+    (tmp_path / "saved" / "items.jsonl").write_text(line)
+    with pytest.raises(PictureError, match="outside the items' folder"):
+        ItemCatalog.from_pretrained(tmp_path / "saved").picture("a")

@@ -110,7 +110,9 @@ def _catalog(model: str | Path, catalog: str | Path | None, pipeline: Sequential
         return ItemCatalog.from_pretrained(catalog)
     folder = Path(model) if Path(model).is_dir() else _fetched(str(model))
     if (folder / CATALOG_NAME / INFO_NAME).is_file():
-        return ItemCatalog.from_pretrained(folder / CATALOG_NAME)
+        # What came from the Hub names no files of this machine.
+        root = None if Path(model).is_dir() else folder / CATALOG_NAME
+        return ItemCatalog.from_pretrained(folder / CATALOG_NAME, root=root)
     processor = pipeline.processor
     if not processor.item_ids:
         raise ValueError(f"{model} holds no items: it is a base model; give it a catalogue by --catalog FOLDER")

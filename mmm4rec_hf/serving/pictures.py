@@ -10,10 +10,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from mmm4rec_hf.items.images import Fetcher, PictureError, is_picture, is_url, load_picture
+from mmm4rec_hf.items.images import FORMATS, Fetcher, PictureError, is_picture, is_url, load_picture
 
-# Decoders that read hostile bytes are few: no EPS, which starts Ghostscript, and none of the rare formats.
-UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_UPLOAD_BYTES = 10 << 20
 # Above what a telephone's camera takes. Some 150 MB once decoded, which happens to one upload at a time.
 MAX_UPLOAD_PIXELS = 50_000_000
@@ -101,12 +99,12 @@ def read_upload(content: bytes) -> Image.Image:
     if len(content) > MAX_UPLOAD_BYTES:
         raise PictureError(f"the file has more than {MAX_UPLOAD_BYTES >> 20} MB; choose a smaller picture")
     try:
-        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             pixels = image.width * image.height
     except Image.DecompressionBombError:
         pixels = MAX_UPLOAD_PIXELS + 1
     except UnidentifiedImageError as error:
-        raise PictureError(f"the file is no picture of these kinds: {', '.join(UPLOAD_FORMATS)}") from error
+        raise PictureError(f"the file is no picture of these kinds: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise errors of any class on broken bytes
         raise PictureError(_broken(error)) from error
     if pixels > MAX_UPLOAD_PIXELS:

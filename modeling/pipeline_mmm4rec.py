@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -43,6 +44,8 @@ class SequentialRecommendationPipeline(Pipeline):
     >>> recommend = pipeline("sequential-recommendation", model="org/mmm4rec-base")
     >>> recommend.set_items(catalog)
     ```
+
+    Any thread may call it, and change its items meanwhile: calls take turns, so that one catalogue answers each.
     """
 
     model: Any
@@ -66,6 +69,14 @@ class SequentialRecommendationPipeline(Pipeline):
             )
         self._index: Any = None
         self._top_items: TopItems | None = None
+        # One call of the model uses all cores already: several at once would only make each slower.
+        self._turn = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _turn=threading.RLock())
 
     def set_items(self, catalog: Any) -> None:
         """
@@ -77,9 +88,11 @@ class SequentialRecommendationPipeline(Pipeline):
         Raises:
             ValueError: As [`~MMM4RecForSequentialRecommendation.set_items`].
         """
-        self.model.set_items(catalog)
-        self.processor.set_items(catalog)
-        self._index = None
+        with self._turn:
+            _ = catalog.titles  # what the processor needs is missed before the model has changed
+            self.model.set_items(catalog)
+            self.processor.set_items(catalog)
+            self._index = None
 
     def use_index(self, index: Any) -> None:
         """
@@ -90,7 +103,8 @@ class SequentialRecommendationPipeline(Pipeline):
                 Gives rows of the model, `(b, k)`, for user vectors `(b, H)`, 0 where it has none, such as
                 [`FaissIndex`]; `None` for the exact search. Candidates are always ranked exactly.
         """
-        self._index = index
+        with self._turn:
+            self._index = index
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -147,9 +161,11 @@ class SequentialRecommendationPipeline(Pipeline):
         read, _, choose = self._sanitize_parameters(**kwargs)
         read, choose = {**self._preprocess_params, **read}, {**self._postprocess_params, **choose}
         batch_size = batch_size or self._batch_size or _BATCH_SIZE
-        if isinstance(inputs, Mapping):
-            return self._recommend([inputs], read, choose)[0]
-        return [result for batch in _batches(inputs, batch_size) for result in self._recommend(batch, read, choose)]
+        with self._turn:
+            if isinstance(inputs, Mapping):
+                return self._recommend([inputs], read, choose)[0]
+            batches = _batches(inputs, batch_size)
+            return [result for batch in batches for result in self._recommend(batch, read, choose)]
 
     def _recommend(
         self, histories: list[Mapping[str, Any]], read: dict[str, Any], choose: dict[str, Any]
@@ -299,12 +315,13 @@ class SequentialRecommendationPipeline(Pipeline):
             raise ValueError(f"by must be one of {', '.join(map(repr, _COMPARED))}, got {by!r}")
         _check_top_k(top_k)
         alone = isinstance(items, str | Integral)
-        rows, _ = self.processor.rows([items] if alone else items, "error")
-        own = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        allowed = None if candidates is None else sorted(set(self.processor.rows(candidates)[0]))
         results = []
-        for part in own.split(_BATCH_SIZE):
-            results += self._similar(part, top_k, by, allowed)
+        with self._turn:
+            rows, _ = self.processor.rows([items] if alone else items, "error")
+            own = torch.tensor(rows, dtype=torch.long, device=self.model.device)
+            allowed = None if candidates is None else sorted(set(self.processor.rows(candidates)[0]))
+            for part in own.split(_BATCH_SIZE):
+                results += self._similar(part, top_k, by, allowed)
         return results[0] if alone else results
 
     def _similar(self, own: Tensor, top_k: int, by: str, allowed: list[int] | None) -> list[list[dict[str, Any]]]:

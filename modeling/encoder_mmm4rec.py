@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_mmm4rec import MMM4RecConfig
-from .convolution_mmm4rec import depthwise_conv, history_conv, window_conv
+from .convolution_mmm4rec import depthwise_conv, history_conv, views, window_conv
 from .dropout_mmm4rec import MMM4RecDropout
 from .packing_mmm4rec import MMM4RecLayout, one_history_a_row, pack_histories
 from .ssd_mmm4rec import PACKING_FORMS, ssd, ssd_form
@@ -46,7 +46,7 @@ def apart(linear: nn.Linear, x: Tensor, sizes: Sequence[int], wanted: Sequence[i
     if type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks:
         parts = linear(x).split(list(sizes), dim=-1)
         return [parts[number] for number in wanted]
-    weights, biases = linear.weight.split(list(sizes)), linear.bias.split(list(sizes))
+    weights, biases = views(linear.weight, sizes, 0), views(linear.bias, sizes, 0)
     return [F.linear(x, weights[number], biases[number]) for number in wanted]
 
 

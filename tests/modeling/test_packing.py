@@ -80,6 +80,17 @@ def test_the_packed_convolution_is_the_definition_on_each_history(counts: list[i
         torch.testing.assert_close(mine, its, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_history_a_row_is_convolved_by_the_definition_in_either_mode(gradients: bool) -> None:
+    torch.manual_seed(0)
+    conv, dense = depthwise_conv(5, 4), torch.randn(3, 6, 5)
+    with torch.set_grad_enabled(gradients):
+        got = history_conv(conv, dense.flatten(0, 1), one_history_a_row(mask_of([6, 2, 4], 6)), "silu", (3, 2))
+    assert [part.shape for part in got] == [(18, 3), (18, 2)]
+    expected = torch.cat([nn.functional.silu(by_definition(conv, history)) for history in dense])
+    torch.testing.assert_close(torch.cat(got, 1), expected, atol=1e-6, rtol=0)
+
+
 def test_the_window_gives_the_convolution_at_the_last_event() -> None:
     torch.manual_seed(0)
     conv = depthwise_conv(5, 4)

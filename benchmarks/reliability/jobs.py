@@ -213,10 +213,14 @@ def push(inputs: Path, prefix: str = "") -> int:
 
 def pushed_read() -> str:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         folder = snapshot_download(f"author/{Path.cwd().name}", cache_dir="pulled")
         return recommender_read(os.path.relpath(folder))
+    except RepositoryNotFoundError as error:
+        # Killed before the repository was made; the client says so in several lines.
+        raise ValueError("no such repository") from error
     finally:
         shutil.rmtree("pulled", ignore_errors=True)
 

@@ -11,7 +11,7 @@ from mmm4rec_hf.data.published import ITEM_FILE, published_item_ids
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.outputs import replace_file
 
-from .checkpoint import load_tensors
+from .checkpoint import check_tensor, load_tensors
 
 FEATURE_FILES = {"text": "text_feat.pth", "image": "image_feat.pth"}
 
@@ -33,6 +33,7 @@ def read_published_catalog(folder: Path, feature_info: Mapping[str, Mapping[str,
         tensor = load_tensors(folder / name)
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
             raise ValueError(f"{folder / name} must hold one tensor, a row an item, got {_described(tensor)}")
+        check_tensor(tensor, str(folder / name))
         if len(tensor) != len(item_ids):
             raise ValueError(
                 f"{folder / name} holds the features of {len(tensor)} items, {folder / ITEM_FILE} names "

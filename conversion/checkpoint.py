@@ -1,6 +1,7 @@
 """Published checkpoint files: read without running anything in them, and checked against a configuration."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from .weights import decoder_copy, from_published, published_layers, to_published
 
 ITEM_BIASES = ("text_item_embedding_bias", "vision_item_embedding_bias")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _SHOWN = 10
 
 
@@ -50,6 +52,8 @@ def read_checkpoint(path: Path) -> PublishedCheckpoint:
     others = [str(k) for k, value in weights.items() if not (isinstance(k, str) and isinstance(value, Tensor))]
     if others:
         raise ValueError(f"{path} is no published checkpoint: {_listed(others)} under 'model' are no named tensors")
+    for name, value in weights.items():
+        check_tensor(value, f"{path}: {name}")
     broken = [name for name, value in weights.items() if not value.isfinite().all()]
     if broken:
         raise ValueError(f"{path}: {_listed(broken)} hold NaN or infinity; the run that wrote them had failed")
@@ -57,12 +61,35 @@ def read_checkpoint(path: Path) -> PublishedCheckpoint:
     return PublishedCheckpoint(
         weights,
         epoch=epoch if isinstance(epoch, int) else None,
-        best_valid_score=float(score) if isinstance(score, float) or _is_scalar(score) else None,
+        best_valid_score=_number(score),
     )
 
 
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1
+def _number(value: Any) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu" and value.dtype in DTYPES:
+        value = value.item()
+    return value if isinstance(value, float) else None
+
+
+def check_tensor(tensor: Tensor, where: str) -> None:
+    """
+    Args:
+        tensor (`torch.Tensor`): What a file held.
+        where (`str`): What to call it in an error.
+
+    Raises:
+        ValueError: If it holds no floating-point numbers, is of another layout than a plain one, or says that it has
+            more numbers than the file gave.
+    """
+    if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_nested or tensor.device.type != "cpu":
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise ValueError(
+            f"{where} is a tensor of type {str(tensor.dtype).removeprefix('torch.')} ({layout}, on {tensor.device}); "
+            f"weights and features are strided ones of {kinds}"
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{where} claims {tensor.numel():,} numbers, which the file does not hold")
 
 
 def load_tensors(path: Path) -> Any:
@@ -75,6 +102,7 @@ def load_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist, or is no file")
+    _check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -84,6 +112,23 @@ def load_tensors(path: Path) -> Any:
         ) from error
     except Exception as error:  # damaged bytes raise errors of any class
         raise ValueError(f"{path} cannot be read as a checkpoint: {_first_reason(error)}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """
+    Raises:
+        ValueError: If the file is an archive that holds more bytes than it has, which `torch.save` never writes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # no archive, which the older form is not either, or a broken one: torch says what is wrong
+        return
+    if held > path.stat().st_size:
+        raise ValueError(
+            f"{path} would take {held:,} bytes unpacked and has {path.stat().st_size:,}, so torch.save did not write "
+            "it; it was not loaded"
+        )
 
 
 def _first_reason(error: Exception) -> str:

@@ -1,9 +1,11 @@
 """Published checkpoints by the command line: the published numbers come out, and the same tensors go back."""
 
+import copy
 import json
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecModel, MMM4RecProcessor
 from mmm4rec_hf.cli import main
-from mmm4rec_hf.conversion import config_from_published, config_to_published, convert_published
+from mmm4rec_hf.conversion import config_from_published, config_to_published, convert_published, load_published
 from mmm4rec_hf.conversion.checkpoint import read_checkpoint
 from mmm4rec_hf.items import ItemEncoder
 
@@ -230,6 +232,59 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(
     line = refused(files, tmp_path, capsys)
     assert "could run code" in line and path.name in line
     assert not (tmp_path / "pwned").exists()
+
+
+TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "int64": lambda: torch.ones(3, dtype=torch.int64),
+    "complex64": lambda: torch.ones(3, dtype=torch.complex64),
+    "float8_e4m3fn": lambda: torch.ones(3).to(torch.float8_e4m3fn),
+    "sparse_coo": lambda: torch.eye(3).to_sparse(),
+    "on meta": lambda: torch.ones(3, device="meta"),
+    "claims 100,000,000,000 numbers": lambda: torch.ones(1).expand(10**11),
+}
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage")
+@pytest.mark.parametrize("place", ["weights", "features"])
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_of_another_kind_are_refused(
+    published_files: Make, tmp_path: Path, capsys: Any, kind: str, place: str
+) -> None:
+    files, tensor = published_files("base_1layer"), TENSORS[kind]()
+    if place == "weights":
+        files.rewrite(**{"text_adapter.0.bias": tensor})
+    else:
+        torch.save(tensor.reshape(-1, 1) if tensor.ndim == 1 else tensor, files.data / "image_feat.pth")
+    line = refused(files, tmp_path, capsys)
+    assert kind in line and ("text_adapter.0.bias" if place == "weights" else "image_feat.pth") in line
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_precisions_are_read_as_float32(published_files: Make, dtype: torch.dtype) -> None:
+    files = published_files("base_1layer")
+    files.rewrite(**{name: value.to(dtype) for name, value in files.weights().items()})
+    converted = load_published(files.checkpoint, files.config, files.data)
+    assert {value.dtype for value in converted.model.parameters()} == {torch.float32}
+    expected = files.weights()["text_adapter.0.bias"].float()
+    torch.testing.assert_close(converted.model.state_dict()["model.text_projection.bias"], expected)
+
+
+@pytest.mark.parametrize("trick", ["compressed", "named twice"])
+def test_an_archive_that_holds_more_than_it_has_is_refused_unread(
+    published_files: Make, tmp_path: Path, capsys: Any, trick: str
+) -> None:
+    files = published_files("base_1layer")
+    torch.save({"model": {"a": torch.zeros(10_000_000)}}, files.checkpoint)
+    with zipfile.ZipFile(files.checkpoint) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(files.checkpoint, "w", zipfile.ZIP_DEFLATED if trick == "compressed" else 0) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        if trick == "named twice":
+            # Entries may lie on top of each other: many names, one place.
+            largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+            archive.filelist += [copy.copy(largest) for _ in range(50)]
+    assert re.search("would take [0-9,]+ bytes unpacked", refused(files, tmp_path, capsys))
 
 
 def test_a_malicious_configuration_is_refused_and_runs_nothing(

@@ -16,6 +16,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import encoder_identity
 from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.plain_yaml import load_yaml
 from mmm4rec_hf.training.cards import save_card
 from mmm4rec_hf.training.saving import save_recommender
 
@@ -231,9 +232,10 @@ def read_published_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist, or is no file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML of plain values: {error}") from error
+    values = load_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
     return {str(name): value for name, value in values.items()}

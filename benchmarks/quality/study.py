@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from catalogs import WORK, folder_of, one_modality
 from probes import time_effect
 from results import RESULTS, make_run, make_split, write_run
@@ -32,6 +31,7 @@ from tqdm.auto import tqdm
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
+from mmm4rec_hf.plain_yaml import load_yaml
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
@@ -62,7 +62,7 @@ def load_study(name: str) -> dict[str, Any]:
         name (`str`): `main` for `studies/main.yaml`, or a path.
     """
     path = Path(name) if name.endswith(".yaml") else HERE / "studies" / f"{name}.yaml"
-    return {"name": path.stem} | yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {"name": path.stem} | load_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
 def runs_of(study: Mapping[str, Any]) -> list[Run]:

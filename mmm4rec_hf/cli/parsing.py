@@ -136,11 +136,11 @@ def _taken_out(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _read(parser: argparse.ArgumentParser, path: Path) -> dict[Any, Any]:
-    import yaml  # type: ignore[import-untyped]
+    from ..plain_yaml import load_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError) as error:
         parser.error(f"{path} cannot be read as YAML: {' '.join(str(error).split())}")
     if not isinstance(content, dict):
         parser.error(f"{path} must hold `option: value` lines, got {content!r}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml  # type: ignore[import-untyped]
+from mmm4rec_hf.plain_yaml import load_yaml
 
 Recipe = TypeVar("Recipe")
 
@@ -144,17 +144,14 @@ def _is_required(field: dataclasses.Field) -> bool:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such recipe: {path}")
-    values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML of plain values: {error}") from error
+    values = load_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `key: value` lines, got {type(values).__name__}")
     return values
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not YAML that holds plain values: {' '.join(str(error).split())}") from error
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
@@ -174,9 +171,9 @@ def _apply(values: dict[str, Any], change: str) -> None:
         if not isinstance(place, dict | list):
             raise ValueError(f"{change!r}: {section!r} holds {place!r}, which has no parts")
     if isinstance(place, list):
-        place[_list_index(place, name, change)] = _parse_yaml(text, change)
+        place[_list_index(place, name, change)] = load_yaml(text, change)
     else:
-        place[name] = _parse_yaml(text, change)
+        place[name] = load_yaml(text, change)
 
 
 def _list_index(entries: list[Any], text: str, change: str) -> int:

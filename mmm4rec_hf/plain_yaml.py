@@ -1,0 +1,39 @@
+"""YAML of plain values: nothing in it is run, and it is no larger than it looks."""
+
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+# Some thousand lines; the parser takes seconds for more.
+MAX_CHARACTERS = 1 << 20
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for more values than fit any memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"the alias *{event.anchor} is not read; write the values out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """
+    The plain values of a YAML document.
+
+    Args:
+        text (`str`): The document.
+        where (`str`): What to call it in an error.
+
+    Raises:
+        ValueError: If it is no YAML, is very long, or has tags, aliases or more nesting than Python can read.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{where} has {len(text):,} characters, more than any YAML file of this package")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{where} is no YAML of plain values: {' '.join(str(error).split())}") from error

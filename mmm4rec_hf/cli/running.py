@@ -2,10 +2,15 @@
 
 import logging
 import os
+import pickle
 import sys
 from collections.abc import Callable
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+# What broken files raise in libraries, beside errors of Python's own: a configuration's check, weights, pickles.
+_OF_FILES = (StrictDataclassError, SafetensorError, pickle.UnpicklingError)
 
 
 class UsageError(ValueError):
@@ -35,15 +40,21 @@ def run_command(
         # Who reads stdout has read enough, as `head` does; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, RuntimeError, StrictDataclassError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, *_OF_FILES) as error:
         if debug:
             raise
         # A configuration's own check wraps the error that says what is wrong.
         cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-        message = translate(" ".join(str(cause).split())) or type(cause).__name__
+        message = translate(" ".join(_told(str(cause)).split())) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _told(message: str) -> str:
+    """A message without the tracebacks that pipelines put into theirs: the last line says what was wrong."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    return lines[-1] if "Traceback (most recent call last)" in message else message

@@ -25,13 +25,20 @@ def canonical_id(value: Any) -> str:
     Raises:
         TypeError: For floats (a column of integers with gaps was read as floats: 9007199254740993.0 has already lost
             its last digit), booleans, None and anything else.
-        ValueError: For the empty string.
+        ValueError: For the empty string, one that is no text (half of a UTF-16 pair, which no file can hold), and
+            integers of thousands of digits.
     """
     if isinstance(value, str):
         if not value:
             raise ValueError("an id is the empty string; give every user and item a name")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(
+                f"the id {value!r} holds half of a UTF-16 pair, which is no text; mend it where it was cut"
+            )
         return str(value)
     if isinstance(value, Integral) and not isinstance(value, bool):
+        if abs(int(value)).bit_length() > 14_000:  # what Python writes in decimals
+            raise ValueError(f"an id is an integer of {int(value).bit_length():,} bits; give a string")
         return str(int(value))
     raise TypeError(
         f"an id must be a string or an integer, got {value!r} ({type(value).__name__}); convert the column before, "

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -30,6 +31,7 @@ FORMATS = ("auto", *AMAZON_FORMATS, "movielens", "recbole")
 ITEM_FILES = ("items.jsonl", "items.jsonl.gz", "items.csv", "items.parquet")
 # Records may lack fields, so the id's field and the layout are told by the first of them together.
 RECORDS_FOR_NAMES = 100
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 def read_items(
@@ -83,7 +85,7 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
         if item_id is None or item_id == "":
             without_id += 1
             continue
-        item_id = canonical_id(item_id)
+        item_id, record = canonical_id(item_id), _whole(record)
         if item_id in records:
             repeated += 1
             different += _differs(records[item_id], record)
@@ -119,6 +121,20 @@ def find_id_column(names: Iterable[str]) -> str:
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__}"
+
+
+def _whole(value: Any) -> Any:
+    """
+    A value whose texts can be written: halves of UTF-16 pairs, as titles that were cut in the middle of an emoji hold
+    them, become U+FFFD. Ids are not changed but refused, since they would be others.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _HALVES.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    if isinstance(value, dict):
+        return {_whole(name): _whole(part) for name, part in value.items()}
+    return value
 
 
 def _differs(first: dict[str, Any], second: dict[str, Any]) -> bool:

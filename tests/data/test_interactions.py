@@ -356,3 +356,21 @@ def test_objects_in_a_frame_are_read_one_by_one() -> None:
     data["place"][1] = 1.5
     with pytest.raises(TypeError, match="row 1 of the DataFrame: the order is 1.5; expected an integer"):
         load_interactions(pd.DataFrame(data, dtype=object), order_column="place")
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_an_id_that_is_no_text_is_refused_with_its_line(tmp_path: Path, column: str) -> None:
+    record = {"user_id": "u", "item_id": "a", "timestamp": 1}
+    lines = [json.dumps(record), json.dumps(record | {column: "b\ud800"})]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"line 2: the id 'b\\ud800' holds half of a UTF-16 pair"):
+        load_interactions(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.7, 0.99])
+def test_a_parquet_file_cut_off_is_refused_by_name(tmp_path: Path, cut: float) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"user_id": ["u"] * 50, "item_id": ["a"] * 50, "timestamp": range(50)}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    with pytest.raises(ValueError, match="log.parquet cannot be read as Parquet"):
+        load_interactions(path)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmm4rec_hf.data.readers import files
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.items.amazon import amazon_record
 from mmm4rec_hf.items.sources import read_items
@@ -75,6 +76,70 @@ def test_python_literals_are_read_and_code_is_never_run(tmp_path, caplog, monkey
     assert read_items(tmp_path / "meta.json") == (["B1", "B2"], [{"title": "it's"}, {"title": "x"}])
     assert "dropped 4 lines that are no records: 2, 4, 5, 6" in caplog.text
     assert not (tmp_path / "pwned").exists()
+
+
+DEEP = b'{"item_id": "b", "x": ' + b"[" * 65 + b"]" * 65 + b"}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"item_id": "b", "x": ' + b"[" * 200_000,
+        DEEP,
+        b"{'item_id': 'b', 'x': " + b"-" * 100_000 + b"1}",
+        b"{'item_id': 'b', 'x': " + b"(" * 100_000 + b"}",
+        b"{'item_id': 'b', 'x': a" + b".a" * 100_000 + b"}",
+        b"{'item_id': 'b', 'price': 0x" + b"9" * 50_000 + b"}",
+        b'{"item_id": "b", "price": ' + b"9" * 50_000 + b"}",
+        b"{'item_id': 'b', 'title': '" + b"x" * (1 << 20) + b"'}",
+        b'{"item_id": "b", "title": "' + b"x" * (16 << 20) + b'"}',
+        b"{'item_id': 'b', **{'x': 1}}",
+        b"{'item_id': f'{1}'}",
+    ],
+    ids=["nested", "deep", "minus", "brackets", "dots", "hex", "digits", "literal", "long", "unpacking", "format"],
+)
+@pytest.mark.parametrize("name", ["items.jsonl", "items.jsonl.gz"])
+def test_lines_made_to_harm_the_parser_are_dropped_with_their_numbers(tmp_path, caplog, line, name):
+    content = b'{"item_id": "a"}\n' + line + b'\n{"item_id": "c"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+    with caplog.at_level("WARNING"):
+        assert ItemCatalog.from_items(tmp_path / name).item_ids == ["a", "c"]
+    assert "dropped 1 lines that are no records: 2" in caplog.text
+
+
+def test_in_an_array_a_record_that_is_too_deep_is_dropped(tmp_path):
+    (tmp_path / "items.json").write_bytes(b'[{"item_id": "a"}, ' + DEEP + b"]")
+    assert ItemCatalog.from_items(tmp_path / "items.json").item_ids == ["a"]
+
+
+@pytest.mark.parametrize("name", ["items.jsonl.gz", "items.csv.bz2", "items.json.xz"])
+def test_a_decompression_bomb_is_refused_before_memory_is_full(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 1 << 20)
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[Path(name).suffix]
+    (tmp_path / name).write_bytes(pack(b"item_id,title\n" + b" " * 20_000_000))
+    with pytest.raises(ValueError, match=rf"{name} unpacks to more than 200 times its size"):
+        ItemCatalog.from_items(tmp_path / name)
+
+
+def test_of_a_key_that_stands_twice_the_last_value_counts(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a", "title": "x", "item_id": "b", "title": "y"}\n')
+    catalog = ItemCatalog.from_items(tmp_path)
+    assert catalog.item_ids == ["b"] and catalog.titles == ["y"]
+
+
+def test_ids_of_any_letters_are_kept_and_halves_of_letters_refused(tmp_path):
+    odd = ["a\nb", "\x00", "\x1b[2J", "\u202egnp.exe", "\u200b", "../../etc/passwd", "/", "\U0001f600"]
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps({"item_id": item, "title": "t\ud83d"}) + "\n" for item in odd))
+    catalog = ItemCatalog.from_items(path)
+    assert catalog.item_ids == odd and set(catalog.titles) == {"t\ufffd"}
+    catalog.save_pretrained(tmp_path / "saved")
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").item_ids == odd
+    path.write_text('{"item_id": "\\ud83d"}\n')
+    with pytest.raises(ValueError, match=r"the id '\\ud83d' holds half of a UTF-16 pair"):
+        ItemCatalog.from_items(path)
+    with pytest.raises(ValueError, match="an integer of 20,001 bits"):
+        ItemCatalog.from_items([{"item_id": 1 << 20_000}])
 
 
 def test_latin_1_lines_and_a_byte_order_mark_are_read(tmp_path):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import narwhals as nw
 
@@ -26,6 +26,10 @@ KINDS = {
     ".pq": "parquet",
 }
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# Text shrinks to a tenth, very regular one to a fiftieth; a bomb to a thousandth and less.
+MOST_TIMES = 200
+UNPACKED_BYTES = 256 << 20
+BUFFER_BYTES = 1 << 18
 # What a file that was cut short, or is not what its name says, raises while it is read.
 DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError)
 
@@ -51,6 +55,32 @@ class RawLog:
     item_ids: list[str] | None = None
 
 
+class _Bounded(io.RawIOBase):
+    """What a compressed file holds, as long as it is data and no bomb."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path, self._read = stream, path, 0
+        self._most = max(UNPACKED_BYTES, MOST_TIMES * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        self._read += len(content)
+        if self._read > self._most:
+            raise ValueError(
+                f"{self._path} unpacks to more than {MOST_TIMES} times its size, which no log or list of items does; "
+                "unpack it yourself if it is meant"
+            )
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
 def kind_of(path: Path) -> str:
     """The suffix that tells a file's format, without that of a compression: `.csv` for `log.csv.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -64,10 +94,11 @@ def open_bytes(path: Path) -> IO[bytes]:
     UTF-8.
 
     Raises:
-        ValueError: For a file that begins like UTF-16 and is none.
+        ValueError: For a file that begins like UTF-16 and is none, and, while it is read, one that unpacks to far more
+            than its size.
     """
-    opener = OPENERS.get(path.suffix.lower(), open)
-    stream = opener(path, "rb")  # type: ignore[operator]
+    opener = OPENERS.get(path.suffix.lower())
+    stream = path.open("rb") if opener is None else io.BufferedReader(_Bounded(opener(path, "rb"), path), BUFFER_BYTES)
     if stream.peek(2)[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return stream
     with stream:

@@ -65,8 +65,8 @@ def _id(value: Any, place: str) -> str | None:
         return None
     try:
         return canonical_id(value)
-    except TypeError as error:
-        raise TypeError(f"{place}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _time(value: Any, place: str) -> str:

@@ -1,5 +1,7 @@
 """Exported user encoders give the numbers of the model, for any number and any padding of histories."""
 
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
-from mmm4rec_hf.export import INPUT_NAMES, export_onnx, export_user_encoder
+from mmm4rec_hf.export import INPUT_NAMES, OnnxUserEncoder, export_onnx, export_user_encoder
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 24, "head_dim": 4, "n_groups": 4, "state_size": 4,
@@ -81,3 +83,60 @@ def test_onnxruntime_gives_the_numbers_of_the_model(model: MMM4RecForSequentialR
         feed = {name: x.numpy() for name, x in zip(INPUT_NAMES, inputs, strict=True)}
         (embeds,) = session.run(["user_embeds"], feed)
         np.testing.assert_allclose(embeds, expected(model, inputs).numpy(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_program_of_embeddings_gives_the_numbers_of_a_model_with_item_biases(
+    model: MMM4RecForSequentialRecommendation, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    export_onnx(model, tmp_path / "encoder.onnx", inputs="embeds")
+    encoder = OnnxUserEncoder(tmp_path / "encoder.onnx")
+    backbone, generator = model.model.eval(), torch.Generator().manual_seed(1)
+    for count in (1, 2, 13):
+        *features, times, mask = histories(count)
+        biases = [torch.randn(count, 7, 16, generator=generator) for _ in range(2)]
+        projections = (backbone.text_projection, backbone.image_projection)
+        with torch.no_grad():
+            embeds = [p(x) + bias for p, x, bias in zip(projections, features, biases, strict=True)]
+        # Not a number where padding is: it takes no part.
+        padded = [torch.where(mask.unsqueeze(-1) == 1, x, torch.nan) for x in embeds]
+        found = encoder(*padded, times, mask)
+        for user in range(count):
+            # Alone and without padding in front, by the form that gives every position's output.
+            order = mask[user].argsort(descending=True, stable=True)
+            aligned = [x[user, order].unsqueeze(0) for x in (*embeds, times * mask, mask)]
+            with torch.no_grad():
+                expected_embeds = backbone.encoder(*aligned[:3], aligned[3] == 1).user_embeds
+            torch.testing.assert_close(found[user : user + 1], expected_embeds, atol=1e-4, rtol=0)
+    copied = pickle.loads(pickle.dumps(encoder))
+    torch.testing.assert_close(copied(*padded, times, mask), found, atol=0, rtol=0)
+    with pytest.raises(ValueError, match=r"takes 7 events of size 16, got embeddings of shape \(13, 6, 16\)"):
+        encoder(*(x[:, :6] for x in (*padded, times, mask)))
+
+
+def test_other_files_and_forms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    small = MMM4RecForSequentialRecommendation(MMM4RecConfig(**SIZES))
+    with pytest.raises(ValueError, match="inputs must be 'features' or 'embeds', got 'ids'"):
+        export_onnx(small, tmp_path / "encoder.onnx", inputs="ids")
+    with pytest.raises(ValueError, match="nowhere.onnx cannot be read as ONNX"):
+        OnnxUserEncoder(tmp_path / "nowhere.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no program")
+    with pytest.raises(ValueError, match="broken.onnx cannot be read as ONNX"):
+        OnnxUserEncoder(tmp_path / "broken.onnx")
+    float32 = onnx.TensorProto.FLOAT
+    other = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["text_features"], ["user_embeds"])],
+        "other",
+        [onnx.helper.make_tensor_value_info("text_features", float32, [1])],
+        [onnx.helper.make_tensor_value_info("user_embeds", float32, [1])],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(other, opset_imports=opset, ir_version=9), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"takes text_features; needed is .*inputs='embeds'"):
+        OnnxUserEncoder(tmp_path / "other.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"mmm4rec-hf\[onnx\]"):
+        OnnxUserEncoder(tmp_path / "other.onnx")

@@ -7,6 +7,7 @@ g groups, n `state_size`.
 import copy
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from .packing_mmm4rec import events_first
 from .time_mmm4rec import MMM4RecTimeLinear, MMM4RecTimeNorm
 
 logger = logging.get_logger(__name__)
+
+UserEncoder = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 _ALIGNMENT = 64  # bytes, as torch allocates
 _LARGEST_TABLE = 2**25  # values of an item table that is kept beside the item vectors (128 MB)
@@ -469,6 +472,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         timestamps: Tensor | None = None,
         attention_mask: Tensor | None = None,
         item_embeds: tuple[Tensor, Tensor] | None = None,
+        encoder: UserEncoder | None = None,
     ) -> Tensor:
         """
         User vectors without the scores of items.
@@ -479,6 +483,10 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(b, s)`, *optional*): As there.
             item_embeds (`tuple(torch.Tensor)`, *optional*):
                 What [`~MMM4RecForSequentialRecommendation.item_embeds`] returned, where it serves many batches.
+            encoder (`Callable`, *optional*):
+                What computes user vectors `(b, H)` in place of the layers, such as an exported program of them. It is
+                called with text and image embeddings, `(b, l, H)`, timestamps (zeros without `use_time`) and mask,
+                both `(b, l)` and int64, events first.
 
         Returns:
             `torch.Tensor` of shape `(b, H)`.
@@ -492,6 +500,9 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             input_ids, text, image = self._tables_for(input_ids, tables)
         else:
             text, image = item_embeds
+        if encoder is not None:
+            times = torch.zeros_like(input_ids) if timestamps is None else timestamps
+            return encoder(F.embedding(input_ids, text), F.embedding(input_ids, image), times, mask.long())
         return self.model.encoder.user_embeds(input_ids, text, image, timestamps, mask)
 
     def _tables_for(self, input_ids: Tensor, tables: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:

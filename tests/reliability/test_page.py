@@ -1,0 +1,19 @@
+"""The page on reliability tells the counts that the benchmarks wrote."""
+
+import json
+from pathlib import Path
+
+
+def test_the_counts_on_the_page_are_those_of_the_results(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
+    folder = repository / "benchmarks" / "reliability"
+    kills = json.loads((folder / "kill.json").read_text())
+    assert f"{kills['kills']} kills and {kills['restarts']} restarted commands; {kills['faults']} faults" in page
+    for name, job in kills["jobs"].items():
+        assert f"| {name} | {job['kills']} | {job['after_a_time']} | {job['before_an_operation']} |" in page
+    assert kills["kills"] == sum(job["kills"] for job in kills["jobs"].values()) > 100
+    full = json.loads((folder / "disk_full.json").read_text())
+    told = (
+        f"{full['full_disks']} full disks and {full['failed_operations']} failed operations; {full['faults']} faults"
+    )
+    assert told in page

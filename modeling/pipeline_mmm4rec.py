@@ -20,6 +20,10 @@ logger = logging.get_logger(__name__)
 _BATCH_SIZE = 256
 _DAY = 86_400
 _EMBEDDED = 2**14  # items whose two embeddings are held at a time
+# Of user vectors by a program, relative to their length; other weights of one step of training are further off.
+_ENCODER_ERROR = 1e-3
+# Histories of a call for which a program, which pads each of them, is faster than the layers, which pack them.
+_MOST_ENCODED = 16
 # What similar items are compared by: weights of the text's and the picture's cosine.
 _COMPARED = {"text": (1.0, 0.0), "image": (0.0, 1.0), "both": (0.5, 0.5)}
 
@@ -68,6 +72,8 @@ class SequentialRecommendationPipeline(Pipeline):
                 "catalogue"
             )
         self._index: Any = None
+        self._encoder: Any = None
+        self._encoded_weights: Any = None
         self._top_items: TopItems | None = None
         # One call of the model uses all cores already: several at once would only make each slower.
         self._turn = threading.RLock()
@@ -105,6 +111,42 @@ class SequentialRecommendationPipeline(Pipeline):
         """
         with self._turn:
             self._index = index
+
+    def use_encoder(self, encoder: Any) -> None:
+        """
+        Lets a program compute user vectors in place of the model's layers, for a faster answer to one history or a
+        few (16); of more histories a call the layers, which pack them side by side, are faster and go on.
+
+        Args:
+            encoder (`Callable`, *optional*):
+                As [`~MMM4RecForSequentialRecommendation.user_embeds`] takes it, such as [`OnnxUserEncoder`]; `None`
+                for the model's layers. Other items ask for no other program.
+
+        Raises:
+            ValueError: If it gives other vectors than the model, now or once the model's weights have changed; then
+                the model's layers compute them again.
+        """
+        with self._turn:
+            self._encoder, self._encoded_weights = encoder, None
+            self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        """Compares the program with the layers, unless it has been since weights changed."""
+        if self._encoder is None:
+            return
+        layers = self.model.model.encoder
+        weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in layers.parameters()]
+        if weights == self._encoded_weights:
+            return
+        encoder, self._encoder, self._encoded_weights = self._encoder, None, None
+        expected, found = _drawn_vectors(layers, encoder)
+        error = (found.to(expected.device).float() - expected).norm() / expected.norm()
+        if not error <= _ENCODER_ERROR:
+            raise ValueError(
+                f"the encoder's user vectors are {error:.2g} off the model's, {_ENCODER_ERROR:g} at most is allowed; "
+                "it was made of other weights or in another precision: export it again from this model"
+            )
+        self._encoder, self._encoded_weights = encoder, weights
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -175,6 +217,7 @@ class SequentialRecommendationPipeline(Pipeline):
         if training:
             self.model.eval()
         try:
+            self._check_encoder()
             return self.run_single(histories, read, {}, choose)
         finally:
             for module in training:
@@ -206,7 +249,8 @@ class SequentialRecommendationPipeline(Pipeline):
         return outputs | {"seen": inputs["seen"], "items": items}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        outputs = {"user_embeds": self.model.user_embeds(**inputs)}
+        encoder = self._encoder if len(inputs["input_ids"]) <= _MOST_ENCODED else None
+        outputs = {"user_embeds": self.model.user_embeds(**inputs, encoder=encoder)}
         terms = self.model.cooccurrence_terms(inputs["input_ids"], inputs["attention_mask"])
         return outputs if terms is None else outputs | {"term_rows": terms[0], "terms": terms[1]}
 
@@ -368,6 +412,29 @@ class SequentialRecommendationPipeline(Pipeline):
         tables = self.model.kept_items()[1]
         text, image = self.model.item_embeds(rows) if tables is None else (table[rows] for table in tables)
         return l2_normalize(text), l2_normalize(image)
+
+
+@torch.no_grad()
+def _drawn_vectors(layers: Any, encoder: Any) -> tuple[Tensor, Tensor]:
+    """[4, H] twice: what the layers and a program make of drawn embeddings, of 1, 2 and all events."""
+    config, weight = layers.config, layers.text_norm.weight
+    length, draw = config.max_sequence_length, torch.Generator().manual_seed(0)
+    mask = torch.arange(length) < torch.tensor([1, 2, length, length]).clamp_max(length).unsqueeze(1)
+    times = 1_600_000_000 + torch.randint(10 * _DAY, mask.shape, generator=draw).cumsum(1)
+    mask, times = mask.to(weight.device), (times * mask).to(weight.device)
+    text, image = (
+        torch.randn(*mask.shape, config.hidden_size, generator=draw).to(weight.device, weight.dtype) for _ in range(2)
+    )
+    rows = torch.arange(mask.numel(), device=weight.device).view(mask.shape)
+    training = [module for module in layers.modules() if module.training]
+    layers.eval()
+    expected = layers.user_embeds(
+        rows, text.flatten(0, 1), image.flatten(0, 1), times if config.use_time else None, mask
+    )
+    found = encoder(text, image, times, mask.long())
+    for module in training:
+        module.training = True
+    return expected.float(), found
 
 
 def _best_candidates(

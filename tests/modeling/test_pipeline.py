@@ -1,5 +1,6 @@
 """Recommendations: never the padding item, never a masked one, fewer when there are fewer, scores that add up."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from transformers import pipeline
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.data.cooccurrence import near_items
+from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
 from mmm4rec_hf.modeling import retrieval_mmm4rec
 from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
 
@@ -256,3 +258,74 @@ def test_near_items_take_part_in_the_ranking_whatever_finds_the_items(
             assert entry["score"] == pytest.approx(scores[row].item(), abs=1e-5)
             parts = entry["text_score"], entry["image_score"], entry["cooccurrence_score"]
             assert entry["score"] == sum(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"use_item_bias": True}, {"use_time": False}], ids=str)
+def test_a_program_in_place_of_the_layers_gives_the_same_answers(
+    make: Callable[..., Any], tiny_catalog: Catalog, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    recommend = make(**changes)
+    draw = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for bias in (recommend.model.items.text_bias, recommend.model.items.image_bias):
+            if bias is not None:
+                bias.copy_(torch.randn(bias.shape, generator=draw))
+    histories = [history("0", "3"), history("5"), history(*"12345012345")]  # the last longer than the model reads
+    export_onnx(recommend.model, tmp_path / "encoder.onnx", inputs="embeds")
+    encoder, calls = OnnxUserEncoder(tmp_path / "encoder.onnx"), []
+
+    def counted(*inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(len(inputs[0]))
+        return encoder(*inputs)
+
+    def ask() -> list[Any]:
+        options = {"top_k": 6, "exclude_history": False}
+        alone = [recommend(one, **options) for one in histories]
+        together = recommend(histories, **options)
+        nobody = recommend(history(), empty_histories="default", **options)
+        return [*alone, *together, nobody, *recommend(histories * 6, **options)]
+
+    def compare() -> None:
+        calls.clear()
+        found = ask()
+        assert calls == [1, 1, 1, 3, 1]  # eighteen at once are left to the layers
+        recommend.use_encoder(None)
+        expected = ask()
+        assert len(calls) == 5
+        recommend.use_encoder(counted)
+        for one, other in zip(found, expected, strict=True):
+            assert [entry["item_id"] for entry in one] == [entry["item_id"] for entry in other]
+            for name in ("score", "text_score", "image_score"):
+                assert [e[name] for e in one] == pytest.approx([e[name] for e in other], abs=1e-4)
+
+    recommend.use_encoder(counted)
+    compare()
+    recommend.set_items(tiny_catalog([*IDS, "6", "7"]))
+    compare()
+    copied = pickle.loads(pickle.dumps(encoder))
+    recommend.use_encoder(copied)
+    with torch.no_grad():
+        recommend.model.model.encoder.layers[0].ssd.out_proj.weight.mul_(1.01)
+    with pytest.raises(ValueError, match=r"user vectors are .* off the model's.*export it again"):
+        recommend(histories[0])
+    assert recommend._encoder is None
+    after = recommend(histories[0])
+    with pytest.raises(ValueError, match=r"user vectors are .* off the model's.*export it again"):
+        recommend.use_encoder(encoder)
+    assert recommend(histories[0]) == after
+
+
+def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make: Callable[..., Any]) -> None:
+    recommend = make()
+    layers = recommend.model.model.encoder.train()
+
+    def by_layers(text: Any, image: Any, times: Any, mask: Any) -> Any:
+        return layers(text, image, times, mask == 1).user_embeds
+
+    recommend.use_encoder(by_layers)
+    assert all(module.training for module in layers.modules())
+    expected = recommend(history("1", "2"))
+    recommend.use_encoder(None)
+    assert [e["item_id"] for e in recommend(history("1", "2"))] == [e["item_id"] for e in expected]

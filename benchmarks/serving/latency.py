@@ -6,14 +6,16 @@
 target is 5 ms. Histories hold 3 to 40 events, of which the model reads the last 20. Weights and features are random,
 as their values do not change the cost. Beside it two baselines of the same inputs, which begin at the tensors: the
 published formulation written down plainly, which embeds the items in every call, and the same with item vectors that
-are kept. The forms take turns, so that what else the machine does falls on all of them. Percentiles are of wall times;
-where the time goes is told by the median of each stage, and users a second by the fastest of some passes.
+are kept. `pipeline_onnx` is the pipeline with user vectors by onnxruntime, where that is installed. The forms take
+turns, so that what else the machine does falls on all of them. Percentiles are of wall times; where the time goes is
+told by the median of each stage, and users a second by the fastest of some passes.
 """
 
 import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -23,11 +25,13 @@ from typing import Any
 import torch
 from topk import make_recommender
 from tqdm.auto import tqdm
+from transformers import pipeline
 
 sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "speed")]
 from machine import command_line, machine_class  # noqa: E402  # beside the folders of benchmarks
 from plain_mmm4rec import PlainMMM4Rec  # noqa: E402  # in another folder of benchmarks
 
+from mmm4rec_hf.export import OnnxUserEncoder, export_onnx  # noqa: E402
 from mmm4rec_hf.outputs import write_json  # noqa: E402
 
 TARGET_MS = 5.0
@@ -66,16 +70,34 @@ def baselines(recommend: Any, top_k: int) -> dict[str, Form]:
     }
 
 
+def with_onnx(recommend: Any) -> dict[str, Any]:
+    """Another pipeline over the same model, with user vectors by onnxruntime; none where that is not installed."""
+    other = pipeline("sequential-recommendation", model=recommend.model, processor=recommend.processor, device="cpu")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "encoder.onnx")
+            export_onnx(recommend.model, path, inputs="embeds")
+            other.use_encoder(OnnxUserEncoder(path))
+    except ImportError as error:
+        print(f"pipeline_onnx is left out: {error}", file=sys.stderr)
+        return {}
+    return {"pipeline_onnx": other}
+
+
 def check_alike(recommend: Any, forms: dict[str, Form], histories: list[History]) -> float:
-    """The share of items in which the baselines and the pipeline agree: all, but where scores are level."""
+    """The share of items in which the other forms and the pipeline agree: all, but where scores are level."""
     ids = recommend.processor.item_ids
-    found = [[item["item_id"] for item in items] for items in forms["pipeline"](histories)]
-    shares = []
-    for name in forms.keys() - {"pipeline"}:
-        rows = forms[name](histories).tolist()
-        for items, line in zip(found, rows, strict=True):
-            shares.append(len(set(items) & {ids[row - 1] for row in line}) / len(items))
-    return statistics.mean(shares)
+    found = {
+        name: [[item["item_id"] for item in items] for items in form(histories)]
+        if name.startswith("pipeline")
+        else [[ids[row - 1] for row in line] for line in form(histories).tolist()]
+        for name, form in forms.items()
+    }
+    return statistics.mean(
+        len(set(one) & set(other)) / len(one)
+        for name in found.keys() - {"pipeline"}
+        for one, other in zip(found["pipeline"], found[name], strict=True)
+    )
 
 
 def one_at_a_time(
@@ -86,7 +108,7 @@ def one_at_a_time(
     shares = [histories[number::rounds] for number in range(rounds)]
     for share in tqdm(shares, desc="one history a call", disable=not sys.stderr.isatty()):
         for name, form in forms.items():
-            asked = share if name == "pipeline" else share[::plain_every]
+            asked = share if name.startswith("pipeline") else share[::plain_every]
             form([asked[-1]])  # after another form's turn nothing of this one is in the caches
             for history in asked:
                 begin = time.perf_counter()
@@ -125,7 +147,7 @@ def users_a_second(forms: dict[str, Form], histories: list[History], batch_size:
     whole = histories[: len(histories) // batch_size * batch_size]
     for turn in tqdm(range(passes + 1), desc=f"{batch_size} a call", disable=not sys.stderr.isatty()):
         for name, form in forms.items():
-            asked = whole if name == "pipeline" else whole[:batch_size]
+            asked = whole if name.startswith("pipeline") else whole[:batch_size]
             begin = time.perf_counter()
             for start in range(0, len(asked), batch_size):
                 form(asked[start : start + batch_size])
@@ -141,20 +163,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     recommend(histories[0], top_k=args.top_k)
     first = time.perf_counter() - begin
 
-    def ours(asked: list[History]) -> Any:
+    def answers_of(one: Any) -> Form:
         # One history as users give it: not in a list.
-        return [recommend(asked[0], top_k=args.top_k)] if len(asked) == 1 else recommend(asked, top_k=args.top_k)
+        return lambda asked: [one(asked[0], top_k=args.top_k)] if len(asked) == 1 else one(asked, top_k=args.top_k)
 
-    forms: dict[str, Form] = {"pipeline": ours} | baselines(recommend, args.top_k)
+    ours = {"pipeline": recommend} | with_onnx(recommend)
+    forms: dict[str, Form] = {name: answers_of(one) for name, one in ours.items()} | baselines(recommend, args.top_k)
     alike = check_alike(recommend, forms, histories[:64])
     for history in histories[: args.warm_up]:
-        ours([history])
+        for name in ours:
+            forms[name]([history])
     taken = one_at_a_time(forms, histories[: args.calls], args.rounds, args.plain_every)
     return {
         "first_call_s": round(first, 3),
         "same_items_as_the_baselines": alike,
         "one_history": {name: summary(values) for name, values in taken.items()},
-        "stages_ms": stages(recommend, histories[: min(200, args.calls)], args.top_k),
+        "stages_ms": {name: stages(one, histories[: min(200, args.calls)], args.top_k) for name, one in ours.items()},
         f"users_a_second_at_{args.batch_size}": users_a_second(forms, histories, args.batch_size, args.passes),
     }
 
@@ -185,9 +209,10 @@ def main() -> None:
     } | measure(args)
     for name, values in result["one_history"].items():
         print(f"{name}: median {values['median_ms']:.2f} ms, p99 {values['p99_ms']:.2f} ms of {values['calls']} calls")
-    ours = result["one_history"]["pipeline"]
-    reached = [name for name in ("median", "p99") if ours[f"{name}_ms"] < TARGET_MS]
-    print(f"below {TARGET_MS:g} ms: {', '.join(reached) or 'neither'}; stages {result['stages_ms']} ms")
+    for name, values in result["stages_ms"].items():
+        one = result["one_history"][name]
+        reached = [part for part in ("median", "p99") if one[f"{part}_ms"] < TARGET_MS]
+        print(f"{name}: below {TARGET_MS:g} ms: {', '.join(reached) or 'neither'}; stages {values} ms")
     per_second = result[f"users_a_second_at_{args.batch_size}"]
     print(f"users a second, {args.batch_size} a call: {', '.join(f'{k} {v:.0f}' for k, v in per_second.items())}")
     if args.json is not None:

@@ -146,6 +146,22 @@ def test_private_addresses_are_refused_before_anything_is_sent(shop, fetch, host
     assert not Shop.requests
 
 
+@pytest.mark.parametrize("addresses", [["169.254.169.254"], ["93.184.216.34", "127.0.0.1"], ["::ffff:10.0.0.1"]])
+def test_a_name_that_leads_into_a_private_network_is_refused(fetch, monkeypatch, addresses):
+    def looked_up(host: str, port: int, **options: object) -> list:
+        assert host == "pictures.example.org"
+        return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+    def connect(*arguments: object) -> None:
+        raise AssertionError("a connection was made")
+
+    monkeypatch.setattr(download.socket, "getaddrinfo", looked_up)
+    monkeypatch.setattr(download.socket, "create_connection", connect)
+    for scheme in ("http", "https"):
+        with pytest.raises(PictureError, match="an address in a private network"):
+            fetch(f"{scheme}://pictures.example.org/a.png")
+
+
 @pytest.mark.parametrize("url", ["http://", "http://a b/", "https://[/a.png"])
 def test_an_address_that_is_none_has_a_reason(fetch, monkeypatch, url):
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)

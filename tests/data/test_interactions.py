@@ -374,3 +374,14 @@ def test_a_parquet_file_cut_off_is_refused_by_name(tmp_path: Path, cut: float) -
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
     with pytest.raises(ValueError, match="log.parquet cannot be read as Parquet"):
         load_interactions(path)
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz", "log.csv.bz2", "log.jsonl.xz"])
+def test_a_damaged_compressed_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[Path(name).suffix]
+    content = bytearray(pack(b"".join(b"%d::%d::5::1387670400\n" % (n % 97, n * n % 89) for n in range(2000))))
+    content[60:80] = bytes(range(200, 220))
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        load_interactions(path)

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ MOST_TIMES = 200
 UNPACKED_BYTES = 256 << 20
 BUFFER_BYTES = 1 << 18
 # What a file that was cut short, or is not what its name says, raises while it is read.
-DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError)
+DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True)

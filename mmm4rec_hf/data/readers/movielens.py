@@ -7,7 +7,7 @@ import polars as pl
 
 from ..columns import LogColumns
 from .delimited import read_delimited
-from .files import RawLog, open_bytes
+from .files import DECOMPRESSION_ERRORS, RawLog, open_bytes
 
 HEADER = ["user_id", "item_id", "rating", "timestamp"]
 FILES = ("u.data", "ratings.dat", "ratings.csv")
@@ -37,7 +37,11 @@ def read_movielens(path: Path, columns: LogColumns) -> RawLog:
 
 
 def _read_double_colons(file: Path) -> RawLog:
-    with open_bytes(file) as stream:
-        lines = pl.Series("line", stream.read().decode("latin-1").splitlines(), dtype=pl.String)
+    try:
+        with open_bytes(file) as stream:
+            content = stream.read()
+    except DECOMPRESSION_ERRORS as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    lines = pl.Series("line", content.decode("latin-1").splitlines(), dtype=pl.String)
     fields = lines.str.split_exact("::", len(HEADER) - 1).struct.rename_fields(HEADER).struct.unnest()
     return RawLog(nw.from_native(fields.lazy()), LogColumns(**{name: name for name in HEADER}), str(file))

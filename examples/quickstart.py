@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> None:
     config = MMM4RecConfig(
         text_feature_size=text.shape[1], image_feature_size=image.shape[1], hidden_size=args.hidden_size,
         intermediate_size=args.hidden_size, head_dim=16, state_size=16, use_item_bias=True,
+        use_cooccurrence=True,
     )  # fmt: skip
     model = MMM4RecForSequentialRecommendation(config)
     model.set_items(catalog)
@@ -76,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"For user {sequences.user_ids_of('test')[0]}:")
     for item in recommend(history, top_k=5):
         parts = f"{item['score']:6.2f} = {item['text_score']:5.2f} + {item['image_score']:5.2f}"
+        parts += f" + {item['cooccurrence_score']:5.2f}"
         print(f"  {parts}  {item['title'] or item['item_id']}")
 
 

@@ -5,8 +5,11 @@ Letters in shape comments: b users, l events, c items looked up, k neighbours of
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from .configuration_mmm4rec import MMM4RecConfig
+
+logger = logging.get_logger(__name__)
 
 # The j-th last item of a history counts j to this power, and two items d steps apart d to the other.
 _AGE_POWER, _STEP_POWER = -0.5, -1.0
@@ -128,6 +131,11 @@ class MMM4RecCooccurrence(nn.Module):
             row 0 and 0 where there are no more.
         """
         assert self.neighbours is not None and self.counts is not None  # the scores need items as well
+        if self.training and not torch.compiler.is_compiling() and not self.is_set:
+            logger.warning_once(
+                "use_cooccurrence adds nothing: no counts are set; train with MMM4RecTrainer, which counts, or call "
+                "model.set_cooccurrence(*near_items(train_dataset, num_items))"
+            )
         ages = torch.arange(1, self.config.cooccurrence_context + 1, device=input_ids.device)
         places = mask.sum(1, keepdim=True).long() - ages  # [b, c], the newest first
         recent = torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0)

@@ -41,6 +41,7 @@ MODEL_OPTIONS: dict[str, Any] = {
     "head_dim": 16,
     "n_groups": 8,
     "use_item_bias": True,
+    "use_cooccurrence": True,
 }
 TRAINING_OPTIONS: dict[str, Any] = {
     "per_device_train_batch_size": 256,
@@ -172,10 +173,13 @@ def train(
     from transformers import Trainer, TrainingArguments
 
     from ..data import MMM4RecDataCollator
+    from ..data.cooccurrence import near_items
     from ..evaluation import compute_metrics, ranking_counts
     from ..training.folders import RECIPE_NAME
     from ..training.record import RECORD_NAME, RunRecord, count_parameters, describe_data
 
+    # MMM4RecTrainer would count by itself.
+    model.set_cooccurrence(*near_items(sequences["train"], len(sequences.item_ids)))
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -287,9 +291,10 @@ def print_recommendations(
     for item_id, stamp in list(zip(history["items"], history["timestamps"], strict=True))[-5:]:
         day = datetime.fromtimestamp(stamp, timezone.utc).date()
         print(f"  {day}  {titles[item_id] or item_id}")
-    print("Recommended (score = text part + picture part):")
+    print("Recommended (score = text part + picture part + what the log adds):")
     for place, entry in enumerate(recommended, start=1):
         mark = "  <- what came next" if entry["item_id"] == held_out else ""
         parts = f"{entry['score']:6.2f} = {entry['text_score']:5.2f} + {entry['image_score']:5.2f}"
+        parts += f" + {entry['cooccurrence_score']:5.2f}"
         print(f"  {place:2d}. {parts}  {entry['title'] or entry['item_id']}{mark}")
     print(f"What came next: {titles[held_out] or held_out}")

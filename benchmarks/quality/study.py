@@ -6,8 +6,9 @@
 
 A study is a YAML file: `base`, a recipe of `mmm4rec finetune` for every run; `data`, what changes on each data set;
 `variants`, what changes for each; and `pretrainings`, recipes of `mmm4rec pretrain` that variants start from by name
-(`start_from: NAME`). `modality: text` leaves a variant the texts alone. Runs go through the library's own `finetune`
-and `pretrain` and are evaluated on validation and test at the validation that the recipe keeps.
+(`start_from: NAME`), or `run: [STUDY, DATA, VARIANT, SEED]`, the model of another run. `modality: text` leaves a variant
+the texts alone. Runs go through the library's own `finetune` and `pretrain` and are evaluated on validation and test at
+the validation that the recipe keeps.
 """
 
 import argparse
@@ -142,6 +143,8 @@ def carry_out(run: Run, study: Mapping[str, Any], results: Path = RESULTS) -> Pa
 def pretrained(name: str, study: Mapping[str, Any]) -> Path:
     """The model folder of a pretraining of the study, trained first if it is not there; all seeds start from it."""
     recipe = copy.deepcopy(dict(study["pretrainings"][name]))
+    if "run" in recipe:
+        return model_of_run(*recipe["run"])
     output = WORK / "pretrainings" / f"{study['name']}-{name}"
     if not (output / "model" / "model.safetensors").is_file():
         for domain in recipe["domains"]:
@@ -150,6 +153,16 @@ def pretrained(name: str, study: Mapping[str, Any]) -> Path:
         recipe |= {"output_dir": str(output)}
         pretrain(build(PretrainRecipe, recipe, name))
     return output / "model"
+
+
+def model_of_run(study_name: str, data: str, variant: str, seed: int) -> Path:
+    """The model folder of a run of another study, trained first if it is not there."""
+    other = load_study(study_name)
+    run = next(run for run in runs_of(other) if (run.data, run.variant, run.seed) == (data, variant, seed))
+    folder = WORK / "runs" / run.name / "model"
+    if not (folder / "model.safetensors").is_file():
+        carry_out(run, other, WORK / "results")
+    return folder
 
 
 def split_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -175,7 +188,7 @@ def data_of(runs: Sequence[Run], study: Mapping[str, Any]) -> None:
         if "modality" in run.recipe:
             one_modality(folder, run.recipe["modality"])
         if run.recipe.get("start_from"):
-            for domain in study["pretrainings"][run.recipe["start_from"]]["domains"]:
+            for domain in study["pretrainings"][run.recipe["start_from"]].get("domains", ()):
                 folder_of(domain["name"])
 
 

@@ -41,8 +41,9 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     for name, recipe in study["pretrainings"].items():
+        seen = {recipe["run"][1]} if "run" in recipe else {domain["name"] for domain in recipe["domains"]}
         for data in arguments.data or study["zero_shot"]:
-            if data in {domain["name"] for domain in recipe["domains"]}:
+            if data in seen:
                 continue  # it was seen
             target = arguments.results / f"zero_shot-{data}-{name}.json"
             if not target.is_file():

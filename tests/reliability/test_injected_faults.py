@@ -47,8 +47,8 @@ def test_full_disks_leave_nothing_half(repository: Path, tmp_path: Path) -> None
 def test_a_writer_that_writes_in_place_is_found(repository: Path) -> None:
     # As if nothing were written under another name first.
     broken = (
-        "import contextlib, mmm4rec_hf.items.storage as storage; "
-        "storage.replace_file = contextlib.contextmanager(lambda path: (yield path))"
+        "import contextlib, mmm4rec_hf.data.sequence_datasets as written; written.replace_folder = "
+        "contextlib.contextmanager(lambda path: (yield (path.mkdir(parents=True, exist_ok=True), path)[1]))"
     )
-    done = run(repository, "kill.py", "--times", "10", "--only", "catalogue", before=broken)
+    done = run(repository, "kill.py", "--times", "8", "--only", "prepare", before=broken)
     assert done.returncode == 1 and "half of it was taken for whole" in done.stdout, done.stdout + done.stderr[-3000:]

@@ -135,7 +135,9 @@ class SequentialRecommendationPipeline(Pipeline):
         if self._encoder is None:
             return
         layers = self.model.model.encoder
-        weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in layers.parameters()]
+        # Half the time of `layers.parameters()`, in every call.
+        parameters = [w for module in layers.modules() for w in module._parameters.values() if w is not None]
+        weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in parameters]
         if weights == self._encoded_weights:
             return
         encoder, self._encoder, self._encoded_weights = self._encoder, None, None

@@ -60,8 +60,9 @@ class EmbedsUserEncoder(nn.Module):
         for embeds in (text_embeds, image_embeds):
             embeds = embeds.gather(1, index.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
             tables.append(embeds.where(read, 0).to(self.encoder.text_norm.weight.dtype).flatten(0, 1))
-        rows = torch.arange(tables[0].shape[0], device=mask.device).view_as(index)
-        return self.encoder.user_embeds(rows, *tables, timestamps.gather(1, index) * mask, mask)
+        text, image = tables
+        rows = torch.arange(text.shape[0], device=mask.device).view_as(index)
+        return self.encoder.user_embeds(rows, text, image, timestamps.gather(1, index) * mask, mask)
 
 
 def export_user_encoder(

@@ -197,7 +197,10 @@ def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Datas
 
 
 def _read_table(path: Path, split: str | None = None) -> datasets.Dataset:
-    return datasets.Dataset.from_file(str(path), split=None if split is None else datasets.NamedSplit(split))
+    dataset = datasets.Dataset.from_file(str(path), split=None if split is None else datasets.NamedSplit(split))
+    # Arrow trusts the places that a file names; a wrong one would end the process. Of numbers no page is read for it.
+    dataset.data.table.validate(full=True)
+    return dataset
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

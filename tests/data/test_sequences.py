@@ -278,6 +278,24 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> 
         SequenceDatasets.load_from_disk(tmp_path / "a")
 
 
+@pytest.mark.parametrize("name", ["items.arrow", "users.arrow"])
+def test_arrow_files_whose_offsets_lie_are_refused(tmp_path: Path, name: str) -> None:
+    """Arrow itself would read far outside the file, and the process would be killed."""
+    times = range(1_387_670_400, 1_387_670_406)
+    log = pl.DataFrame({"user_id": ["first", "other"] * 3, "item_id": list("abcabc"), "timestamp": times})
+    prepare_sequences(load_interactions(log), k_core=0).save_to_disk(tmp_path / "made")
+    content = (tmp_path / "made" / name).read_bytes()
+    # Of users polars made the column, whose offsets take 8 bytes.
+    offsets = np.array([0, 1, 2, 3], np.int32) if name == "items.arrow" else np.array([0, 5, 10], np.int64)
+    assert content.count(offsets.tobytes()) == 1
+    for value in (2**30, -(2**30)):
+        changed = offsets.copy()
+        changed[1] = value
+        (tmp_path / "made" / name).write_bytes(content.replace(offsets.tobytes(), changed.tobytes()))
+        with pytest.raises(ValueError, match="is damaged"):
+            SequenceDatasets.load_from_disk(tmp_path / "made")
+
+
 def test_saving_replaces_datasets_and_nothing_else(tmp_path: Path) -> None:
     prepared = prepare_sequences(log_of(HAND_MADE), k_core=2)
     prepared.save_to_disk(tmp_path / "a")

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from multiprocessing.connection import Connection
@@ -49,7 +48,7 @@ class Counts:
 
     inputs: int = 0
     read: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 
@@ -170,7 +169,7 @@ def watch(
             if kind == "read":
                 counts.read += 1
             elif kind == "refused":
-                counts.refused[words] += 1
+                counts.refused[words] = counts.refused.get(words, 0) + 1
             else:
                 note(counts, name, number, words)
     except EOFError:

@@ -1,5 +1,6 @@
 """The items of a published data folder, and back: `item2id.jsonl`, `text_feat.pth`, `image_feat.pth`."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,21 +46,23 @@ def read_published_catalog(folder: Path, feature_info: Mapping[str, Mapping[str,
     )
 
 
-def write_published_catalog(item_ids: list[str], text: torch.Tensor, image: torch.Tensor, folder: Path) -> None:
+def write_published_catalog(
+    item_ids: list[str], text: torch.Tensor, image: torch.Tensor, folder: Path, stack: contextlib.ExitStack
+) -> None:
     """
-    Writes the three files.
+    Writes the three files, which take their places when the stack ends.
 
     Args:
         item_ids (`list[str]`): External ids, the first of which gets index 1.
         text (`torch.Tensor` of shape `(num_items, text_feature_size)`): Text features.
         image (`torch.Tensor` of shape `(num_items, image_feature_size)`): Image features.
         folder (`Path`): Where to, made where it is missing.
+        stack (`contextlib.ExitStack`): What else is written with them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for modality, features in (("text", text), ("image", image)):
-        with replace_file(folder / FEATURE_FILES[modality]) as partial:
-            torch.save(features.float().cpu().clone(), partial)
-    with replace_file(folder / ITEM_FILE) as partial, partial.open("w", encoding="utf-8") as file:
+        torch.save(features.float().cpu().clone(), stack.enter_context(replace_file(folder / FEATURE_FILES[modality])))
+    with stack.enter_context(replace_file(folder / ITEM_FILE)).open("w", encoding="utf-8") as file:
         for index, item_id in enumerate(item_ids, start=1):
             file.write(json.dumps([item_id, index], ensure_ascii=False) + "\n")
 

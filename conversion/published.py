@@ -1,5 +1,6 @@
 """A published checkpoint to a folder of ours that is ready to recommend, and back."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -198,17 +199,22 @@ def convert_to_published(
     if model.config.fusion == "static":
         # The published code keeps the weight 1 of both modalities as a buffer that nothing reads.
         weights["fusion_factor"] = torch.tensor(1.0)
+    items = model.items
+    if data is not None and (model.item_ids is None or items.text_features is None or items.image_features is None):
+        raise ValueError(f"{folder} holds no items by id, so that there is no data folder to write")
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as partial:
-        torch.save({"model": weights}, partial)
-    with replace_file(path.with_suffix(".yaml")) as partial:
-        partial.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
-    items = model.items
-    if data is not None:
-        if model.item_ids is None or items.text_features is None or items.image_features is None:
-            raise ValueError(f"{folder} holds no items by id, so that there is no data folder to write")
-        write_published_catalog(model.item_ids, items.text_features[1:], items.image_features[1:], Path(data))
+    with contextlib.ExitStack() as stack:
+        # What is entered first takes its place last.
+        torch.save({"model": weights}, stack.enter_context(replace_file(path)))
+        configuration = stack.enter_context(replace_file(path.with_suffix(".yaml")))
+        configuration.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
+        if data is not None:
+            write_published_catalog(
+                model.item_ids, items.text_features[1:], items.image_features[1:], Path(data), stack
+            )
+        # An earlier checkpoint: from here on the files might be of different models.
+        path.unlink(missing_ok=True)
     return _notes_for_published(model.config)
 
 

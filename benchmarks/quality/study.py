@@ -7,8 +7,8 @@
 A study is a YAML file: `base`, a recipe of `mmm4rec finetune` for every run; `data`, what changes on each data set;
 `variants`, what changes for each; and `pretrainings`, recipes of `mmm4rec pretrain` that variants start from by name
 (`start_from: NAME`), or `run: [STUDY, DATA, VARIANT, SEED]`, the model of another run. `modality: text` leaves a
-variant the texts alone. Runs go through the library's own `finetune` and `pretrain`, and are evaluated on both held-out
-splits at the validation that the recipe keeps.
+variant the texts alone. Runs go through the library's own `finetune` and `pretrain`, and both held-out splits are
+evaluated at the validation that the recipe keeps.
 """
 
 import argparse

@@ -153,7 +153,7 @@ class SequenceDatasets(datasets.DatasetDict):
                 about["statistics"],
                 about["max_sequence_length"],
             )
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(f"{folder} is damaged ({reason}); prepare the sequences again") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -276,6 +277,22 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> 
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"[1]"}[damage])
     with pytest.raises(ValueError, match=r"is damaged|holds no sequence datasets"):
         SequenceDatasets.load_from_disk(tmp_path / "a")
+
+
+def test_an_arrow_file_with_a_broken_description_is_refused(tmp_path: Path) -> None:
+    times = range(1_387_670_400, 1_387_670_406)
+    log = pl.DataFrame({"user_id": ["first", "other"] * 3, "item_id": list("abcabc"), "timestamp": times})
+    prepare_sequences(load_interactions(log), k_core=0).save_to_disk(tmp_path / "made")
+    table = pa.table({"item_id": ["a", "b", "c"]}).replace_schema_metadata(
+        {"huggingface": '{"info": {"features": "x"}}'}
+    )
+    with (
+        pa.OSFile(str(tmp_path / "made" / "items.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    with pytest.raises(ValueError, match="is damaged"):
+        SequenceDatasets.load_from_disk(tmp_path / "made")
 
 
 @pytest.mark.parametrize("name", ["items.arrow", "users.arrow"])

@@ -7,7 +7,7 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +26,7 @@ KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # Text shrinks to a tenth, very regular one to a fiftieth; a bomb to a thousandth and less.
 MOST_TIMES = 200
 UNPACKED_BYTES = 256 << 20

@@ -98,7 +98,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         ValueError: For a file that begins like UTF-16 and is none, and, while it is read, one that unpacks to far more
             than its size.
     """
-    opener = OPENERS.get(path.suffix.lower())
+    opener: Callable[..., Any] | None = OPENERS.get(path.suffix.lower())
     stream = path.open("rb") if opener is None else io.BufferedReader(_Bounded(opener(path, "rb"), path), BUFFER_BYTES)
     if stream.peek(2)[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return stream

@@ -292,6 +292,9 @@ class SequentialRecommendationPipeline(Pipeline):
                 users / temperature, vectors, rows, products / temperature, excluded, allowed, top_k
             )
             parts["cooccurrence_score"] = terms.of(rows)
+        if products.isnan().any():
+            # NaN is sorted before every number, so that it cannot stay below the best items.
+            raise ValueError("scores hold NaN; the model's weights or its items' features do: train or encode again")
         text, image = self.model.modality_scores(users, rows, tables)
         parts = {"text_score": text, "image_score": image} | parts
         item_ids, title = self.processor.item_ids, self.processor.title

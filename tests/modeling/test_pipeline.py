@@ -329,3 +329,15 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make: Callable
     expected = recommend(history("1", "2"))
     recommend.use_encoder(None)
     assert [e["item_id"] for e in recommend(history("1", "2"))] == [e["item_id"] for e in expected]
+
+
+@pytest.mark.parametrize("broken", ["weight", "item"])
+def test_a_model_of_nan_recommends_nothing(make: Callable[..., Any], broken: str) -> None:
+    recommend = make()
+    with torch.no_grad():
+        if broken == "weight":
+            recommend.model.model.encoder.layers[0].ssd.out_proj.weight[0, 0] = torch.nan
+        else:
+            recommend.model.items.text_features[4, 0] = torch.nan
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        recommend(history("0"), top_k=2)

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
@@ -86,6 +87,13 @@ def in_threads(ask: Callable[[], Any], meanwhile: Callable[[], None], number: in
     return answers
 
 
+def until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits, at most so long."""
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.002)
+
+
 def rounded(found: Any) -> tuple[Any, ...]:
     return tuple((item["item_id"], item["title"], round(item["score"], 3)) for item in found)
 
@@ -102,16 +110,18 @@ def test_each_answer_is_of_the_old_catalogue_or_of_the_new_one(by: str) -> None:
     expected = [ask_of(pipeline_of(catalog)) for catalog in (OLD, NEW)]
     assert expected[0] != expected[1]
     recommend = pipeline_of(OLD)
+    answers: list[Any] = []
 
     def switch() -> None:
-        for number in range(30):
-            catalog = OLD if number % 2 else NEW
+        for number in range(12):
+            catalog, asked = OLD if number % 2 else NEW, len(answers)
             recommend.set_items(catalog)
             if by == "index":
                 recommend.use_index(EveryRow(catalog))
+            # One more than there are threads: one of these was asked after the switch.
+            until(lambda asked=asked: len(answers) > asked + 4)
 
-    answers = in_threads(lambda: ask_of(recommend), switch)
-    answers.append(ask_of(recommend))
+    in_threads(lambda: answers.append(ask_of(recommend)), switch)
     assert {expected.index(answer) for answer in answers} == {0, 1}
 
 

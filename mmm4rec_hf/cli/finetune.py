@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluate import print_metrics
 from .output import add_json_option, hide_bars_without_terminal, print_json
-from .recipes import add_recipe_arguments, recipe_arguments
+from .recipes import add_recipe_arguments, read_recipe, recipe_arguments
 
 if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation
@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec finetune`."""
     hide_bars_without_terminal()
     from ..training.finetuning import FinetuneRecipe, finetune
-    from ..training.recipes import load_recipe
 
-    recipe = load_recipe(FinetuneRecipe, *recipe_arguments(args))
+    recipe = read_recipe(FinetuneRecipe, *recipe_arguments(args))
     # The trainer prints its log; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         evaluation = finetune(recipe)

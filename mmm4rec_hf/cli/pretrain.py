@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
-from .recipes import add_recipe_arguments, recipe_arguments
+from .recipes import add_recipe_arguments, read_recipe, recipe_arguments
 
 if TYPE_CHECKING:
     from ..training.pretraining import PretrainRecipe
@@ -43,9 +43,8 @@ def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec pretrain`."""
     hide_bars_without_terminal()
     from ..training.pretraining import PretrainRecipe, pretrain
-    from ..training.recipes import load_recipe
 
-    recipe = load_recipe(PretrainRecipe, *recipe_arguments(args))
+    recipe = read_recipe(PretrainRecipe, *recipe_arguments(args))
     print_pretraining(recipe, pretrain(recipe), args.json)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import hide_bars_without_terminal
-from .running import run_command
+from .running import UsageError, run_command
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,21 @@ def recipe_arguments(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     return args.recipe, args.changes
 
 
+def read_recipe(kind: type, path: str | None, changes: list[str]) -> Any:
+    """
+    As [`load_recipe`]; a key or a value that cannot be meant is wrong use, a file that is not there is not.
+
+    Raises:
+        UsageError: For such a key or value.
+    """
+    from mmm4rec_hf.training.recipes import load_recipe
+
+    try:
+        return load_recipe(kind, path, changes)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
 def run_script(
     program: str, description: str, recipe_class: type, run: Callable[[Any], Any], report: Callable[[Any, Any], None]
 ) -> int:
@@ -43,8 +58,6 @@ def run_script(
     Returns:
         `int`: Exit status, see [`run_command`].
     """
-    from mmm4rec_hf.training.recipes import load_recipe
-
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
     add_changes(parser)
@@ -52,7 +65,7 @@ def run_script(
     hide_bars_without_terminal()
 
     def command() -> None:
-        recipe: Any = load_recipe(recipe_class, args.config, args.changes)
+        recipe = read_recipe(recipe_class, args.config, args.changes)
         report(recipe, run(recipe))
 
     return run_command(program, command)

@@ -60,16 +60,16 @@ def test_a_person_reads_a_table_and_what_it_means(recipe: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "status"),
     [
-        (["nowhere.yaml"], "no such recipe: nowhere.yaml"),
-        (["max_stesp=3"], "no option is named 'max_stesp'; did you mean 'max_steps'?"),
-        (["max_steps=3"], "domains, output_dir must be given"),
+        (["nowhere.yaml"], "no such recipe: nowhere.yaml", 1),
+        (["max_stesp=3"], "no option is named 'max_stesp'; did you mean 'max_steps'?", 2),
+        (["max_steps=3"], "domains, output_dir must be given", 2),
     ],
 )
 def test_a_failure_is_one_line_with_its_remedy(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, status: int
 ) -> None:
-    assert main(["pretrain", *arguments]) == 1
+    assert main(["pretrain", *arguments]) == status
     out, err = capsys.readouterr()
     assert out == "" and message in err and err.count("\n") == 1

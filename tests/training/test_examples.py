@@ -73,17 +73,17 @@ def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
 
 
 @pytest.mark.parametrize(
-    ("script", "config", "changes", "message"),
+    ("script", "config", "changes", "message", "status"),
     [
-        ("pretrain.py", "pretrain_published.yaml", ["output_dir=x"], "'food/catalog' is no folder"),
-        ("finetune.py", "finetune_published.yaml", [], "sequences, catalog, output_dir must be given"),
+        ("pretrain.py", "pretrain_published.yaml", ["output_dir=x"], "'food/catalog' is no folder", 1),
+        ("finetune.py", "finetune_published.yaml", [], "sequences, catalog, output_dir must be given", 2),
     ],
 )
-def test_a_failure_is_one_line_and_exit_status_1(
-    run: Run, script: str, config: str, changes: list[str], message: str
+def test_a_failure_is_one_line_and_its_exit_status(
+    run: Run, script: str, config: str, changes: list[str], message: str, status: int
 ) -> None:
     finished = run("python", script, config, *changes)
-    assert finished.returncode == 1 and finished.stdout == ""
+    assert finished.returncode == status and finished.stdout == ""
     assert finished.stderr.splitlines()[-1].startswith(f"{script}: error: ") and message in finished.stderr
     assert "Traceback" not in finished.stderr
 

@@ -71,12 +71,12 @@ def runs_of(study: Mapping[str, Any]) -> list[Run]:
     runs = []
     for data, changes in study["data"].items():
         for variant, own in study["variants"].items():
-            changes, own = dict(changes or {}), dict(own or {})
-            usual, seeds = changes.pop("seeds", study["seeds"]), own.pop("seeds", None)
+            here, own = dict(changes or {}), dict(own or {})
+            usual, seeds = here.pop("seeds", study["seeds"]), own.pop("seeds", None)
             # A number for all data sets, or one for some of them.
             seeds = seeds.get(data, usual) if isinstance(seeds, Mapping) else seeds or usual
             if data in own.pop("only", [data]):
-                recipe = merged(merged(study["base"], changes), own)
+                recipe = merged(merged(study["base"], here), own)
                 runs += [Run(study["name"], variant, data, seed, recipe) for seed in range(seeds)]
     return sorted(runs, key=lambda run: run.seed)
 

@@ -88,7 +88,15 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As every transformers model; a loaded model gives the bits of the saved one."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"the weights of {pretrained_model_name_or_path} have other shapes than its configuration says; the "
+                "log names them. Load it with the options that it was trained with"
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # Weights mapped from a file start anywhere, and products of a few rows round by where their operands start.
         for tensor in (*model.parameters(), *model.buffers()):

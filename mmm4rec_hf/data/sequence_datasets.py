@@ -146,8 +146,11 @@ class SequenceDatasets(datasets.DatasetDict):
         try:
             about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
             events, users, items = (_read_table(folder / name) for name in (EVENTS_FILE, USERS_FILE, ITEMS_FILE))
+            splits = {name: _read_table(folder / f"{name}.arrow", name) for name in about["splits"]}
+            for name, split in splits.items():
+                _check_split(name, split)
             return SequenceDatasets(
-                {name: _read_table(folder / f"{name}.arrow", name) for name in about["splits"]},
+                splits,
                 UserEvents(events, users),
                 items.data.column("item_id").to_pylist(),
                 about["statistics"],
@@ -194,6 +197,16 @@ def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Datas
     labels = pa.array(indices[table.column("labels").to_numpy()])
     table = table.set_column(table.schema.get_field_index("labels"), "labels", labels)
     return datasets.Dataset(datasets.table.InMemoryTable(table), split=split.split)
+
+
+def _check_split(name: str, split: datasets.Dataset) -> None:
+    """Refuses a table that is no split: its rows would fail only once they are read."""
+    schema = split.data.schema
+    places = schema.field("input_ids").type
+    if not pa.types.is_struct(places) or {"start", "end"} - {field.name for field in places}:
+        raise ValueError(f"{name}: input_ids must hold start and end, found {places}")
+    if not pa.types.is_integer(schema.field("labels").type):
+        raise ValueError(f"{name}: labels must be integers, found {schema.field('labels').type}")
 
 
 def _read_table(path: Path, split: str | None = None) -> datasets.Dataset:

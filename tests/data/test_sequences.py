@@ -431,3 +431,14 @@ def test_the_datasets_are_a_dataset_dict() -> None:
     assert isinstance(prepared, datasets.DatasetDict)
     assert list(prepared) == ["train", "validation", "test"]
     assert prepared["train"].column_names == ["input_ids", "labels"]
+
+
+def test_a_split_of_other_columns_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    rows = [(f"u{user}", f"i{place}", 60 * place) for user in range(3) for place in range(4)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    prepare_sequences(load_interactions(frame), k_core=1, output_dir=tmp_path / "s")
+    table = pa.table({"input_ids": [{"begin": 0, "end": 1}], "labels": [1]})
+    with pa.OSFile(str(tmp_path / "s" / "test.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match="damaged.*input_ids must hold start and end"):
+        SequenceDatasets.load_from_disk(tmp_path / "s")

@@ -140,7 +140,7 @@ class TestAnotherCatalogue:
 
     def test_another_length_is_a_clear_error(self, lively_model: Model, tmp_path: Path) -> None:
         lively_model().save_pretrained(tmp_path)
-        with pytest.raises((ValueError, RuntimeError), match="(?s)time.*8.*10|mismatch"):
+        with pytest.raises(ValueError, match="other shapes than its configuration says"):
             MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, max_sequence_length=10)
 
     def test_features_of_another_width_are_a_clear_error(

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
         MMM4RecModel,
         MMM4RecModelOutput,
         MMM4RecOutput,
-        MMM4RecPreTrainedModel,
     )
     from .pipeline_mmm4rec import SequentialRecommendationPipeline
+    from .pretrained_mmm4rec import MMM4RecPreTrainedModel
     from .processing_mmm4rec import MMM4RecProcessor
 
 _FILES = {
@@ -24,7 +24,7 @@ _FILES = {
     "MMM4RecModel": "modeling_mmm4rec",
     "MMM4RecModelOutput": "modeling_mmm4rec",
     "MMM4RecOutput": "modeling_mmm4rec",
-    "MMM4RecPreTrainedModel": "modeling_mmm4rec",
+    "MMM4RecPreTrainedModel": "pretrained_mmm4rec",
     "MMM4RecProcessor": "processing_mmm4rec",
     "SequentialRecommendationPipeline": "pipeline_mmm4rec",
 }

@@ -6,25 +6,19 @@ g groups, n `state_size`.
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .cache_mmm4rec import WeightCache
-from .card_mmm4rec import CARD_NAME, CardFacts, model_card, write_card
 from .configuration_mmm4rec import MMM4RecConfig
 from .cooccurrence_mmm4rec import MMM4RecCooccurrence
-from .encoder_mmm4rec import MMM4RecEncoder, MMM4RecModelOutput, MMM4RecRMSNorm, MMM4RecStateSpace
-from .hub_mmm4rec import UPLOAD_OPTIONS, push_folder
+from .encoder_mmm4rec import MMM4RecEncoder, MMM4RecModelOutput
 from .ids_mmm4rec import load_item_ids, save_item_ids
 from .items_mmm4rec import MMM4RecItems, agreed_encoder, check_catalog, l2_normalize, missing_items, previous_rows
 from .loss_mmm4rec import (
@@ -36,13 +30,12 @@ from .loss_mmm4rec import (
     sampled_cross_entropy,
 )
 from .packing_mmm4rec import events_first
-from .time_mmm4rec import MMM4RecTimeLinear, MMM4RecTimeNorm
+from .pretrained_mmm4rec import MMM4RecPreTrainedModel
 
 logger = logging.get_logger(__name__)
 
 UserEncoder = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
-_ALIGNMENT = 64  # bytes, as torch allocates
 _LARGEST_TABLE = 2**25  # values of an item table that is kept beside the item vectors (128 MB)
 _EMBEDDED_ROWS = 2**14  # items of a larger one that are embedded at a time
 
@@ -69,134 +62,6 @@ class MMM4RecOutput(ModelOutput):
     user_embeds: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     text_hidden_states: tuple[Tensor, ...] | None = None
-
-
-class MMM4RecPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading, as every transformers model."""
-
-    config_class = MMM4RecConfig
-    config: MMM4RecConfig
-    base_model_prefix = "model"
-    input_modalities = ["text", "image"]
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["MMM4RecLayer"]
-    # Rates and times lose their meaning in half precision, so they stay float32 when a model is loaded in it.
-    _keep_in_fp32_modules_strict = [
-        "A_log", "dt_bias", "D", "time_norm", "time_modulation", "time_gate", "cooccurrence",
-    ]  # fmt: skip
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As every transformers model; a loaded model gives the bits of the saved one."""
-        try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except RuntimeError as error:
-            if "ignore_mismatched_sizes" not in str(error):
-                raise
-            raise ValueError(
-                f"the weights of {pretrained_model_name_or_path} have other shapes than its configuration says; the "
-                "log names them. Load it with the options that it was trained with"
-            ) from error
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        # Weights mapped from a file start anywhere, and products of a few rows round by where their operands start.
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
-                tensor.data = tensor.data.clone()
-        return loaded
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
-    ) -> None:
-        """
-        As every transformers model, and a model card where the folder has none.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): The folder, made if it is absent.
-            is_main_process (`bool`, *optional*, defaults to `True`): Whether this process writes the shared files.
-            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder as well.
-            kwargs: Passed on to [`~PreTrainedModel.save_pretrained`]; for the upload `repo_id`, by default the
-                folder's name, and what [`push_folder`] takes.
-        """
-        upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
-        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process and not (Path(save_directory) / CARD_NAME).exists():
-            write_card(Path(save_directory), model_card(self.config, getattr(self, "item_ids", None)))
-        if push_to_hub and is_main_process:
-            push_folder(save_directory, repo_id, **upload)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        max_shard_size: int | str = "50GB",
-        tags: list[str] | None = None,
-        **options: Any,
-    ) -> Any:
-        """
-        Uploads the model with its code and a card; a card that the repository has stays as it is.
-
-        Args:
-            repo_id (`str`): `organization/name`.
-            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`): Of one file of weights.
-            tags (`list[str]`, *optional*): Tags more for a new card.
-            options: `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`, as
-                [`push_folder`] takes them.
-
-        Returns:
-            [`~huggingface_hub.CommitInfo`]
-
-        Raises:
-            ValueError: If the Hub refuses the upload.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            # First, so that saving finds a card.
-            facts = CardFacts(tags=[*(getattr(self, "model_tags", None) or ()), *(tags or ())])
-            write_card(Path(folder), model_card(self._saved_config(), getattr(self, "item_ids", None), facts))
-            self.save_pretrained(folder, max_shard_size=max_shard_size)
-            return push_folder(folder, repo_id, keep_card=True, **options)
-
-    def _saved_config(self) -> MMM4RecConfig:
-        """The configuration as [`~MMM4RecPreTrainedModel.save_pretrained`] writes it."""
-        return self.config
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        config = self.config
-        if isinstance(module, nn.Linear):
-            std = config.initializer_range
-            if isinstance(module, MMM4RecTimeLinear) and config.time_initializer_range is not None:
-                std = config.time_initializer_range
-            init.normal_(module.weight, mean=0.0, std=std)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):
-            bound = 1 / module.kernel_size[0] ** 0.5  # torch's default for depthwise convolutions
-            for parameter in module.parameters():
-                init.uniform_(parameter, -bound, bound)
-        elif isinstance(module, nn.LayerNorm | MMM4RecTimeNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, MMM4RecRMSNorm):
-            init.ones_(module.weight)
-        elif isinstance(module, MMM4RecStateSpace):
-            init.ones_(module.D)
-            init.copy_(module.A_log, torch.empty_like(module.A_log).uniform_(1, 16).log())
-            low, high = torch.tensor([config.time_step_min, config.time_step_max]).log().tolist()
-            step = torch.empty_like(module.dt_bias).uniform_(low, high).exp().clamp_min(config.time_step_floor)
-            init.copy_(module.dt_bias, step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
-        elif isinstance(module, MMM4RecCooccurrence):
-            init.ones_(module.weight)
-            init.zeros_(module.log_scale)
-            for tensor in module.buffers():
-                init.zeros_(tensor)
-        elif isinstance(module, MMM4RecItems):
-            # Features are zero, and every item ties, until a catalogue is set.
-            for tensor in (*module.parameters(), *module.buffers()):
-                init.zeros_(tensor)
-            for vector in (module.missing_text, module.missing_image):
-                if vector is not None:
-                    # A vector of zeros could not be normalised, and would never learn.
-                    init.normal_(vector, mean=0.0, std=config.initializer_range)
 
 
 class MMM4RecModel(MMM4RecPreTrainedModel):
@@ -821,5 +686,4 @@ __all__ = [
     "MMM4RecModel",
     "MMM4RecModelOutput",
     "MMM4RecOutput",
-    "MMM4RecPreTrainedModel",
 ]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmm4rec_hf.modeling.cooccurrence_mmm4rec import MMM4RecCooccurrence
-from mmm4rec_hf.modeling.modeling_mmm4rec import MMM4RecRMSNorm
+from mmm4rec_hf.modeling.encoder_mmm4rec import MMM4RecRMSNorm
 from mmm4rec_hf.modeling.time_mmm4rec import MMM4RecTimeNorm
 
 # The weights of near items are two numbers for all of them.

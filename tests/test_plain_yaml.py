@@ -45,7 +45,7 @@ def test_every_reader_of_yaml_refuses_it_in_one_line_and_runs_nothing(
     with pytest.raises(SystemExit, match="2"):
         main(["prepare", "log.csv", "--output", "out", "--options", str(path)])
     assert "values.yaml" in capsys.readouterr().err.splitlines()[-1]
-    assert main(["finetune", str(path)]) == 1
+    assert main(["finetune", str(path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["values.yaml"]
 

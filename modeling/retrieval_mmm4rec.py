@@ -15,6 +15,8 @@ _BLOCK = 2**14
 _GROUP = 16
 # Up to this many scores all of them are computed at once.
 _FEW_SCORES = 2**22
+# Up to this many users the product reads the items as they lie: twice as fast and more, then the order is level.
+_FEW_USERS = 16
 # User and item pairs that are scored again at a time.
 _PAIRS = 2**17
 # Pairs of which the scores are held at once (64 MB).
@@ -53,7 +55,7 @@ class TopItems:
         k = min(k, len(self.vectors))
         pairs = _pairs(excluded, users.device)
         if len(users) * len(self.vectors) <= _FEW_SCORES:
-            scores = users @ self.vectors.T
+            scores = self._scores(users)
             scores[pairs[0], pairs[1]] = -torch.inf
             best = scores.topk(k, dim=1)
             return best.values, best.indices
@@ -71,6 +73,14 @@ class TopItems:
             for chosen in torch.arange(len(users), device=users.device).split(max(1, _AGAIN // most))
         ]
         return torch.cat([values for values, _ in parts]), torch.cat([rows for _, rows in parts])
+
+    def _scores(self, users: Tensor) -> Tensor:
+        """[b, H] -> [b, n]: all products."""
+        if len(users) > _FEW_USERS:
+            return users @ self.vectors.T
+        # One column alone would go to a routine for vectors, which can take twice as long as that for matrices.
+        columns = users.repeat(2, 1) if len(users) == 1 else users
+        return (self.vectors @ columns.T).T[: len(users)].contiguous()
 
     def _prepare(self) -> None:
         # Taking one vector off all items changes no ranking, and the shorter they are the smaller the error.

@@ -57,6 +57,16 @@ def test_scores_are_those_of_all_items_and_belong_to_their_rows(
         torch.testing.assert_close(vectors[kept] @ users[user], scores[user, : len(kept)], atol=1e-3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_users", [1, 2, 16, 17])
+def test_scores_of_a_small_catalogue_are_those_of_all_items_for_few_users_and_for_many(num_users: int) -> None:
+    draw = torch.Generator().manual_seed(num_users)
+    vectors, users = torch.randn(50, 8, generator=draw), torch.randn(num_users, 8, generator=draw)
+    excluded = [[user, user + 20] for user in range(num_users)]
+    scores, rows = TopItems(vectors).search(users, 10, excluded)
+    torch.testing.assert_close(scores, naive(users, vectors, 10, excluded))
+    torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
+
+
 @pytest.mark.usefixtures("by_blocks")
 def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once() -> None:
     scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(3, 4), 7, [[0], [], list(range(4999))])

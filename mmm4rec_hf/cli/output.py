@@ -18,7 +18,13 @@ def print_json(content: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints aligned columns, the first to the left and the others to the right."""
+    """
+    Prints aligned columns, the first to the left and the others to the right. Titles and ids are of others: what a
+    terminal might obey, such as an escape sequence, is shown as a replacement character.
+    """
+    rows = [
+        ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell) for cell in row] for row in rows
+    ]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         first, *others = (

@@ -1,5 +1,6 @@
 """YAML of plain values: nothing in it is run, and it is no larger than it looks."""
 
+import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -8,8 +9,19 @@ import yaml  # type: ignore[import-untyped]
 MAX_CHARACTERS = 1 << 20
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 class _PlainLoader(yaml.SafeLoader):
-    """Without aliases: a few lines of them stand for more values than fit any memory."""
+    """
+    Without aliases: a few lines of them stand for more values than fit any memory. `no`, `yes`, `on` and `off` are
+    texts, as in YAML 1.2: `eval_strategy: no` names a strategy.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -18,6 +30,9 @@ class _PlainLoader(yaml.SafeLoader):
                 None, None, f"the alias *{event.anchor} is not read; write the values out", event.start_mark
             )
         return super().compose_node(parent, index)
+
+
+_PlainLoader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def load_yaml(text: str, where: str) -> Any:

@@ -55,3 +55,9 @@ def test_plain_values_are_read() -> None:
         "a": [1, 2.5, True, None, "x*y"],
         "b": {"c": "&d"},
     }
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "No", "ON", "y", "n"])
+def test_only_true_and_false_are_truth_values(word: str) -> None:
+    assert load_yaml(f"eval_strategy: {word}", "it") == {"eval_strategy": word}
+    assert load_yaml("[true, True, FALSE]", "it") == [True, True, False]

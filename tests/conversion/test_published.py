@@ -152,6 +152,13 @@ def test_the_new_mode_says_what_changes_and_keeps_the_weights(
     assert "its scores of this model will be others" in caplog.text
 
 
+def test_a_folder_that_is_not_there_is_not_looked_for_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "to-published", str(tmp_path / "absent"), str(tmp_path / "model.ckpt")]) == 1
+    assert f"no such folder: {tmp_path / 'absent'}" in capsys.readouterr().err
+
+
 def test_the_card_tells_where_the_weights_come_from_and_no_metric_of_ours(
     published_files: Make, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import encoder_identity
 from mmm4rec_hf.outputs import replace_file, replace_folder
-from mmm4rec_hf.plain_yaml import load_yaml
+from mmm4rec_hf.plain_yaml import read_yaml
 from mmm4rec_hf.training.cards import save_card
 from mmm4rec_hf.training.saving import save_recommender
 
@@ -229,22 +229,8 @@ def _notes_for_published(config: MMM4RecConfig) -> list[str]:
 
 
 def read_published_config(path: Path) -> dict[str, Any]:
-    """
-    The values of a published YAML file; nothing in it is run.
-
-    Raises:
-        ValueError: If it is not there, is no YAML of plain values, or no list of names and values.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is no file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no YAML of plain values: {error}") from error
-    values = load_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold names and values, got {type(values).__name__}")
-    return {str(name): value for name, value in values.items()}
+    """The values of a published YAML file, as [`read_yaml`] reads it; nothing in it is run."""
+    return {str(name): value for name, value in read_yaml(path).items()}
 
 
 def _num_items(weights: Mapping[str, Tensor], values: Mapping[str, Any], catalog: ItemCatalog | None) -> int | None:

@@ -1,6 +1,7 @@
 """YAML of plain values: nothing in it is run, and it is no larger than it looks."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -52,3 +53,26 @@ def load_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{where} is no YAML of plain values: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """
+    The names and values of a YAML file.
+
+    Args:
+        path (`Path`): The file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: As [`load_yaml`], or if it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, or is no file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML of plain values: {error}") from error
+    values = load_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold `name: value` lines, got {type(values).__name__}")
+    return values

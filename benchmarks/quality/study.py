@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
-from mmm4rec_hf.plain_yaml import load_yaml
+from mmm4rec_hf.plain_yaml import read_yaml
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
@@ -63,7 +63,7 @@ def load_study(name: str) -> dict[str, Any]:
         name (`str`): `main` for `studies/main.yaml`, or a path.
     """
     path = Path(name) if name.endswith(".yaml") else HERE / "studies" / f"{name}.yaml"
-    return {"name": path.stem} | load_yaml(path.read_text(encoding="utf-8"), str(path))
+    return {"name": path.stem} | read_yaml(path)
 
 
 def runs_of(study: Mapping[str, Any]) -> list[Run]:

@@ -136,15 +136,12 @@ def _taken_out(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _read(parser: argparse.ArgumentParser, path: Path) -> dict[Any, Any]:
-    from ..plain_yaml import load_yaml
+    from ..plain_yaml import read_yaml
 
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"), str(path))
+        return read_yaml(path)
     except (OSError, ValueError) as error:
-        parser.error(f"{path} cannot be read as YAML: {' '.join(str(error).split())}")
-    if not isinstance(content, dict):
-        parser.error(f"{path} must hold `option: value` lines, got {content!r}")
-    return content
+        parser.error(str(error))
 
 
 def _name(action: argparse.Action) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmm4rec_hf.plain_yaml import load_yaml
+from mmm4rec_hf.plain_yaml import load_yaml, read_yaml
 
 Recipe = TypeVar("Recipe")
 
@@ -34,7 +34,7 @@ def load_recipe(kind: type[Recipe], path: str | os.PathLike[str] | None, changes
         ValueError: For YAML that cannot be read, a key that is unknown, missing or of another type; naming the key.
     """
     where = "the command line" if path is None else os.fspath(path)
-    values = {} if path is None else _read_yaml(Path(path))
+    values = {} if path is None else read_yaml(Path(path))
     for change in changes:
         _apply(values, change)
     return build(kind, values, where)
@@ -139,19 +139,6 @@ def _coerce_scalar(value: Any, hint: Any, where: str) -> Any:
 
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such recipe: {path}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no YAML of plain values: {error}") from error
-    values = load_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold `key: value` lines, got {type(values).__name__}")
-    return values
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

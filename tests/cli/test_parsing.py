@@ -78,9 +78,9 @@ def test_a_file_gives_options_and_the_line_wins(tmp_path: Path) -> None:
         ("k_cores: 3\n", "no option is named 'k_cores'; did you mean 'k-core'?"),
         ("zzz: 3\n", "no option is named 'zzz'; there are format, item-column"),
         ("json: 3\n", "json must be true or false, got 3"),
-        ("[1, 2]\n", "must hold `option: value` lines"),
-        ("a: [\n", "cannot be read as YAML"),
-        (None, "cannot be read as YAML"),
+        ("[1, 2]\n", "must hold `name: value` lines"),
+        ("a: [\n", "is no YAML of plain values"),
+        (None, "does not exist, or is no file"),
         ("k-core: many\n", "invalid int value: 'many'"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_person_reads_a_table_and_what_it_means(recipe: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "message", "status"),
     [
-        (["nowhere.yaml"], "no such recipe: nowhere.yaml", 1),
+        (["nowhere.yaml"], "nowhere.yaml does not exist, or is no file", 1),
         (["max_stesp=3"], "no option is named 'max_stesp'; did you mean 'max_steps'?", 2),
         (["max_steps=3"], "domains, output_dir must be given", 2),
     ],

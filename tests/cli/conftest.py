@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizerFast, ViTConfig, ViTImageProcessor, ViTModel
 
 from mmm4rec_hf.cli import main
+
+from ..tiny_encoders import save_tiny_encoders
 
 # Ids that integers, floats and paths damage; "cold" is in nobody's history.
 IDS = ["0", "1", "2", "7", "007", "1.0", "9007199254740993", "9007199254740992", "0001388703", "a/../b", "é,"]
 ITEMS = [*IDS, "cold"]
 USERS = ["0", "00", "9007199254740993", *(f"u{n}" for n in range(9))]
 START = 1_387_670_400
-TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 MODEL = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6}
 
 
@@ -63,13 +63,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records[-1]["image"] = "absent.jpg"
     (folder / "items.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "title", *map(str, range(12))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder / "bert")
-    config = BertConfig(**TINY, vocab_size=len(words), max_position_embeddings=16)
-    BertModel(config).save_pretrained(folder / "bert")
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
-    ViTModel(ViTConfig(**TINY, image_size=16, patch_size=8)).save_pretrained(folder / "vit")
+    save_tiny_encoders(folder / "bert", folder / "vit", ["title", *map(str, range(12))])
     return folder
 
 

@@ -8,41 +8,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
-from PIL import Image
 
 from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.cli import main
 
 from ..conversion.conftest import published_files  # noqa: F401
+from ..docs.films import TINY, make_films
 from ..hub.loopback import LoopbackHub
-from .conftest import MODEL
 
-ITEMS = ["50", "172", "181", "4", "5", "6", "7"]
-# What stands in for the encoders that come as packages, and for a training of the published size.
-TINY = " ".join(f"model.{name}={value}" for name, value in MODEL.items())
-SHORTER = {
-    "minilm": "bert",
-    "efficientnet-lite0": "vit",
-    "output_dir=run": f"output_dir=run training.num_train_epochs=1 {TINY}",
-}
+# For a training of the published size.
+SHORTER = {"output_dir=run": f"output_dir=run training.num_train_epochs=1 {' '.join(TINY)}"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, shop: Path, published_files, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def folder(tmp_path: Path, published_files, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """The log, the items, and the published checkpoint that the README speaks of."""
-    rows = [(user, ITEMS[(user + n) % 7], 1_387_670_400 + 60 * n) for user in range(8) for n in range(6)]
-    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    log.write_csv(tmp_path / "interactions.csv")
-    (tmp_path / "posters").mkdir()
-    for number, item in enumerate(ITEMS):
-        Image.fromarray(np.full((20, 16, 3), 30 * number, np.uint8)).save(tmp_path / "posters" / f"{item}.jpg")
-    items = {"item_id": ITEMS, "title": [f"Film {i}" for i in ITEMS], "image": [f"posters/{i}.jpg" for i in ITEMS]}
-    pl.DataFrame(items).write_ndjson(tmp_path / "items.jsonl")
-    for name in ("bert", "vit"):
-        (tmp_path / name).symlink_to(shop / name)
+    make_films(tmp_path)
     files = published_files("base_1layer")
     files.checkpoint.rename(tmp_path / "best_epoch_model.ckpt")
     files.config.rename(tmp_path / "config.yaml")

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizerFast, ViTConfig, ViTImageProcessor, ViTModel
 
 from mmm4rec_hf.cli import main
+
+from ..tiny_encoders import save_tiny_encoders
 
 ITEMS = ["50", "172", "181", "4", "5", "6", "7"]
 SIZES = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6}
 TINY = [f"model.{name}={value}" for name, value in SIZES.items()]
-_ENCODER = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def make_films(folder: Path) -> None:
@@ -29,13 +29,8 @@ def make_films(folder: Path) -> None:
     new = {"item_id": "new", "title": "Film new", "image": str(folder / "posters" / "50.jpg")}
     (folder / "new_items.jsonl").write_text(json.dumps(new) + "\n")
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "title", "film", *map(str, range(10))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder / "minilm")
-    config = BertConfig(**_ENCODER, vocab_size=len(words), max_position_embeddings=16)
-    BertModel(config).save_pretrained(folder / "minilm")
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "efficientnet-lite0")
-    ViTModel(ViTConfig(**_ENCODER, image_size=16, patch_size=8)).save_pretrained(folder / "efficientnet-lite0")
+    words = ["title", "film", *map(str, range(10))]
+    save_tiny_encoders(folder / "minilm", folder / "efficientnet-lite0", words)
 
 
 def make_run(folder: Path) -> None:

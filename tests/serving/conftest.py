@@ -11,7 +11,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
-from transformers import BertConfig, BertModel, BertTokenizerFast, ViTConfig, ViTImageProcessor, ViTModel, pipeline
+from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder, MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.serving.api import create_api
@@ -19,6 +19,8 @@ from mmm4rec_hf.serving.encoders import recorded_encoder
 from mmm4rec_hf.serving.loading import load_recommender
 from mmm4rec_hf.serving.recommender import Recommender
 from mmm4rec_hf.training.saving import load_processor, save_encoded_catalog, save_recommender
+
+from ..tiny_encoders import save_tiny_encoders
 
 COLOURS = ["red", "green", "blue", "orange", "purple", "teal"]
 SHAPES = ["circle", "square", "star", "bar", "cross"]
@@ -34,7 +36,6 @@ TITLES = [*PLAIN_TITLES, *HOSTILE, "Crème brûlée", None]
 # Ids that numbers, paths and addresses damage.
 ODD_IDS = ["007", "7", "a/../b", "x/image", "é,&=?#%", "9007199254740993"]
 IDS = [*(f"item-{n}" for n in range(len(TITLES) - len(ODD_IDS))), *ODD_IDS]
-TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 MODEL = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6}
 
 
@@ -76,14 +77,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, title in enumerate(PLAIN_TITLES):
         draw(*title.lower().split()).save(folder / f"{number}.png")
     (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in records()))
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "number", *COLOURS, *SHAPES, *map(str, range(10))]
-    (folder / "vocab.txt").write_text("\n".join(words))
     torch.manual_seed(0)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder / "bert")
-    config = BertConfig(**TINY, vocab_size=len(words), max_position_embeddings=16)
-    BertModel(config).save_pretrained(folder / "bert")
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
-    ViTModel(ViTConfig(**TINY, image_size=16, patch_size=8)).save_pretrained(folder / "vit")
+    words = ["number", *COLOURS, *SHAPES, *map(str, range(10))]
+    save_tiny_encoders(folder / "bert", folder / "vit", words)
     return folder
 
 

@@ -208,7 +208,7 @@ class SequentialRecommendationPipeline(Pipeline):
         with self._turn:
             if isinstance(inputs, Mapping):
                 return self._recommend([inputs], read, choose)[0]
-            batches = _batches(inputs, batch_size)
+            batches = in_batches(inputs, batch_size)
             return [result for batch in batches for result in self._recommend(batch, read, choose)]
 
     def _recommend(
@@ -460,7 +460,8 @@ def _check_top_k(top_k: int) -> None:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
 
 
-def _batches(histories: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+def in_batches(histories: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of so many histories, the last of what is left; no more of them are read than one list holds."""
     batch = []
     for history in histories:
         batch.append(history)

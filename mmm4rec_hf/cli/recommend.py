@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
     if args.timestamps is not None and args.history is None:
         raise UsageError("--timestamps belong to --history; a file has times of its own")
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
     hide_bars_without_terminal()
     from transformers import pipeline
 
@@ -117,24 +119,12 @@ def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str
     """Batch by batch, so that a file of any length takes the memory of one batch."""
     from tqdm.auto import tqdm
 
+    from ..modeling.pipeline_mmm4rec import in_batches
     from .histories import read_histories
 
     histories = tqdm(read_histories(args.input, args.time_unit), desc="Recommending", unit="user", disable=None)
-    for batch in _batches(histories, args.batch_size):
+    for batch in in_batches(histories, args.batch_size):
         yield from zip(batch, recommender(batch, batch_size=args.batch_size, **options), strict=True)
-
-
-def _batches(histories: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    if size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {size}")
-    batch = []
-    for history in histories:
-        batch.append(history)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:

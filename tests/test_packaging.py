@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELING = sorted((ROOT / "modeling").glob("*.py"))
@@ -174,3 +176,14 @@ def test_the_modeling_files_import_siblings_in_the_one_form_that_travels(path: P
     text = path.read_text(encoding="utf-8")
     assert set(re.findall(r"^\s*from\s+\.(\S+)\s+import", text, re.MULTILINE)) == siblings
     assert not re.findall(r"^\s*import\s+\.", text, re.MULTILINE)
+
+
+def test_no_package_is_pinned_in_two_files():
+    pins: dict[str, Path] = {}
+    for path in [ROOT / "constraints.txt", *sorted((ROOT / "benchmarks").rglob("requirements.txt"))]:
+        for line in path.read_text().splitlines():
+            if line and not line.startswith("#"):
+                # pip takes both files at once, and refuses two versions of one package.
+                name = canonicalize_name(Requirement(line).name)
+                assert pins.setdefault(name, path) == path, f"{name} in {pins[name]} and {path}"
+    assert len(pins) > 100

@@ -1,0 +1,191 @@
+"""The trainer under arguments that others met faults with: what they may not change, and what is refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import EarlyStoppingCallback, Trainer
+
+from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf.training.trainer import MMM4RecTrainer
+
+NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def sequences(shop: SimpleNamespace) -> Any:
+    return shop.make_sequences()
+
+
+@pytest.fixture
+def make(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> Any:
+    """A trainer of a new model with some arguments."""
+
+    def make(model: Any = None, kind: type[Trainer] = MMM4RecTrainer, more: Any = None, **arguments: Any) -> Any:
+        return kind(
+            shop.make_model(sequences.item_ids) if model is None else model,
+            shop.make_arguments(tmp_path / "run", **arguments),
+            train_dataset=sequences["train"],
+            eval_dataset=sequences["validation"],
+            **(more or {}),
+        )
+
+    return make
+
+
+def numbers(metrics: dict[str, float]) -> dict[str, float]:
+    """Without how long it took."""
+    return {name: value for name, value in metrics.items() if "@" in name or name in ("eval_users", "eval_loss")}
+
+
+def test_a_compiled_model_is_evaluated_and_saved_like_any_other(
+    make: Any, shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    results = []
+    for compiled in (False, True):
+        model = shop.make_model(sequences.item_ids, **NO_DROPOUT)
+        options = {"torch_compile": True, "torch_compile_backend": "eager"} if compiled else {}
+        trainer = make(model, max_steps=2, save_steps=2, eval_strategy="steps", eval_steps=1, **options)
+        trainer.train()
+        log = [numbers(entry) for entry in trainer.state.log_history if "eval_loss" in entry]
+        assert len(log) == 2 and all("eval_ndcg@10" in entry for entry in log)
+        with safe_open(tmp_path / "run" / "checkpoint-2" / "model.safetensors", "pt") as file:
+            assert set(file.keys()) == model.state_dict().keys()
+        loaded = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "run" / "checkpoint-2")
+        assert loaded.item_ids == sequences.item_ids
+        results.append((log, loaded.state_dict()))
+    (log, weights), (other_log, other_weights) = results
+    for entry, other in zip(log, other_log, strict=True):
+        assert other == pytest.approx(entry, rel=1e-4)
+    for name, value in weights.items():
+        torch.testing.assert_close(other_weights[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_best_checkpoint_is_kept_where_one_is_all_that_may_stay(make: Any, tmp_path: Path) -> None:
+    # Steps as large as these make the first epoch the best one.
+    trainer = make(
+        num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+        metric_for_best_model="loss", greater_is_better=False, save_total_limit=1, learning_rate=1.0,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    best = int(np.argmin(losses))
+    assert best < 2, losses
+    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert f"checkpoint-{steps[best]}" in kept and len(kept) <= 2
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[best])
+
+
+def test_the_best_by_one_of_two_evaluation_sets_is_kept(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    trainer = MMM4RecTrainer(
+        shop.make_model(sequences.item_ids),
+        shop.make_arguments(
+            tmp_path, num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+            metric_for_best_model="first_ndcg@10", learning_rate=3e-2,
+        ),
+        train_dataset=sequences["train"],
+        eval_dataset={"first": sequences["validation"], "second": sequences["test"]},
+    )  # fmt: skip
+    trainer.train()
+    log = trainer.state.log_history
+    first, second = (
+        [e[f"eval_{name}_ndcg@10"] for e in log if f"eval_{name}_ndcg@10" in e] for name in ("first", "second")
+    )
+    assert len(first) == len(second) == 3 and trainer.state.best_metric == max(first)
+    assert trainer.evaluate(sequences["validation"])["eval_ndcg@10"] == pytest.approx(max(first))
+
+
+def test_early_stopping_by_a_metric_that_is_not_there_is_an_error(make: Any) -> None:
+    trainer = make(
+        num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch", metric_for_best_model="ndcg@5",
+        more={"callbacks": [EarlyStoppingCallback(1)]},
+    )  # fmt: skip
+    with pytest.raises((KeyError, ValueError), match="ndcg@5"):
+        trainer.train()
+
+
+def test_a_run_goes_on_with_batches_of_another_shape_and_takes_the_same_steps(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    rows = sequences["train"].select(range(48))
+    ends = []
+    for batch, accumulated in ((2, 4), (8, 1)):
+        model = shop.make_model(sequences.item_ids, **NO_DROPOUT)
+        arguments = shop.make_arguments(
+            tmp_path, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated, num_train_epochs=2,
+            save_steps=3,
+        )  # fmt: skip
+        trainer = MMM4RecTrainer(model, arguments, train_dataset=rows)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3") if ends else None)
+        assert trainer.state.global_step == trainer.state.max_steps == 12
+        ends.append(model.state_dict())
+    # The same rows in the same order, eight a step.
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+class Tight(MMM4RecTrainer):
+    """Has memory for four rows."""
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any) -> torch.Tensor:
+        if len(inputs["labels"]) > 4:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().training_step(model, inputs, *arguments)
+
+
+def test_a_run_whose_batch_was_found_goes_on_with_it(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    rows = sequences["train"].select(range(48))
+    for epochs in (1, 2):
+        arguments = shop.make_arguments(
+            tmp_path, auto_find_batch_size=True, per_device_train_batch_size=16, num_train_epochs=epochs, save_steps=6
+        )
+        trainer = Tight(shop.make_model(sequences.item_ids), arguments, train_dataset=rows)
+        trainer.train(resume_from_checkpoint=epochs > 1)
+        assert trainer.state.global_step == 12 * epochs
+
+
+def test_layers_learn_over_frozen_projections_with_their_activations_computed_again(
+    make: Any, shop: SimpleNamespace, sequences: Any
+) -> None:
+    weights = []
+    for again in (False, True):
+        model = shop.make_model(sequences.item_ids, **NO_DROPOUT)
+        for projection in (model.model.text_projection, model.model.image_projection):
+            projection.requires_grad_(False)
+        before = model.model.encoder.layers[0].ssd.out_proj.weight.detach().clone()
+        make(model, gradient_checkpointing=again, max_steps=2, save_strategy="no").train()
+        weights.append(model.state_dict())
+        assert not torch.equal(model.model.encoder.layers[0].ssd.out_proj.weight, before)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_a_sampled_evaluation_draws_the_same_items_each_time(make: Any, shop: SimpleNamespace, sequences: Any) -> None:
+    model = shop.make_model(sequences.item_ids)
+    found = []
+    for batch_size in (3, 20, 20):
+        trainer = make(model, more={"sampled": 5, "ks": (1, 3)}, per_device_eval_batch_size=batch_size)
+        torch.manual_seed(batch_size)
+        found += [trainer.evaluate(sequences["test"]) for _ in range(2)]
+    names = [name for name in found[0] if "@" in name or name.endswith("loss")]
+    assert names and 0 < found[0]["eval_sampled_hr@3"] < 1
+    for metrics in found[1:]:
+        assert {name: metrics[name] for name in names} == pytest.approx({name: found[0][name] for name in names})
+
+
+def test_someone_who_had_every_item_is_trained_on_with_drawn_negatives(shop: SimpleNamespace, tmp_path: Path) -> None:
+    # More are drawn than there are items, and none is left that the user never had: nothing waits for one.
+    model = shop.make_model(["a", "b", "c"], item_loss="sampled", num_sampled_negatives=8)
+    times = np.array([100, 200, 300, 400])
+    rows = [{"input_ids": np.array([1, 2, 3, 2]), "timestamps": times, "labels": label} for label in (1, 2, 3)]
+    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path, max_steps=4, logging_steps=1), train_dataset=rows)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    # Of three items the two others are all that a target can lose to, each drawn as often as it is expected.
+    assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)

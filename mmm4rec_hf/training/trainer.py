@@ -28,6 +28,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
 
+from .arguments import reading_every_row
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
@@ -345,13 +346,13 @@ class MMM4RecTrainer(Trainer):
         return None, (counts, losses), labels
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As transformers'; batches have the whole `history` where that leaves the ranking."""
-        with self._collating_histories():
+        """As transformers', of every row in its order; with the whole `history` where that leaves the ranking."""
+        with self._collating_histories(), reading_every_row(self.args):
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As transformers'; batches have the whole `history` where that leaves the ranking."""
-        with self._collating_histories():
+        """As transformers', of every row in its order; with the whole `history` where that leaves the ranking."""
+        with self._collating_histories(), reading_every_row(self.args):
             return super().get_test_dataloader(test_dataset)
 
     @contextlib.contextmanager

@@ -42,6 +42,33 @@ def numbers(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if "@" in name or name in ("eval_users", "eval_loss")}
 
 
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_an_evaluation_drops_no_user_where_the_training_drops_its_last_batch(
+    make: Any, sequences: Any, batch_size: int
+) -> None:
+    expected = numbers(make().evaluate(sequences["test"]))
+    trainer = make(dataloader_drop_last=True, per_device_eval_batch_size=batch_size)
+    assert numbers(trainer.evaluate(sequences["test"])) == pytest.approx(expected)
+    assert trainer.predict(sequences["test"]).label_ids.tolist() == [row["labels"] for row in sequences["test"]]
+    # The training still does.
+    rows = sum(len(batch["labels"]) for batch in trainer.get_train_dataloader())
+    assert rows == len(sequences["train"]) // 8 * 8 < len(sequences["train"])
+
+
+def test_rows_are_grouped_by_length_in_training_and_stay_in_order_in_evaluation(make: Any, sequences: Any) -> None:
+    spreads = []
+    for strategy in ("random", "group_by_length"):
+        trainer = make(train_sampling_strategy=strategy, per_device_eval_batch_size=4, max_steps=1)
+        trainer.train()
+        lengths = [batch["attention_mask"].sum(1).tolist() for batch in trainer.get_train_dataloader()]
+        assert sum(map(len, lengths)) == len(sequences["train"])
+        spreads.append(np.mean([max(batch) - min(batch) for batch in lengths]))
+    assert spreads[1] < 0.75 * spreads[0]
+    predicted = trainer.predict(sequences["test"])
+    assert predicted.label_ids.tolist() == [row["labels"] for row in sequences["test"]]
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+
+
 def test_a_compiled_model_is_evaluated_and_saved_like_any_other(
     make: Any, shop: SimpleNamespace, sequences: Any, tmp_path: Path
 ) -> None:

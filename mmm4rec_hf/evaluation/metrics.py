@@ -142,4 +142,8 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, Any]:
     Returns:
         `dict[str, float]`: As [`metrics_from_counts`].
     """
-    return metrics_from_counts(np.asarray(prediction.predictions))
+    counts: Any = prediction.predictions
+    if isinstance(counts, list):
+        # With eval_do_concat_batches=False, an array a batch.
+        counts = np.concatenate(counts)
+    return metrics_from_counts(np.asarray(counts))

@@ -367,6 +367,9 @@ class MMM4RecTrainer(Trainer):
 
     def _metrics_of_ranks(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions: Any = prediction.predictions
+        if isinstance(predictions, list):
+            # With eval_do_concat_batches=False, a pair a batch.
+            predictions = [np.concatenate(parts) for parts in zip(*predictions, strict=True)]
         counts, losses = predictions
         metrics = metrics_from_counts(counts, self.ks)
         metrics["loss"] = float(np.mean(losses))

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from transformers import EarlyStoppingCallback, Trainer
 
-from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.evaluation import compute_metrics, ranking_counts
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
@@ -40,6 +41,29 @@ def make(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> Any:
 def numbers(metrics: dict[str, float]) -> dict[str, float]:
     """Without how long it took."""
     return {name: value for name, value in metrics.items() if "@" in name or name in ("eval_users", "eval_loss")}
+
+
+@pytest.mark.parametrize("kind", [MMM4RecTrainer, Trainer])
+# 20 users: batches of three sizes, two equal ones, and one alone.
+@pytest.mark.parametrize("batch_size", [8, 10, 20])
+def test_metrics_are_the_same_where_the_trainer_keeps_each_batch_apart(
+    make: Any, sequences: Any, batch_size: int, kind: type[Trainer]
+) -> None:
+    more = {
+        "data_collator": MMM4RecDataCollator(6),
+        "compute_metrics": compute_metrics,
+        "preprocess_logits_for_metrics": ranking_counts,
+    }
+    options = {
+        "kind": kind,
+        "more": None if kind is MMM4RecTrainer else more,
+        "per_device_eval_batch_size": batch_size,
+    }
+    expected = numbers(make(**options).evaluate(sequences["test"]))
+    found = numbers(make(**options, eval_do_concat_batches=False).evaluate(sequences["test"]))
+    assert found == pytest.approx(expected) and found["eval_users"] == 20
+    # Moved off the device batch by batch.
+    assert numbers(make(**options, eval_accumulation_steps=1).evaluate(sequences["test"])) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("batch_size", [8, 32])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 # Rows that these leave out would be users that no metric counts, rows in another order ranks of other users.
 _OF_TRAINING: dict[str, Any] = {
@@ -26,6 +26,39 @@ def reading_every_row(arguments: TrainingArguments) -> Iterator[None]:
     """
     with _with_other(arguments, _OF_TRAINING):
         yield
+
+
+@contextlib.contextmanager
+def in_full_eval_precision(model: PreTrainedModel, arguments: TrainingArguments) -> Iterator[None]:
+    """
+    A model in the precision of `fp16_full_eval` or `bf16_full_eval`, for an evaluation outside of a training. As in a
+    model that is loaded in half precision, rates and times stay float32. Afterwards it has the very weights that it
+    had, where transformers leaves them rounded.
+
+    Args:
+        model (`PreTrainedModel`): What is evaluated.
+        arguments (`TrainingArguments`): Of a trainer; without one of the two nothing changes.
+    """
+    dtype = next((dtype for name, dtype in _FULL_EVAL.items() if getattr(arguments, name)), None)
+    if dtype is None:
+        yield
+        return
+    model.to(arguments.device)  # type: ignore[arg-type]
+    kept_in_float32 = set(model._keep_in_fp32_modules_strict or ())
+    held = [
+        (tensor, tensor.data)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.is_floating_point() and not kept_in_float32.intersection(name.split("."))
+    ]
+    try:
+        for tensor, data in held:
+            tensor.data = data.to(dtype)
+        # transformers would round the others too.
+        with _with_other(arguments, dict.fromkeys(_FULL_EVAL, False)):
+            yield
+    finally:
+        for tensor, data in held:
+            tensor.data = data
 
 
 @contextlib.contextmanager

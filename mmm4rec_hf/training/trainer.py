@@ -28,7 +28,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
 
-from .arguments import reading_every_row
+from .arguments import in_full_eval_precision, reading_every_row
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
@@ -298,10 +298,13 @@ class MMM4RecTrainer(Trainer):
     ) -> EvalLoopOutput:
         """As transformers', with one [`ItemRanker`] for all batches."""
         self._ranker, self._protocol = None, {}
+        # In a training transformers keeps the precision of the weights.
+        precision = contextlib.nullcontext() if self.is_in_train else in_full_eval_precision(self.model, self.args)
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            with precision:
+                output = super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
             if self._ranker is not None and f"{metric_key_prefix}_users" in (output.metrics or {}):
                 self._complete(output.metrics, self._ranker, dataloader, metric_key_prefix)
         finally:

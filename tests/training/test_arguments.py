@@ -1,5 +1,6 @@
 """The trainer under arguments that others met faults with: what they may not change, and what is refused."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,29 @@ def test_rows_are_grouped_by_length_in_training_and_stay_in_order_in_evaluation(
     predicted = trainer.predict(sequences["test"])
     assert predicted.label_ids.tolist() == [row["labels"] for row in sequences["test"]]
     assert trainer.args.train_sampling_strategy == "group_by_length"
+
+
+@pytest.mark.parametrize("half", ["bf16_full_eval", "fp16_full_eval"])
+def test_an_evaluation_in_half_precision_leaves_the_model_as_it_was(
+    make: Any, shop: SimpleNamespace, sequences: Any, half: str
+) -> None:
+    expected = numbers(make().evaluate(sequences["test"]))
+    model = shop.make_model(sequences.item_ids)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = make(model, **{half: True})
+    seen = []
+    hook = model.model.text_projection.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
+    found = numbers(trainer.evaluate(sequences["test"]))
+    hook.remove()
+    assert set(seen) == {torch.bfloat16 if half.startswith("bf16") else torch.float16}
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=0.02)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
+    # And is evaluated in it again, after a training as well.
+    trainer.args.max_steps = 1
+    trainer.train()
+    assert math.isfinite(trainer.evaluate(sequences["test"])["eval_loss"])
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 def test_a_compiled_model_is_evaluated_and_saved_like_any_other(

@@ -16,6 +16,24 @@ _OF_TRAINING: dict[str, Any] = {
 _FULL_EVAL = {"fp16_full_eval": torch.float16, "bf16_full_eval": torch.bfloat16}
 
 
+def check_arguments(arguments: TrainingArguments) -> None:
+    """
+    Refuses arguments by which the model would silently learn something else.
+
+    Args:
+        arguments (`TrainingArguments`): Of a trainer.
+
+    Raises:
+        ValueError: For smoothed labels: transformers sums over all scores, that of the padding item among them, which
+            is the lowest float, and leaves out the loss that `item_loss` names.
+    """
+    if arguments.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor is {arguments.label_smoothing_factor}; it must be 0: it would spread over the "
+            "padding item, and replace the model's own loss"
+        )
+
+
 @contextlib.contextmanager
 def reading_every_row(arguments: TrainingArguments) -> Iterator[None]:
     """

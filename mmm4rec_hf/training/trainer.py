@@ -28,7 +28,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
 
-from .arguments import in_full_eval_precision, reading_every_row
+from .arguments import check_arguments, in_full_eval_precision, reading_every_row
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
@@ -111,6 +111,7 @@ class MMM4RecTrainer(Trainer):
         kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
         self.model: MMM4RecForSequentialRecommendation
+        check_arguments(self.args)
         if data_collator is None:
             self.data_collator = MMM4RecDataCollator(self.model.config.max_sequence_length)
 

@@ -94,6 +94,12 @@ def test_rows_are_grouped_by_length_in_training_and_stay_in_order_in_evaluation(
     assert trainer.args.train_sampling_strategy == "group_by_length"
 
 
+def test_smoothed_labels_are_refused(make: Any) -> None:
+    # The trainer's own smoothing sums over the padding item, whose score is the lowest float.
+    with pytest.raises(ValueError, match=r"label_smoothing_factor is 0\.1"):
+        make(label_smoothing_factor=0.1)
+
+
 @pytest.mark.parametrize("half", ["bf16_full_eval", "fp16_full_eval"])
 def test_an_evaluation_in_half_precision_leaves_the_model_as_it_was(
     make: Any, shop: SimpleNamespace, sequences: Any, half: str

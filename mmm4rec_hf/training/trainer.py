@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
@@ -139,6 +139,12 @@ class MMM4RecTrainer(Trainer):
             RuntimeError: If the loss is not finite; the message names the step.
         """
         self.measured = {}
+        if self.args.dataloader_drop_last and has_length(self.train_dataset) and not len(self.get_train_dataloader()):
+            raise ValueError(
+                f"no batch is left of {len(self.train_dataset)} training rows: dataloader_drop_last leaves out one of "
+                f"fewer than per_device_train_batch_size={self.args.per_device_train_batch_size} rows a process; "
+                "lower it, or train without dataloader_drop_last"
+            )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(self.args)
             if resume_from_checkpoint is None:

@@ -80,6 +80,12 @@ def test_an_evaluation_drops_no_user_where_the_training_drops_its_last_batch(
     assert rows == len(sequences["train"]) // 8 * 8 < len(sequences["train"])
 
 
+def test_a_training_whose_batches_were_all_dropped_is_an_error(make: Any, sequences: Any) -> None:
+    trainer = make(dataloader_drop_last=True, per_device_train_batch_size=len(sequences["train"]) + 1)
+    with pytest.raises(ValueError, match="no batch is left.*per_device_train_batch_size"):
+        trainer.train()
+
+
 def test_rows_are_grouped_by_length_in_training_and_stay_in_order_in_evaluation(make: Any, sequences: Any) -> None:
     spreads = []
     for strategy in ("random", "group_by_length"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 # Rows that these leave out would be users that no metric counts, rows in another order ranks of other users.
 _OF_TRAINING: dict[str, Any] = {
@@ -77,6 +77,31 @@ def in_full_eval_precision(model: PreTrainedModel, arguments: TrainingArguments)
     finally:
         for tensor, data in held:
             tensor.data = data
+
+
+@contextlib.contextmanager
+def keeping_token_ids(trainer: Trainer) -> Iterator[None]:
+    """
+    A training whose processor's tokenizer is that of the items' encoder: transformers would write its special tokens
+    into the model's configuration, and fail where there is none.
+
+    Args:
+        trainer (`Trainer`): Has its `processing_class` again from the beginning of the training on.
+    """
+    processor = trainer.processing_class
+
+    class Restore(TrainerCallback):
+        def on_train_begin(self, *arguments: Any, **options: Any) -> None:
+            trainer.processing_class = processor
+
+    restore = Restore()
+    trainer.add_callback(restore)
+    trainer.processing_class = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        trainer.processing_class = processor
+        trainer.remove_callback(restore)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
 
-from .arguments import check_arguments, in_full_eval_precision, reading_every_row
+from .arguments import check_arguments, in_full_eval_precision, keeping_token_ids, reading_every_row
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
@@ -156,7 +156,8 @@ class MMM4RecTrainer(Trainer):
             self.args.restore_callback_states_from_checkpoint = True
             if is_finished(str(resume_from_checkpoint), self.args):
                 return self._end_with(str(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+        with keeping_token_ids(self):
+            return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
     def _end_with(self, checkpoint: str) -> TrainOutput:
         """What a run leaves behind whose last checkpoint this is."""

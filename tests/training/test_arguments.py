@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import BertTokenizer, EarlyStoppingCallback, Trainer
 
 from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.evaluation import compute_metrics, ranking_counts
+from mmm4rec_hf.modeling import MMM4RecProcessor
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
@@ -98,6 +99,26 @@ def test_rows_are_grouped_by_length_in_training_and_stay_in_order_in_evaluation(
     predicted = trainer.predict(sequences["test"])
     assert predicted.label_ids.tolist() == [row["labels"] for row in sequences["test"]]
     assert trainer.args.train_sampling_strategy == "group_by_length"
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_a_processor_of_the_items_encoder_changes_no_configuration(
+    make: Any, sequences: Any, tmp_path: Path, tokenizer: bool
+) -> None:
+    parts = {"tokenizer": BertTokenizer({"[PAD]": 3, "[UNK]": 1, "[CLS]": 2, "[SEP]": 0})} if tokenizer else {}
+    processor = MMM4RecProcessor(max_sequence_length=6, **parts)
+    processor.set_items(SimpleNamespace(item_ids=sequences.item_ids, titles=["Title"] * 25))
+    more = {"processing_class": processor}
+    trainer = make(more=more, max_steps=2, save_steps=1, train_sampling_strategy="group_by_length")
+    ids = ("pad_token_id", "bos_token_id", "eos_token_id")
+    before = {name: getattr(trainer.model.config, name, None) for name in ids}
+    trainer.train()
+    assert {name: getattr(trainer.model.config, name, None) for name in ids} == before
+    assert trainer.processing_class is processor
+    for checkpoint in ("checkpoint-1", "checkpoint-2"):
+        saved = MMM4RecProcessor.from_pretrained(tmp_path / "run" / checkpoint)
+        assert saved.item_ids == sequences.item_ids and saved.title(1) == "Title"
+        assert (saved.tokenizer is not None) == tokenizer
 
 
 def test_smoothed_labels_are_refused(make: Any) -> None:

@@ -1,8 +1,10 @@
 """The events of all users, stored once and sorted, and rows that point into them."""
 
 import bisect
+import hashlib
 import itertools
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
@@ -85,11 +87,16 @@ class HistoryRows:
     Args:
         events (`UserEvents`): What the rows point into.
         max_sequence_length (`int`, *optional*): How many of the last events of a history a row shows; by default all.
+        item_ids (`Sequence[str]`, *optional*):
+            The items in the order of their indices; what is kept of them tells whether a model counts them alike.
     """
 
-    def __init__(self, events: UserEvents, max_sequence_length: int | None = None) -> None:
+    def __init__(
+        self, events: UserEvents, max_sequence_length: int | None = None, item_ids: Sequence[str] | None = None
+    ) -> None:
         self.events = events
         self.max_sequence_length = max_sequence_length
+        self.items = None if item_ids is None else (len(item_ids), _digest(item_ids))
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows: dict[str, list[Any]] = {name: values for name, values in batch.items() if name != "input_ids"}
@@ -104,6 +111,33 @@ class HistoryRows:
             start = max(start, end - self.max_sequence_length)
         items, timestamps = self.events.slice(start, end)
         return items.astype(np.int64), timestamps
+
+
+def check_items(rows: Any, item_ids: Sequence[str] | None) -> None:
+    """
+    Makes sure that rows and a model mean the same items by the same indices.
+
+    Args:
+        rows (`datasets.Dataset`): Of a split; rows that do not tell their items pass.
+        item_ids (`Sequence[str]`, *optional*): A model's; it may hold more items after those of the rows.
+
+    Raises:
+        ValueError: If the model holds other items, or the same in another order.
+    """
+    format_kwargs = rows.format["format_kwargs"] if isinstance(rows, datasets.Dataset) else {}
+    transform = format_kwargs.get("transform")
+    if item_ids is None or not isinstance(transform, HistoryRows) or transform.items is None:
+        return
+    count, digest = transform.items
+    if len(item_ids) < count or _digest(item_ids[:count]) != digest:
+        raise ValueError(
+            f"the rows count {count} items in another order than the model, which holds {len(item_ids)}, or they are "
+            "others: every index would stand for another item; give rows of sequences.align(model.item_ids)"
+        )
+
+
+def _digest(item_ids: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(list(item_ids)).encode(), digest_size=16).hexdigest()
 
 
 class EventWriter:

@@ -46,7 +46,7 @@ class SequenceDatasets(datasets.DatasetDict):
         statistics: dict[str, int],
         max_sequence_length: int | None = None,
     ) -> None:
-        transform = HistoryRows(events, max_sequence_length)
+        transform = HistoryRows(events, max_sequence_length, item_ids)
         super().__init__({name: split.with_transform(transform) for name, split in splits.items()})
         self.user_events = events
         self.item_ids = item_ids

@@ -19,6 +19,7 @@ from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 from mmm4rec_hf.data.cooccurrence import near_items
+from mmm4rec_hf.data.events import check_items
 from mmm4rec_hf.evaluation.chance import warn_at_chance
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
@@ -277,6 +278,11 @@ class MMM4RecTrainer(Trainer):
         if self.hub_model_id is not None:
             card = type(card)(card_of_repository(str(card), self.hub_model_id))
         write_card(Path(str(self.args.output_dir)), card)
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        # Every set of rows comes through here before its first batch.
+        check_items(dataset, self.model.item_ids)
+        return super()._remove_unused_columns(dataset, description)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

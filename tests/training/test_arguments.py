@@ -287,6 +287,29 @@ def test_a_sampled_evaluation_draws_the_same_items_each_time(make: Any, shop: Si
         assert {name: metrics[name] for name in names} == pytest.approx({name: found[0][name] for name in names})
 
 
+def test_rows_of_items_in_another_order_than_the_models_are_refused(
+    make: Any, shop: SimpleNamespace, sequences: Any
+) -> None:
+    ids = sequences.item_ids
+    other = [ids[1], ids[0], *ids[2:]]
+    for item_ids in (other, ids[:-1], [*ids[:-1], "another"]):
+        trainer = make(shop.make_model(item_ids), max_steps=1)
+        for act in (trainer.train, trainer.evaluate, lambda trainer=trainer: trainer.predict(sequences["test"])):
+            with pytest.raises(ValueError, match=r"25 items in another order.*sequences\.align\(model\.item_ids\)"):
+                act()
+    # What the message says helps, and gives the numbers of the same items in the order of the rows.
+    aligned = sequences.align(other)
+    model = shop.make_model(ids)
+    expected = numbers(make(model).evaluate(sequences["test"]))
+    items = model.items
+    swapped = [1, 0, *range(2, 25)]
+    text, image = items.text_features[1:][swapped], items.image_features[1:][swapped]
+    model.set_items(SimpleNamespace(item_ids=other, text_features=text, image_features=image))
+    assert numbers(make(model).evaluate(aligned["test"])) == pytest.approx(expected, rel=1e-5)
+    # Items that came to the catalogue later stand after those of the rows.
+    assert make(shop.make_model([*ids, "new"]), max_steps=1).evaluate(sequences["test"])["eval_users"] == 20
+
+
 def test_someone_who_had_every_item_is_trained_on_with_drawn_negatives(shop: SimpleNamespace, tmp_path: Path) -> None:
     # More are drawn than there are items, and none is left that the user never had: nothing waits for one.
     model = shop.make_model(["a", "b", "c"], item_loss="sampled", num_sampled_negatives=8)

@@ -38,10 +38,16 @@ class MMM4RecDataCollator:
             at the padding, and `labels`, int64 of shape `[B]`.
 
         Raises:
-            ValueError: For a row without events, with an index of 0 or below, or with fewer times than items.
+            ValueError: For a row without events, with an index of 0 or below, or with fewer times than items; and for
+                rows that were given another format, which then hold the places of their events alone.
         """
         if not features:
             raise ValueError("a batch needs at least one row")
+        if isinstance(features[0]["input_ids"], Mapping):
+            raise ValueError(
+                "the rows hold the places of their events and not the events: with_format, set_format, with_transform "
+                "or concatenate_datasets has put another format in place of theirs; take the split as it was prepared"
+            )
         items = [self._last_events(row["input_ids"]) for row in features]
         times = [self._last_events(row["timestamps"]) for row in features]
         lengths = np.array([len(history) for history in items])

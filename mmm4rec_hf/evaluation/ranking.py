@@ -267,9 +267,9 @@ class HistoryCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch with `history`, int64 of shape `(b, s)`, 0 where padded."""
+        batch = self.collate(rows)
         histories = [torch.from_numpy(np.array(row["input_ids"], dtype=np.int64)) for row in rows]
-        history = torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)
-        return self.collate(rows) | {"history": history}
+        return batch | {"history": torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)}
 
 
 def alike_items(model: "MMM4RecForSequentialRecommendation") -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import polars as pl
 import pytest
 import torch
@@ -10,13 +11,15 @@ from torch.utils.data import DataLoader
 from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
 from mmm4rec_hf.data import MMM4RecDataCollator, SequenceDatasets, load_interactions, prepare_sequences
+from mmm4rec_hf.evaluation.ranking import HistoryCollator
 
+SCHEMA = ["user_id", "item_id", "timestamp"]
 ROWS = [(f"u{user}", f"i{(user + step) % 7}", 1387670400 + 60 * step) for user in range(10) for step in range(6)]
 
 
 @pytest.fixture(params=["in memory", "on disk"])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> SequenceDatasets:
-    log = load_interactions(pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row"))
+    log = load_interactions(pl.DataFrame(ROWS, schema=SCHEMA, orient="row"))
     return prepare_sequences(log, output_dir=tmp_path / "prepared" if request.param == "on disk" else None)
 
 
@@ -75,3 +78,25 @@ def test_workers_of_a_data_loader_read_the_same_rows(prepared: SequenceDatasets,
         return [[*batch["input_ids"].flatten().tolist(), *batch["labels"].tolist()] for batch in loader]
 
     assert batches(num_workers=2, multiprocessing_context=context) == batches()
+
+
+def test_rows_that_lost_their_events_to_another_format_are_refused(prepared: SequenceDatasets) -> None:
+    other = prepare_sequences(load_interactions(pl.DataFrame(ROWS, schema=SCHEMA, orient="row")), k_core=1)
+    train = prepared["train"]
+    formatted = train.select(range(3))
+    formatted.set_format("numpy")
+    for rows in (
+        train.with_format("torch"),
+        train.with_format(None),
+        formatted,
+        # The rows of each are places in its own events.
+        datasets.concatenate_datasets([train, other["train"]]),
+    ):
+        for collate in (MMM4RecDataCollator(4), HistoryCollator(MMM4RecDataCollator(4))):
+            with pytest.raises(ValueError, match="places of their events.*another format"):
+                collate([rows[0], rows[1]])
+    # Splits of one log have one format, which all that chooses and orders rows keeps.
+    whole = datasets.concatenate_datasets([train, prepared["validation"]])
+    assert len(whole[len(train)]["input_ids"]) == 4
+    chosen = whole.shuffle(seed=0).select(range(5)).shard(2, 0)
+    assert MMM4RecDataCollator(4)([chosen[0], chosen[1]])["input_ids"].shape[0] == 2

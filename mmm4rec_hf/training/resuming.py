@@ -75,6 +75,8 @@ def _problem(checkpoint: Path, arguments: TrainingArguments) -> str | None:
         for name in (f"rng_state{rank}.pth" for rank in ranks):
             if not zipfile.is_zipfile(checkpoint / name):
                 return f"{name} is missing or cut off; it needs as many processes as before"
+        if len(ranks) > 1 and (checkpoint / f"rng_state_{len(ranks)}.pth").exists():
+            return f"more than {len(ranks)} processes wrote it; it needs as many as before"
     evaluated = any(
         entry["step"] == state["global_step"] and "eval_runtime" in entry for entry in state["log_history"]
     )

@@ -14,6 +14,7 @@ from transformers import BertTokenizer, EarlyStoppingCallback, Trainer
 from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.evaluation import compute_metrics, ranking_counts
 from mmm4rec_hf.modeling import MMM4RecProcessor
+from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
@@ -308,6 +309,23 @@ def test_rows_of_items_in_another_order_than_the_models_are_refused(
     assert numbers(make(model).evaluate(aligned["test"])) == pytest.approx(expected, rel=1e-5)
     # Items that came to the catalogue later stand after those of the rows.
     assert make(shop.make_model([*ids, "new"]), max_steps=1).evaluate(sequences["test"])["eval_users"] == 20
+
+
+@pytest.mark.parametrize(("processes", "found"), [(1, False), (2, False), (4, True), (8, False)])
+def test_a_run_goes_on_with_as_many_processes_as_before(
+    make: Any, tmp_path: Path, processes: int, found: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make(max_steps=1, save_steps=1)
+    trainer.train()
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    # What four processes leave.
+    state = (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth").read_bytes()
+    for rank in range(1, 4):
+        (checkpoint / f"rng_state_{rank}.pth").write_bytes(state)
+    names = ("output_dir", "save_only_model", "eval_strategy")
+    arguments = SimpleNamespace(world_size=processes, **{name: getattr(trainer.args, name) for name in names})
+    assert (last_whole_checkpoint(arguments) is not None) == found
+    assert found or "needs as many" in caplog.text
 
 
 def test_someone_who_had_every_item_is_trained_on_with_drawn_negatives(shop: SimpleNamespace, tmp_path: Path) -> None:

@@ -130,17 +130,26 @@ def test_smoothed_labels_are_refused(make: Any) -> None:
 
 @pytest.mark.parametrize("half", ["bf16_full_eval", "fp16_full_eval"])
 def test_an_evaluation_in_half_precision_leaves_the_model_as_it_was(
-    make: Any, shop: SimpleNamespace, sequences: Any, half: str
+    make: Any, shop: SimpleNamespace, sequences: Any, tmp_path: Path, half: str
 ) -> None:
     expected = numbers(make().evaluate(sequences["test"]))
     model = shop.make_model(sequences.item_ids)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainer = make(model, **{half: True})
     seen = []
-    hook = model.model.text_projection.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
+
+    def look(module: Any, inputs: Any) -> None:
+        seen.append({name: parameter.dtype for name, parameter in model.named_parameters()})
+
+    hook = model.model.text_projection.register_forward_pre_hook(look)
     found = numbers(trainer.evaluate(sequences["test"]))
     hook.remove()
-    assert set(seen) == {torch.bfloat16 if half.startswith("bf16") else torch.float16}
+    # As in a model that is loaded in that precision: rates and times stay float32.
+    model.save_pretrained(tmp_path / "model")
+    dtype = torch.bfloat16 if half.startswith("bf16") else torch.float16
+    loaded = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "model", dtype=dtype)
+    assert seen[0] == {name: parameter.dtype for name, parameter in loaded.named_parameters()}
+    assert set(seen[0].values()) == {dtype, torch.float32}
     assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=0.02)
     after = model.state_dict()
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())

@@ -11,7 +11,7 @@ from .registration import register
 
 if TYPE_CHECKING:
     from . import modeling as modeling
-    from .data import MMM4RecDataCollator, load_interactions, prepare_sequences
+    from .data import MMM4RecDataCollator, count_near_items, load_interactions, prepare_sequences
     from .frames import recommend_frame
     from .items import ItemCatalog, ItemEncoder
     from .modeling import (
@@ -35,6 +35,7 @@ _LAZY = {
     "MMM4RecProcessor": ".modeling",
     "MMM4RecTrainer": ".training.trainer",
     "SequentialRecommendationPipeline": ".modeling",
+    "count_near_items": ".data",
     "load_interactions": ".data",
     "prepare_sequences": ".data",
     "recommend_frame": ".frames",
@@ -50,6 +51,7 @@ __all__ = [
     "MMM4RecProcessor",
     "MMM4RecTrainer",
     "SequentialRecommendationPipeline",
+    "count_near_items",
     "load_interactions",
     "prepare_sequences",
     "recommend_frame",

@@ -134,19 +134,21 @@ class MMM4RecCooccurrence(nn.Module):
         if self.training and not torch.compiler.is_compiling() and not self.is_set:
             logger.warning_once(
                 "use_cooccurrence adds nothing: no counts are set; train with MMM4RecTrainer, which counts, or call "
-                "model.set_cooccurrence(*near_items(train_dataset, num_items))"
+                "mmm4rec_hf.count_near_items(model, rows)"
             )
-        ages = torch.arange(1, self.config.cooccurrence_context + 1, device=input_ids.device)
-        places = mask.sum(1, keepdim=True).long() - ages  # [b, c], the newest first
-        recent = torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0)
-        shares = ages.float() ** _AGE_POWER
-        rows, sums = _once(
-            self.neighbours[recent].flatten(1).long(), (self.counts[recent] * shares.unsqueeze(1)).flatten(1)
-        )
+        context, window = self.config.cooccurrence_context, self.config.cooccurrence_window
+        ages = torch.arange(1, max(context, window) + 1, device=input_ids.device)
+        places = mask.sum(1, keepdim=True).long() - ages
+        before = torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0)  # the newest first
+        recent = before[:, :context]  # [b, c]
+        neighbours, counts = self.neighbours[recent].long(), self.counts[recent]  # [b, c, k]
         if targets is not None:
-            steps = torch.where(ages <= self.config.cooccurrence_window, ages.float() ** _STEP_POWER, 0)
-            own = (shares * steps * (places >= 0)).sum(1, keepdim=True)
-            sums = torch.where(rows == targets.unsqueeze(1), (sums - own).clamp_min(0), sums)
+            # How often the row itself saw each recent item near its target.
+            steps = ages[:window].float() ** _STEP_POWER
+            own = ((before[:, None, :window] == recent.unsqueeze(2)) * steps).sum(2, keepdim=True)
+            counts = torch.where(neighbours == targets[:, None, None], (counts - own).clamp_min(0), counts)
+        shares = ages[:context].float() ** _AGE_POWER
+        rows, sums = _once(neighbours.flatten(1), (counts * shares.unsqueeze(1)).flatten(1))
         return rows, self.weight.float() * torch.log1p(self.log_scale.float().exp() * sums)
 
 

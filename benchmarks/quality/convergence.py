@@ -54,7 +54,8 @@ def table(fresh: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
         for one, two in zip(fresh, other, strict=True):
             found = reached(one, two, metric)
             step = found["reached"]
-            told = ("never", "") if step is None else (str(step), f"{step / found['at']:.2f}")
+            share = "" if step is None or not found["at"] else f"{step / found['at']:.2f}"
+            told = ("never" if step is None else str(step), share)
             lines.append(f"| {metric} | {one['seed']} | {found['best']:.4f} | {found['at']} | {told[0]} | {told[1]} |")
     return lines
 

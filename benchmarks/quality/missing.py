@@ -19,9 +19,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from catalogs import WORK, folder_of, without
+from catalogs import folder_of, without
 from results import RESULTS
-from study import Run, carry_out, load_study, runs_of
+from study import Run, load_study, runs_of, trained_model
 
 from machine import command_line, machine_class  # isort: skip  # results.py has made its folder known
 
@@ -93,13 +93,10 @@ def curve_of(
     return points
 
 
-def measure(run: Run, study: dict[str, Any], results: Path, blank: dict[str, np.ndarray]) -> dict[str, Any]:
+def measure(run: Run, study: dict[str, Any], blank: dict[str, np.ndarray]) -> dict[str, Any]:
     """The curve of a run's model."""
-    folder, trained = folder_of(run.data), WORK / "runs" / run.name / "model"
-    if not (trained / "model.safetensors").is_file():
-        (results / f"{run.name}.json").unlink(missing_ok=True)  # the model is gone: train it again
-    carry_out(run, study, results)
-    model = MMM4RecForSequentialRecommendation.from_pretrained(trained)
+    folder = folder_of(run.data)
+    model = MMM4RecForSequentialRecommendation.from_pretrained(trained_model(run, study))
     catalog = ItemCatalog.from_pretrained(folder / "catalog").select(model.item_ids)
     sequences = SequenceDatasets.load_from_disk(folder / "sequences").align(catalog.item_ids)
     return {
@@ -167,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             target = arguments.results / "missing" / f"{run.name}.json"
             if not target.is_file():
                 blank = blank or blank_features()
-                write_json(target, measure(run, study, arguments.results, blank))
+                write_json(target, measure(run, study, blank))
             curves.append(json.loads(target.read_text()))
             print("\n".join(lines_of(curves[-1])), flush=True)
     if arguments.plot:

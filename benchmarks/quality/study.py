@@ -155,13 +155,25 @@ def pretrained(name: str, study: Mapping[str, Any]) -> Path:
     return output / "model"
 
 
+def domains_of(pretraining: Mapping[str, Any]) -> list[str]:
+    """The data sets that a pretraining learns from."""
+    return [pretraining["run"][1]] if "run" in pretraining else [domain["name"] for domain in pretraining["domains"]]
+
+
 def model_of_run(study_name: str, data: str, variant: str, seed: int) -> Path:
     """The model folder of a run of another study, trained first if it is not there."""
     other = load_study(study_name)
     run = next(run for run in runs_of(other) if (run.data, run.variant, run.seed) == (data, variant, seed))
+    return trained_model(run, other)
+
+
+def trained_model(run: Run, study: Mapping[str, Any]) -> Path:
+    """The model folder of a run, trained first if it is not there."""
     folder = WORK / "runs" / run.name / "model"
     if not (folder / "model.safetensors").is_file():
-        carry_out(run, other, WORK / "results")
+        # Its ranks may be there without it.
+        (WORK / "results" / f"{run.name}.json").unlink(missing_ok=True)
+        carry_out(run, study, WORK / "results")
     return folder
 
 
@@ -188,8 +200,8 @@ def data_of(runs: Sequence[Run], study: Mapping[str, Any]) -> None:
         if "modality" in run.recipe:
             one_modality(folder, run.recipe["modality"])
         if run.recipe.get("start_from"):
-            for domain in study["pretrainings"][run.recipe["start_from"]].get("domains", ()):
-                folder_of(domain["name"])
+            for name in domains_of(study["pretrainings"][run.recipe["start_from"]]):
+                folder_of(name)
 
 
 def work_off(work: Sequence[tuple[Callable[..., Path], tuple[Any, ...]]], jobs: int) -> None:

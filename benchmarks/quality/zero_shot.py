@@ -2,8 +2,9 @@
 
     python benchmarks/quality/zero_shot.py transfer         # every pretraining of studies/transfer.yaml
 
-The shop's items are given to the base by their features alone. Popularity and likeness of text, which know the shop's
-log or its texts, stand beside it in the tables.
+The shop's items are given to the base by their features alone; a base with `use_cooccurrence` is told as well what
+stood near what in the shop's log, which is counted and not learned. Popularity, which counts too, and likeness of text
+stand beside it in the tables.
 """
 
 import argparse
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from catalogs import folder_of
 from results import RESULTS, make_run, write_run
-from study import load_study, pretrained, split_of
+from study import domains_of, load_study, pretrained, split_of
 
-from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, count_near_items
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import evaluate_model
 
@@ -30,6 +31,8 @@ def evaluate_base(base: Path, data: str) -> dict[str, dict[str, object]]:
     sequences = SequenceDatasets.load_from_disk(folder / "sequences")
     catalog = ItemCatalog.from_pretrained(folder / "catalog").select(sequences.item_ids)
     model = MMM4RecForSequentialRecommendation.from_pretrained(base, catalog=catalog)
+    if model.config.use_cooccurrence:
+        count_near_items(model, sequences["train"])
     return {split: split_of(evaluate_model(model, sequences, split)) for split in ("validation", "test")}
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     for name, recipe in study["pretrainings"].items():
-        seen = {recipe["run"][1]} if "run" in recipe else {domain["name"] for domain in recipe["domains"]}
+        seen = domains_of(recipe)
         for data in arguments.data or study["zero_shot"]:
             if data in seen:
                 continue  # it was seen

@@ -172,14 +172,13 @@ def train(
     import torch
     from transformers import Trainer, TrainingArguments
 
-    from ..data import MMM4RecDataCollator
-    from ..data.cooccurrence import near_items
+    from ..data import MMM4RecDataCollator, count_near_items
     from ..evaluation import compute_metrics, ranking_counts
     from ..training.folders import RECIPE_NAME
     from ..training.record import RECORD_NAME, RunRecord, count_parameters, describe_data
 
     # MMM4RecTrainer would count by itself.
-    model.set_cooccurrence(*near_items(sequences["train"], len(sequences.item_ids)))
+    count_near_items(model, sequences["train"])
     trainer = Trainer(
         model=model,
         args=TrainingArguments(

@@ -1,5 +1,6 @@
 """Which items stand near each other in the histories of a log."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 
 _ROWS = 4096
+# Pairs that are held before they are summed.
+_PAIRS = 2**22
 
 
 def read_histories(dataset: datasets.Dataset, num_items: int) -> Iterator[np.ndarray]:
@@ -76,7 +79,7 @@ def near_items(
         ValueError: If a row holds an item outside 1..num_items.
     """
     size = num_items + 1
-    total = _sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), size)
+    parts, waiting = [_sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), size)], 0
     for histories, labels in _batches(rows):
         before = np.zeros((len(histories), window), dtype=np.int64)  # the newest first, 0 where there is none
         for place, history in enumerate(histories):
@@ -92,9 +95,41 @@ def near_items(
         # In both orders, but a pair of an item with itself once.
         other = one != two
         pairs = torch.cat([torch.stack([one, two]), torch.stack([two, one])[:, other]], 1)
-        added = _sparse(pairs, torch.cat([counts, counts[other]]).float(), size)
-        total = (total + added).coalesce()
-    return _largest(total.coalesce(), size, most)
+        parts.append(_sparse(pairs, torch.cat([counts, counts[other]]).float(), size))
+        waiting += pairs.shape[1]
+        # Each merge sorts all there is, so that it waits for as much again.
+        if waiting > max(_PAIRS, parts[0]._nnz()):
+            parts, waiting = [_merged(parts)], 0
+    return _largest(_merged(parts), size, most)
+
+
+def count_near_items(model: Any, rows: datasets.Dataset | Iterable[Mapping[str, Any]]) -> None:
+    """
+    Counts which items stand near each other in a training log, for a model with `use_cooccurrence`. Its scores then
+    know the log, be the model trained on it or not; [`MMM4RecTrainer`] counts by itself.
+
+    Args:
+        model ([`MMM4RecForSequentialRecommendation`]): With items.
+        rows (`datasets.Dataset` or `Iterable[Mapping]`):
+            As [`near_items`] reads them, with the model's items in its order (`sequences.align(model.item_ids)`).
+
+    Raises:
+        ValueError: As [`near_items`], and for a model without items or without `use_cooccurrence`.
+    """
+    config = model.config
+    if not config.use_cooccurrence:
+        raise ValueError("near items are read with use_cooccurrence=True only; load the model with it")
+    if config.num_items is None:
+        raise ValueError("the model holds no items; call set_items(catalog) before near items are counted")
+    counts = near_items(rows, config.num_items, config.cooccurrence_window, config.num_neighbours)
+    model.set_cooccurrence(*counts)
+
+
+def _merged(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of sparse matrices."""
+    places = torch.cat([part._indices() for part in parts], 1)
+    values = torch.cat([part._values() for part in parts])
+    return _sparse(places, values, len(parts[0])).coalesce()
 
 
 def _sparse(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
@@ -109,8 +144,8 @@ def _batches(
         for batch in rows.select_columns(["input_ids", "labels"]).iter(batch_size=_ROWS):
             yield batch["input_ids"], batch["labels"]
     else:
-        batch = [(row["input_ids"], row["labels"]) for row in rows]
-        if batch:
+        rows = iter(rows)
+        while batch := [(row["input_ids"], row["labels"]) for row in itertools.islice(rows, _ROWS)]:
             yield [history for history, _ in batch], [label for _, label in batch]
 
 
@@ -130,4 +165,4 @@ def _largest(counts: torch.Tensor, size: int, most: int) -> tuple[torch.Tensor, 
     return neighbours, numbers
 
 
-__all__ = ["near_items", "near_pairs", "read_histories"]
+__all__ = ["count_near_items", "near_items", "near_pairs", "read_histories"]

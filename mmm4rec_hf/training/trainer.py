@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import PROCESSOR_NAME
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
-from mmm4rec_hf.data.cooccurrence import near_items
+from mmm4rec_hf.data.cooccurrence import count_near_items
 from mmm4rec_hf.data.events import check_items
 from mmm4rec_hf.evaluation.chance import warn_at_chance
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
@@ -157,6 +157,8 @@ class MMM4RecTrainer(Trainer):
             self.args.restore_callback_states_from_checkpoint = True
             if is_finished(str(resume_from_checkpoint), self.args):
                 return self._end_with(str(resume_from_checkpoint))
+        # A row's own target is taken off its counts, which must therefore be those of these rows.
+        self._count_near_items(self.accelerator.unwrap_model(self.model), anew=True)
         with keeping_token_ids(self):
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
@@ -177,11 +179,7 @@ class MMM4RecTrainer(Trainer):
         recommender = self.accelerator.unwrap_model(model)
         if recommender.config.needs_item_frequencies and recommender.items.log_q is None:
             recommender.set_item_frequencies(self._target_counts(recommender.items.num_rows))
-        cooccurrence = recommender.cooccurrence
-        if cooccurrence is not None and not cooccurrence.is_set:
-            num_items, config = recommender.items.num_rows - 1, recommender.config
-            rows = near_items(self.train_dataset, num_items, config.cooccurrence_window, config.num_neighbours)
-            recommender.set_cooccurrence(*rows)
+        self._count_near_items(recommender)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -211,6 +209,12 @@ class MMM4RecTrainer(Trainer):
                 self.model if model is None else model, self.args.learning_rate, self.args.weight_decay
             )
         return super().create_optimizer(model)
+
+    def _count_near_items(self, recommender: Any, anew: bool = False) -> None:
+        """Tells a model with `use_cooccurrence` what stood near what in the training rows, unless it knows."""
+        cooccurrence = recommender.cooccurrence
+        if cooccurrence is not None and self.train_dataset is not None and (anew or not cooccurrence.is_set):
+            count_near_items(recommender, self.train_dataset)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -312,6 +316,7 @@ class MMM4RecTrainer(Trainer):
     ) -> EvalLoopOutput:
         """As transformers', with one [`ItemRanker`] for all batches."""
         self._ranker, self._protocol = None, {}
+        self._count_near_items(self.accelerator.unwrap_model(self.model))
         # In a training transformers keeps the precision of the weights.
         precision = contextlib.nullcontext() if self.is_in_train else in_full_eval_precision(self.model, self.args)
         try:

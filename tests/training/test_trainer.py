@@ -1,5 +1,6 @@
 """The trainer on a tiny shop: what it needs no word for, what it refuses, and what its numbers mean."""
 
+import copy
 import json
 import logging
 import math
@@ -13,8 +14,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
-from mmm4rec_hf import MMM4RecDataCollator, MMM4RecForSequentialRecommendation
-from mmm4rec_hf.data.cooccurrence import near_items
+from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data.cooccurrence import count_near_items, near_items
 from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
 from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
@@ -102,6 +103,23 @@ def test_it_counts_which_items_are_near_and_evaluates_with_them(
             near_items(list(sequences["train"]), items), near_items(sequences["train"], items), strict=True
         )
     )
+
+
+def test_near_items_are_counted_before_the_first_evaluation(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    model = shop.make_model(sequences.item_ids, use_cooccurrence=True)
+    before, told = plain_counts(model, sequences["test"]), copy.deepcopy(model)
+    count_near_items(told, sequences["train"])
+    expected = plain_counts(told, sequences["test"])
+    assert not torch.equal(before, expected)
+    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), train_dataset=sequences["train"])
+    metrics = trainer.evaluate(sequences["test"])
+    assert all(
+        metrics[f"eval_{name}"] == pytest.approx(value) for name, value in metrics_from_counts(expected).items()
+    )
+    with pytest.raises(ValueError, match="call set_items"):
+        count_near_items(MMM4RecForSequentialRecommendation(MMM4RecConfig(use_cooccurrence=True)), [])
 
 
 def test_the_stock_trainer_trains_the_same_model(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:

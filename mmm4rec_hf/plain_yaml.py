@@ -30,6 +30,11 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None, None, f"the alias *{event.anchor} is not read; write the values out", event.start_mark
             )
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, f"the tag {event.tag} is not read; write the value alone", event.start_mark
+            )
         return super().compose_node(parent, index)
 
 

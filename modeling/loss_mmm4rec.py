@@ -4,12 +4,13 @@ Letters in shape comments: b rows, r items with the padding item (row 0), c colu
 are computed in float32, whatever the vectors' type, and leave out rows whose label is -100.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100
 # Scores that the full cross entropy may hold at once (64 MB); beyond it goes over the items in chunks.
@@ -77,16 +78,45 @@ def _with_terms(losses: Tensor, users: Tensor, items: Tensor, targets: Tensor, t
     log sum exp(s) + log(1 + sum exp(s - log sum exp(s)) (exp(t) - 1)).
     """
 
-    def raised(losses: Tensor, users: Tensor, targets: Tensor, rows: Tensor, added: Tensor) -> Tensor:
-        total = losses + (users * items[targets]).sum(1)
-        shares = (torch.einsum("bh,beh->be", users, items[rows]) - total.unsqueeze(1)).exp()
-        own = (added * (rows == targets.unsqueeze(1))).sum(1)
-        return losses + torch.log1p((shares * added.expm1()).sum(1)) - own
+    rows, added = terms
+    # One call for both: its gradient is as large as all item vectors.
+    scores = _FewScores.apply(users, items, torch.cat([targets.unsqueeze(1), rows], 1))
+    total = losses + scores[:, 0]
+    # Row 0 stands for none, and may score more than all others.
+    shares = (scores[:, 1:] - total.unsqueeze(1)).masked_fill(rows == 0, -torch.inf).exp()
+    own = (added * (rows == targets.unsqueeze(1))).sum(1)
+    return losses + torch.log1p((shares * added.expm1()).sum(1)) - own
 
-    # The few items' vectors are made again for the gradients: together they would be larger than the scores.
-    size = max(1, _CHUNK_SCORES // (terms[0].shape[1] * users.shape[1]))
-    parts = zip(*(tensor.split(size) for tensor in (losses, users, targets, *terms)), strict=True)
-    return torch.cat([checkpoint(raised, *part, use_reentrant=False) for part in parts])
+
+class _FewScores(torch.autograd.Function):
+    """
+    [b, H], [r, H], [b, e] -> [b, e]: products of each user with a few items of its own. The vectors of these items,
+    which together would be larger than the scores of all, are made some users at a time, and again for the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(users, items, rows)
+        scores = users.new_empty(rows.shape)
+        for part in _FewScores._parts(users, rows):
+            scores[part] = torch.einsum("bh,beh->be", users[part], items[rows[part]])
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        users, items, rows = ctx.saved_tensors
+        user_grad, item_grad = torch.empty_like(users), torch.zeros_like(items)
+        for part in _FewScores._parts(users, rows):
+            user_grad[part] = torch.einsum("be,beh->bh", grad[part], items[rows[part]])
+            of_items = grad[part].unsqueeze(2) * users[part].unsqueeze(1)
+            item_grad.index_add_(0, rows[part].flatten(), of_items.flatten(0, 1))
+        return user_grad, item_grad, None
+
+    @staticmethod
+    def _parts(users: Tensor, rows: Tensor) -> list[slice]:
+        size = max(1, _CHUNK_SCORES // (rows.shape[1] * users.shape[1]))
+        return [slice(start, start + size) for start in range(0, len(users), size)]
 
 
 def cross_entropy_of_scores(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

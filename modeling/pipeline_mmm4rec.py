@@ -13,7 +13,7 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .items_mmm4rec import l2_normalize
-from .retrieval_mmm4rec import HistoryTerms, TopItems
+from .retrieval_mmm4rec import NAN_SCORES, HistoryTerms, TopItems
 
 logger = logging.get_logger(__name__)
 
@@ -137,7 +137,9 @@ class SequentialRecommendationPipeline(Pipeline):
         layers = self.model.model.encoder
         # Half the time of `layers.parameters()`, in every call.
         parameters = [w for module in layers.modules() for w in module._parameters.values() if w is not None]
-        weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in parameters]
+        weights: list[Any] = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in parameters]
+        # Writing through `.data`, as averages of weights are swapped in, is counted by nobody. The small ones tell.
+        weights += torch.stack([w.sum(dtype=torch.float32) for w in parameters if w.ndim == 1]).tolist()
         if weights == self._encoded_weights:
             return
         encoder, self._encoder, self._encoded_weights = self._encoder, None, None
@@ -174,6 +176,8 @@ class SequentialRecommendationPipeline(Pipeline):
         choose = {"top_k": top_k, "exclude_history": exclude_history, "candidates": candidates}
         read = {name: value for name, value in read.items() if value is not None}
         choose = {name: value for name, value in choose.items() if value is not None}
+        if candidates is not None and not isinstance(candidates, str):
+            choose["candidates"] = list(candidates)  # each batch looks at them
         if "unknown_items" in read:
             choose["unknown_items"] = read["unknown_items"]
         return read, {}, choose
@@ -294,7 +298,7 @@ class SequentialRecommendationPipeline(Pipeline):
             parts["cooccurrence_score"] = terms.of(rows)
         if products.isnan().any():
             # NaN is sorted before every number, so that it cannot stay below the best items.
-            raise ValueError("scores hold NaN; the model's weights or its items' features do: train or encode again")
+            raise ValueError(NAN_SCORES)
         text, image = self.model.modality_scores(users, rows, tables)
         parts = {"text_score": text, "image_score": image} | parts
         item_ids, title = self.processor.item_ids, self.processor.title
@@ -433,13 +437,14 @@ def _drawn_vectors(layers: Any, encoder: Any) -> tuple[Tensor, Tensor]:
     rows = torch.arange(mask.numel(), device=weight.device).view(mask.shape)
     training = [module for module in layers.modules() if module.training]
     layers.eval()
-    expected = layers.user_embeds(
-        rows, text.flatten(0, 1), image.flatten(0, 1), times if config.use_time else None, mask
-    )
-    found = encoder(text, image, times, mask.long())
-    for module in training:
-        module.training = True
-    return expected.float(), found
+    try:
+        expected = layers.user_embeds(
+            rows, text.flatten(0, 1), image.flatten(0, 1), times if config.use_time else None, mask
+        )
+        return expected.float(), encoder(text, image, times, mask.long())
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _best_candidates(

@@ -24,6 +24,7 @@ _AGAIN = 2**24
 # What rounding to bfloat16 changes at most, and what the sums of float32 do, of the product of two lengths.
 _BFLOAT16_ROUNDING = 2**-8
 _SUMS = 2**-15
+NAN_SCORES = "scores hold NaN; the model's weights or its items' features do: train or encode again"
 
 
 class TopItems:
@@ -38,6 +39,7 @@ class TopItems:
         self.vectors = vectors
         self._coarse: Tensor | None = None
         self._longest = self._longest_error = 0.0
+        self._holds_nan = False
 
     @torch.no_grad()
     def search(self, users: Tensor, k: int, excluded: list[list[int]] | None = None) -> tuple[Tensor, Tensor]:
@@ -51,6 +53,10 @@ class TopItems:
 
         Returns:
             `tuple(torch.Tensor)`: Products and rows, each `(b, min(k, n))`, best first; -inf where nothing is left.
+
+        Raises:
+            ValueError: If a vector holds NaN, which no coarse score can be told for; of a small catalogue it is
+                returned, before all other products.
         """
         k = min(k, len(self.vectors))
         pairs = _pairs(excluded, users.device)
@@ -61,6 +67,8 @@ class TopItems:
             return best.values, best.indices
         if self._coarse is None:
             self._prepare()
+        if self._holds_nan or users.isnan().any():
+            raise ValueError(NAN_SCORES)
         groups = self._best_of_groups(users, pairs)
         # k groups hold an item of at least the k-th best coarse score less what that can be off.
         floor = self._floor(users, groups.topk(min(k, groups.shape[1]), dim=1).values[:, -1:])
@@ -85,6 +93,7 @@ class TopItems:
     def _prepare(self) -> None:
         # Taking one vector off all items changes no ranking, and the shorter they are the smaller the error.
         mean = self.vectors.mean(0)
+        self._holds_nan = bool(mean.isnan().any())
         dtype = torch.bfloat16 if _multiplies_bfloat16(self.vectors.device) else torch.float32
         coarse = torch.empty_like(self.vectors, dtype=dtype)
         for start in range(0, len(coarse), _BLOCK):
@@ -241,4 +250,4 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and tell is not None and bool(tell().get("avx512_bf16"))
 
 
-__all__ = ["HistoryTerms", "TopItems"]
+__all__ = ["NAN_SCORES", "HistoryTerms", "TopItems"]

@@ -125,6 +125,30 @@ def test_in_training_a_row_does_not_see_its_own_target_counted() -> None:
     assert added[rows == 2].item() == pytest.approx(math.log(1 + 1 + 2**-0.5 / 2))
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_nothing_of_a_row_is_left_where_nothing_else_is_known(
+    history: list[int], target: int, context: int, window: int
+) -> None:
+    # Items may repeat, inside what is looked up and before it.
+    model = make_model(4, cooccurrence_context=context, cooccurrence_window=window)
+    model.set_cooccurrence(*near_items([{"input_ids": history, "labels": target}], 4, window=window))
+    rows, added = model.cooccurrence(torch.tensor([history]), torch.ones(1, len(history)), torch.tensor([target]))
+    assert added[rows == target].abs().sum() < 1e-5
+    # What the row tells of other items stays, and so does what another row tells of the target.
+    both = [{"input_ids": history, "labels": target}, {"input_ids": history, "labels": target % 4 + 1}]
+    model.set_cooccurrence(*near_items(both, 4, window=window))
+    given = dict(zip(*map(torch.Tensor.tolist, (x[0] for x in _terms(model, history, target))), strict=True))
+    model.set_cooccurrence(*near_items(both[1:], 4, window=window))
+    alone = dict(zip(*map(torch.Tensor.tolist, (x[0] for x in _terms(model, history, None))), strict=True))
+    assert given.get(target, 0.0) == pytest.approx(alone.get(target, 0.0), abs=1e-5)
+
+
+def _terms(model: Any, history: list[int], target: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    targets = None if target is None else torch.tensor([target])
+    return model.cooccurrence(torch.tensor([history]), torch.ones(1, len(history)), targets)
+
+
 def test_the_loss_in_chunks_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = torch.Generator().manual_seed(0)
     labels = torch.tensor([1, 7, -100, 3])
@@ -136,9 +160,11 @@ def test_the_loss_in_chunks_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 8)
         for first in (False, True):
             draw.manual_seed(1)
-            users, items, added = (
-                torch.randn(*shape, generator=draw).requires_grad_() for shape in ((4, 3), (9, 3), (4, 4))
-            )
+            users, items, added = (torch.randn(*shape, generator=draw) for shape in ((4, 3), (9, 3), (4, 4)))
+            if not first:
+                items[0] = 200 * users[0]  # the padding item, which takes no part, would win by far
+            for tensor in (users, items, added):
+                tensor.requires_grad_()
             terms = rows, torch.where(rows > 0, added, 0)
             loss = full_cross_entropy(users, items, labels, 0.8, score_padding_item=first, terms=terms)
             results.append([loss.detach(), *torch.autograd.grad(loss, (users, items, added))])

@@ -1,5 +1,6 @@
 """Recommendations: never the padding item, never a masked one, fewer when there are fewer, scores that add up."""
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,13 @@ def test_a_call_looks_once_whether_weights_have_changed(
     assert len(looked) == 2
 
 
+def test_candidates_hold_for_every_batch_and_may_be_given_one_by_one(make: Callable[..., Any]) -> None:
+    recommend = make()
+    histories = [history("0"), history("1", "2"), history("3")]
+    found = recommend(histories, batch_size=1, candidates=(name for name in ["4", "5"]))
+    assert [sorted(entry["item_id"] for entry in entries) for entries in found] == [["4", "5"]] * 3
+
+
 def test_users_without_events_and_bad_numbers(make: Callable[..., Any]) -> None:
     recommend = make()
     with pytest.raises(ValueError, match="no known item"):
@@ -330,9 +338,33 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make: Callable
     recommend.use_encoder(None)
     assert [e["item_id"] for e in recommend(history("1", "2"))] == [e["item_id"] for e in expected]
 
+    def failing(text: Any, image: Any, times: Any, mask: Any) -> Any:
+        raise ValueError("of another size")
 
+    layers.train()
+    with pytest.raises(ValueError, match="of another size"):
+        recommend.use_encoder(failing)
+    assert all(module.training for module in layers.modules())
+
+
+def test_weights_that_are_swapped_in_behind_torch_ask_for_another_encoder(make: Callable[..., Any]) -> None:
+    recommend = make()
+    layers = recommend.model.model.encoder
+    old = copy.deepcopy(layers).eval()
+    recommend.use_encoder(lambda text, image, times, mask: old(text, image, times, mask == 1).user_embeds)
+    recommend(history("1", "2"))
+    for parameter in layers.parameters():
+        parameter.data.copy_(parameter.data * 0.5 + 0.1)
+    with pytest.raises(ValueError, match="export it again"):
+        recommend(history("1", "2"))
+
+
+@pytest.mark.parametrize("few_scores", [retrieval_mmm4rec._FEW_SCORES, 0])
 @pytest.mark.parametrize("broken", ["weight", "item"])
-def test_a_model_of_nan_recommends_nothing(make: Callable[..., Any], broken: str) -> None:
+def test_a_model_of_nan_recommends_nothing(
+    make: Callable[..., Any], broken: str, few_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval_mmm4rec, "_FEW_SCORES", few_scores)
     recommend = make()
     with torch.no_grad():
         if broken == "weight":

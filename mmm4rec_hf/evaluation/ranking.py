@@ -64,7 +64,6 @@ class ItemRanker:
         """What `model.user_embeds` takes: text and image embeddings of every item, `(num_items + 1, H)` each."""
         self.exclude_history = exclude_history
         self.coverage_at = tuple(coverage_at)
-        self.block_size = block_size
         self.sampled = sampled
         competes = self._competing_rows(model.config.score_padding_item, seed)
         self.num_candidates = int(competes.sum())
@@ -84,8 +83,13 @@ class ItemRanker:
                 raise ValueError("item vectors hold NaN or infinity: they cannot be ranked; check the model")
         self.kinds, self.sizes, self.competes = (x.to(self.device) for x in (kinds, sizes, competes))
         self.vector_of_kind = vector_of_kind.to(self.device)
-        # Where the kinds of each vector begin.
-        self._first_kinds = torch.searchsorted(vector_of_kind, torch.arange(len(first_rows) + 1)).tolist()
+        # Kinds, which are numbered vector by vector, so many at a time: from, to, and the vectors that they have.
+        starts = range(0, len(vector_of_kind), block_size)
+        ends = [min(start + block_size, len(vector_of_kind)) for start in starts]
+        self._blocks = [
+            (start, end, int(vector_of_kind[start]), int(vector_of_kind[end - 1]) + 1)
+            for start, end in zip(starts, ends, strict=True)
+        ]
         self.covered = torch.zeros(len(self.coverage_at), self.num_rows, dtype=torch.bool, device=self.device)
         """Items that stood in a ranking up to each cut-off of `coverage_at`, ties in the order of rows."""
         # Rows that compete, kind by kind, where each kind begins among them, and the place of each in its kind.
@@ -151,12 +155,10 @@ class ItemRanker:
         above = torch.zeros_like(level)
         total = torch.where(is_candidate, -torch.inf, target.squeeze(1))
         best = None
-        for first in range(0, len(self.vectors), self.block_size):
-            last = min(first + self.block_size, len(self.vectors))
+        for start, end, first, last in self._blocks:
             scores = users @ self.vectors[first:last].double().T  # [b, block]
             row = ((own_vector >= first) & (own_vector < last)).nonzero().flatten()
             scores[row, own_vector[row] - first] = product[row, 0]
-            start, end = self._first_kinds[first], self._first_kinds[last]
             if end - start > last - first:
                 # Each product once, whatever the number of its kinds, so that those without a term tie.
                 scores = scores[:, self.vector_of_kind[start:end] - first]

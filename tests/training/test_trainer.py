@@ -113,11 +113,23 @@ def test_near_items_are_counted_before_the_first_evaluation(
     count_near_items(told, sequences["train"])
     expected = plain_counts(told, sequences["test"])
     assert not torch.equal(before, expected)
-    trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path), train_dataset=sequences["train"])
-    metrics = trainer.evaluate(sequences["test"])
-    assert all(
-        metrics[f"eval_{name}"] == pytest.approx(value) for name, value in metrics_from_counts(expected).items()
-    )
+    for way in ("evaluate", "predict"):
+        untold = copy.deepcopy(model)
+        trainer = MMM4RecTrainer(untold, shop.make_arguments(tmp_path), train_dataset=sequences["train"])
+        found = getattr(trainer, way)(sequences["test"])
+        metrics, prefix = (found, "eval") if way == "evaluate" else (found.metrics, "test")
+        for name, value in metrics_from_counts(expected).items():
+            assert metrics[f"{prefix}_{name}"] == pytest.approx(value)
+    # A training counts anew what it is given.
+    model = told
+    fewer = sequences["train"].select(range(3))
+    again = MMM4RecTrainer(model, shop.make_arguments(tmp_path, max_steps=1, save_strategy="no"), train_dataset=fewer)
+    again.train()
+    counted = shop.make_model(sequences.item_ids, use_cooccurrence=True)
+    count_near_items(counted, fewer)
+    assert torch.equal(model.cooccurrence.counts, counted.cooccurrence.counts)
+    with pytest.raises(ValueError, match="use_cooccurrence=True"):
+        count_near_items(shop.make_model(sequences.item_ids), sequences["train"])
     with pytest.raises(ValueError, match="call set_items"):
         count_near_items(MMM4RecForSequentialRecommendation(MMM4RecConfig(use_cooccurrence=True)), [])
 

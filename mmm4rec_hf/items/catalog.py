@@ -14,7 +14,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask
-from .images import is_picture, is_url, load_picture, picture_path
+from .images import absolute_pictures, is_picture, is_url, load_picture
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
 
@@ -213,7 +213,7 @@ class ItemCatalog:
                 f"{len(known)} items are in the catalogue already, first {known[0]!r}; remove them before"
             )
         if added.root is not None and added.root != self.root:
-            _make_paths_absolute(added)
+            added.records = absolute_pictures(added.records, added.root)
         elif added.root is None:
             added.root = self.root
         if any(array is not None and getattr(added, name) is None for name, array in self._arrays().items()):
@@ -353,18 +353,6 @@ def _take_features(records: list[dict[str, Any]], modality: str) -> list[Any] | 
     if not all(present):
         raise ValueError(f"{present.count(False)} of {len(present)} items have no {name}; give them to all or to none")
     return vectors
-
-
-def _make_paths_absolute(catalog: ItemCatalog) -> None:
-    """Paths that another root can be given to; one that led out of this root is left out, and was counted before."""
-    for record in catalog.records:
-        reference = record.get("image")
-        if isinstance(reference, str | os.PathLike) and is_picture(reference) and not is_url(reference):
-            path = picture_path(reference, catalog.root)
-            if path is None:
-                del record["image"]
-            else:
-                record["image"] = Path(os.path.abspath(path))
 
 
 def _trust_absolute_paths(records: Iterable[dict[str, Any]]) -> None:

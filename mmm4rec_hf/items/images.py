@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+logger = logging.getLogger(__name__)
 
 # Decoders that read hostile bytes are few: no EPS, which starts Ghostscript, and none of the rare formats.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -50,6 +53,40 @@ def picture_path(reference: str | os.PathLike[str], root: str | os.PathLike[str]
     if isinstance(reference, str) and root is not None:
         return path if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)) else None
     return path
+
+
+def absolute_pictures(
+    records: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] | None
+) -> list[dict[str, Any]]:
+    """
+    Copies of items' records whose pictures are found from any folder.
+
+    Args:
+        records (`Iterable[Mapping[str, Any]]`): Items, with a reference to a picture as `image` or without.
+        root (`str`, `os.PathLike` or `None`): The folder that their relative paths start from.
+
+    Returns:
+        `list[dict[str, Any]]`: With absolute `Path`s for paths, in which links keep their names. Texts that lead out
+        of `root` are left out, with a warning: as a `Path`, or below another root, they would be followed.
+    """
+    made, outside, base = [], 0, os.path.abspath(root or "")
+    for record in records:
+        entry = dict(record)
+        reference = entry.get("image")
+        if isinstance(reference, dict) and not reference.get("bytes"):
+            reference = reference.get("path")
+        if isinstance(reference, str | os.PathLike) and is_picture(reference) and not is_url(reference):
+            if picture_path(reference, root) is None:
+                del entry["image"]
+                outside += 1
+            else:
+                entry["image"] = Path(base, reference)
+        made.append(entry)
+    if outside:
+        logger.warning(
+            "%d paths of pictures lead out of %s and were left out; give a root= that holds them", outside, root
+        )
+    return made
 
 
 def picture_file(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmm4rec_hf.items.images import is_url, picture_path
+from mmm4rec_hf.items.images import absolute_pictures
 from mmm4rec_hf.items.storage import save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
@@ -45,12 +45,7 @@ def save_encoded_catalog(catalog: "ItemCatalog", encoder: "ItemEncoder", folder:
 def _with_absolute_paths(catalog: "ItemCatalog") -> "ItemCatalog":
     """A copy whose pictures are found from any folder."""
     copy = catalog.select(catalog.item_ids)
-    for record in copy.records:
-        reference = record.get("image")
-        if isinstance(reference, str | os.PathLike) and reference and not is_url(reference):
-            path = picture_path(reference, catalog.root)
-            # One that leads out of the items' folder stays as it is, and is left out.
-            record["image"] = reference if path is None else path.resolve()
+    copy.records = absolute_pictures(catalog.records, catalog.root)
     return copy
 
 

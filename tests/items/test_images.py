@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmm4rec_hf.items import images
-from mmm4rec_hf.items.images import PictureError, load_picture
+from mmm4rec_hf.items.images import PictureError, absolute_pictures, load_picture
 
 from .conftest import encoded, noise, png
 
@@ -194,6 +194,47 @@ def test_paths_that_lead_out_of_the_items_folder_are_not(shop, reference):
     assert load_picture(shop / reference, root=shop).size == (20, 30)
     assert load_picture(str(shop / reference)).size == (20, 30)
     assert load_picture(str(shop / reference), root="/").size == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("pictures/a.png", "{root}/pictures/a.png"),
+        ("{root}/pictures/a.png", "{root}/pictures/a.png"),
+        ({"bytes": None, "path": "pictures/a.png"}, "{root}/pictures/a.png"),
+        (Path("../private/a.png"), "{root}/../private/a.png"),
+        # The name of a link, not of what it leads to, which may change.
+        ("linked/a.png", "{root}/linked/a.png"),
+    ],
+)
+def test_pictures_are_found_from_any_folder_by_absolute_paths(shop, reference, expected, monkeypatch):
+    monkeypatch.chdir(shop.parent)
+    if isinstance(reference, str):
+        reference = reference.format(root=shop)
+    record = {"title": "é", "image": reference}
+    (made,) = absolute_pictures([record], "shop")
+    assert made == {"title": "é", "image": Path(expected.format(root=shop))} and record["image"] is reference
+    monkeypatch.chdir("/")
+    # A `Path`, so that another root does not refuse it.
+    assert load_picture(made["image"], root=shop / "pictures").size == (20, 30)
+
+
+def test_only_paths_are_made_absolute(shop, monkeypatch):
+    others = [None, "", "https://example.com/a.png", b"a.png", {"bytes": b"a", "path": "b.png"}, noise(0)]
+    records = [{}, *({"image": reference} for reference in others)]
+    assert absolute_pictures(records, shop) == records
+    monkeypatch.chdir(shop)
+    assert absolute_pictures([{"image": "pictures/a.png"}], None) == [{"image": shop / "pictures" / "a.png"}]
+
+
+def test_paths_that_lead_out_of_the_items_folder_are_not_made_absolute_but_left_out(shop, caplog):
+    caplog.set_level("WARNING")
+    references = ["../private/a.png", "/etc/hostname", {"path": "../private/a.png"}, "pictures/a.png"]
+    made = absolute_pictures([{"item_id": "a", "image": reference} for reference in references], shop)
+    # Left as they are, another root might hold them.
+    assert made == [{"item_id": "a"}] * 3 + [{"item_id": "a", "image": shop / "pictures" / "a.png"}]
+    (message,) = caplog.messages
+    assert message == f"3 paths of pictures lead out of {shop} and were left out; give a root= that holds them"
 
 
 def test_a_picture_beyond_the_pixel_limit_is_refused_before_it_is_decoded(monkeypatch):

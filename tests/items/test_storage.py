@@ -181,11 +181,13 @@ def test_only_pictures_of_the_items_folder_travel(hostile, tmp_path, caplog, sav
     assert with_picture == ([0] if save_images else [0, 3])
 
 
-def test_an_encoded_catalogue_leads_to_no_picture_that_was_refused(hostile, tmp_path):
+def test_an_encoded_catalogue_leads_to_no_picture_that_was_refused(hostile, tmp_path, caplog):
+    caplog.set_level("WARNING")
     made = ItemEncoder(image_encoder=lambda pictures: np.ones((len(pictures), 2)), num_workers=1)
     encoded = ItemCatalog.from_items(hostile).encode(made)
     assert encoded.image_mask.tolist() == [True, False, False, False, False]
     save_encoded_catalog(encoded, made, tmp_path / "saved")
+    assert caplog.text.count("3 paths of pictures lead out of") == 1
     loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
     assert loaded.picture("0").size == (20, 30)
     assert [loaded.picture(n) for n in "124"] == [None] * 3
@@ -195,9 +197,11 @@ def test_an_encoded_catalogue_leads_to_no_picture_that_was_refused(hostile, tmp_
     assert allowed.picture("2").size == (20, 30)
 
 
-def test_added_items_bring_no_path_that_leads_out_of_their_folder(hostile, tmp_path):
+def test_added_items_bring_no_path_that_leads_out_of_their_folder(hostile, tmp_path, caplog):
+    caplog.set_level("WARNING")
     catalog = ItemCatalog(["x"])
     catalog.add_items(hostile)
+    assert caplog.text.count("3 paths of pictures lead out of") == 1
     assert catalog.picture("0").size == (20, 30)
     assert [catalog.picture(n) for n in "124"] == [None] * 3
 

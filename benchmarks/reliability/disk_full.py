@@ -8,7 +8,8 @@ disturbed. What a training had finished before (its checkpoints and its best mod
 
 Half of the runs are on a small disk of their own with too little space left, which needs the right to mount a
 `tmpfs`, so that every writer meets it, those in C and Rust as well; in the others Python's own writes fail at a drawn
-operation. Without that right all are of the second kind. A run whose output fits counts for nothing.
+operation. Without that right all are of the second kind. A run that ends with status 0 must have left the bytes of an
+undisturbed one, and is not counted then: its output fitted.
 """
 
 import argparse
@@ -21,11 +22,9 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
-from typing import Any
 
-from kill import Killer, Undisturbed, files_of, on_operations, with_inputs
+from runs import JobRuns, Read, Undisturbed, arguments, on_operations, with_inputs, write_counts
 
 DISK = 48 * 2**20
 
@@ -44,7 +43,7 @@ class Counts:
         return self.full_disks + self.failed_operations
 
 
-class Filler(Killer):
+class Filler(JobRuns):
     """
     Runs one job on full disks.
 
@@ -60,7 +59,7 @@ class Filler(Killer):
         # Not on the disk that will be full.
         super().__init__(name, inputs, work, draw, inputs.with_name(f"{name}.log"))
         self.has_disk = has_disk
-        self.full = Counts()
+        self.counts = Counts()
 
     def trial(self) -> None:
         """One fresh folder: a full disk, a look, and the command once more."""
@@ -68,33 +67,40 @@ class Filler(Killer):
         expected, folder = self.expected[with_old], self._folder(with_old)
         old = self._read(folder)
         is_disk = self.has_disk and self.draw.random() < 0.5
-        seen = len(self.full.faults)
         status, lines = self._run_full(folder, expected, is_disk)
         if status == 0:
-            shutil.rmtree(folder)
-            return
-        self.full.full_disks += is_disk
-        self.full.failed_operations += not is_disk
+            differing = self._differing(folder, expected)
+            faults = [f"it ended with 0 and left {', '.join(differing[:5])}"] if differing else []
+        else:
+            faults = self._wrong_words(status, lines) + self._wrong_files(folder, expected, old)
+            faults += self._again(folder, expected)
+        if status != 0 or faults:
+            self.counts.full_disks += is_disk
+            self.counts.failed_operations += not is_disk
+        self.counts.faults += [f"{'full disk' if is_disk else 'failed operation'}: {fault}" for fault in faults]
+        shutil.rmtree(folder)
+
+    def _wrong_words(self, status: int, lines: list[str]) -> list[str]:
+        """What is wrong about a status and what was said with it."""
         errors = [line for line in lines if "error: " in line]
         is_named = len(errors) == 1 and os.strerror(errno.ENOSPC) in errors[0]
         if status != 1 or not is_named or any("Traceback" in line for line in lines):
-            self.full.faults.append(f"status {status}: {' / '.join(lines[-4:])}")
-        else:
-            self.full.messages.append(errors[0])
+            return [f"status {status}: {' / '.join(lines[-4:])}"]
+        self.counts.messages.append(errors[0])
+        return []
+
+    def _wrong_files(self, folder: Path, expected: Undisturbed, old: Read) -> list[str]:
+        """What is wrong about a folder after a command that failed."""
+        faults = []
         for part, (kind, value) in self._read(folder).items():
             is_kept = (kind, value) == old[part]
             # Of a training: its best model so far.
             if not is_kept and not (old[part][0] == "error" and kind == "is" and value in expected.after[part]):
-                self.full.faults.append(f"{part} was {old[part]}, and is {kind} {value}")
+                faults.append(f"{part} was {old[part]}, and is {kind} {value}")
         left = [path.name for path in folder.rglob(".*") if path.name.endswith((".partial", ".replaced"))]
         # A pretraining removes a checkpoint that was not finished when it saves the next one.
         left = [name for name in left if not name.startswith(".checkpoint-")]
-        if left:
-            self.full.faults.append(f"left {left}")
-        self._again(folder, expected)
-        for number in range(seen, len(self.full.faults)):
-            self.full.faults[number] = f"{'full disk' if is_disk else 'failed operation'}: {self.full.faults[number]}"
-        shutil.rmtree(folder)
+        return [*faults, f"left {left}"] if left else faults
 
     def _run_full(self, folder: Path, expected: Undisturbed, is_disk: bool) -> tuple[int, list[str]]:
         number = self.draw.randint(1, max(1, expected.operations))
@@ -120,15 +126,6 @@ class Filler(Killer):
             status = -1  # a traceback, which the log holds
         filler.unlink(missing_ok=True)
         return status, self.log.read_text(errors="replace").strip().splitlines()
-
-    def _again(self, folder: Path, expected: Undisturbed) -> None:
-        status = self._call(lambda: self.job.run(self.inputs), folder)
-        found = files_of(folder, self.job.not_bytes)
-        if status == 1 and self.job.refuses_existing and found == expected.files:
-            return
-        differ = [name for name in found.keys() | expected.files.keys() if found.get(name) != expected.files.get(name)]
-        if status != 0 or differ:
-            self.full.faults.append(f"given again it ended with {status}, and {sorted(differ)[:5]} are others")
 
 
 def fill(path: Path, left: int) -> None:
@@ -158,56 +155,33 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         for name in [name for name in JOBS if args.only is None or name in args.only]:
             filler = Filler(name, folder / "inputs", disk / name, random.Random(f"{args.seed} {name}"), has_disk)
             tries = 0
-            while filler.full.times < args.times and tries < 3 * args.times:
+            while filler.counts.times < args.times and tries < 3 * args.times:
                 filler.trial()
                 tries += 1
-            counts[name] = filler.full
-            messages = dict.fromkeys(filler.full.messages)
-            print(f"{name}: {filler.full.full_disks} full disks, {filler.full.failed_operations} failed operations")
-            print("".join(f"  {message}\n" for message in list(messages)[:3]), end="")
-            print("".join(f"  FAULT {fault}\n" for fault in filler.full.faults), end="", flush=True)
+            each = counts[name] = filler.counts
+            print(f"{name}: {each.full_disks} full disks, {each.failed_operations} failed operations")
+            print("".join(f"  {message}\n" for message in list(dict.fromkeys(each.messages))[:3]), end="")
+            print("".join(f"  FAULT {fault}\n" for fault in each.faults), end="", flush=True)
             shutil.rmtree(disk / name)
     finally:
         if has_disk:
             subprocess.run(["umount", "-l", str(disk)], check=True)
-    faults = sum(len(each.faults) for each in counts.values())
-    print(f"{sum(each.times for each in counts.values())} faults injected, {faults} faults found")
-    if args.json is not None:
-        write_counts(args, counts, faults, time.monotonic() - began)
-    return 1 if faults else 0
-
-
-def write_counts(args: argparse.Namespace, counts: dict[str, Counts], faults: int, seconds: float) -> None:
-    """Writes the result's file."""
-    from machine import command_line, machine_class
-
-    from mmm4rec_hf.outputs import write_json
-
-    jobs: dict[str, Any] = {}
-    for name, each in counts.items():
-        jobs[name] = {key: value for key, value in asdict(each).items() if key != "messages"}
-    content = {
-        "command": command_line(),
-        "date": date.today().isoformat(),
-        "machine": machine_class(),
-        "seed": args.seed,
-        "seconds": round(seconds),
+    totals = {
         "full_disks": sum(each.full_disks for each in counts.values()),
         "failed_operations": sum(each.failed_operations for each in counts.values()),
-        "faults": faults,
-        "jobs": jobs,
+        "faults": sum(len(each.faults) for each in counts.values()),
     }
-    write_json(args.json, content)
+    print(f"{totals['full_disks'] + totals['failed_operations']} faults injected, {totals['faults']} faults found")
+    jobs = {
+        name: {key: value for key, value in asdict(each).items() if key != "messages"} for name, each in counts.items()
+    }
+    write_counts(args, time.monotonic() - began, totals, jobs)
+    return 1 if totals["faults"] else 0
 
 
 def main() -> int:
     """Runs the command; status 1 where something was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=8, help="full disks of each job (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these jobs alone")
-    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the counts")
-    return with_inputs(parser.parse_args(), run)
+    return with_inputs(arguments(__doc__, "full disks", times=8), run)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Trained:
         peer ([`Peer`]): With the weights of the last epoch.
         least_loss ([`Point`]): The epoch with the least cross entropy on validation.
         largest_ndcg ([`Point`]): The epoch with the largest NDCG@10 there.
-        curve (`list[dict]`): A point an epoch, as results.py has it.
+        curve (`list[dict]`): A point an epoch, as run_files.py has it.
     """
 
     peer: Peer

@@ -13,7 +13,7 @@ epoch are those with the least cross entropy on validation: by NDCG@10 a few hun
 the first epochs, that does worse on test. What the epoch with the largest NDCG@10 has is `validation_by_ndcg` and
 `test_by_ndcg` in a result.
 
-A result a seed goes to benchmarks/quality/results, a trial to `--work`, in the form of results.py. What is there is
+A result a seed goes to benchmarks/quality/results, a trial to `--work`, in the form of run_files.py. What is there is
 kept, so that a stopped run goes on.
 """
 
@@ -29,7 +29,7 @@ from peer_models import Rows, rows_of, windows_of
 from peer_training import Options, Point, Trained, evaluate, train
 
 sys.path.append(str(Path(__file__).parents[1] / "quality"))
-from results import RESULTS, bundle_users, make_run, make_split, metrics_of, prepare, read_run, write_run  # noqa: E402
+from run_files import RESULTS, bundle_users, make_run, make_split, metrics_of, prepare, read_run, write_run  # noqa: E402
 
 from mmm4rec_hf.data import SequenceDatasets  # noqa: E402
 

@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "quality")]
 from machine import command_line, machine_class  # noqa: E402
-from results import prepare  # noqa: E402
+from run_files import prepare  # noqa: E402
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation  # noqa: E402
 from mmm4rec_hf.data import SequenceDatasets  # noqa: E402

@@ -5,7 +5,7 @@
 
 5-core, leave-one-out in time order; a history is its last 20 events; each target is ranked among all items, nothing is
 masked, and ties count by expectation. Counts are those of the training events alone. One file a run in `results/`, in
-the form of results.py; a run whose file is there is not repeated.
+the form of run_files.py; a run whose file is there is not repeated.
 
 | model | ranks by | options |
 | --- | --- | --- |
@@ -29,7 +29,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import DATA, LENGTH, RESULTS, bundle_users, make_run, make_split, metrics_of, prepare, read_run, write_run
+from run_files import (
+    DATA,
+    LENGTH,
+    RESULTS,
+    bundle_users,
+    make_run,
+    make_split,
+    metrics_of,
+    prepare,
+    read_run,
+    write_run,
+)
 
 from mmm4rec_hf.cli.demo import load_encoder
 from mmm4rec_hf.data import SequenceDatasets
@@ -126,7 +137,7 @@ def tune(
 def run(
     data: str, model: str, sequences: SequenceDatasets, catalog: ItemCatalog | None, trials: int
 ) -> dict[str, Any]:
-    """One baseline on one data set, as results.py writes it."""
+    """One baseline on one data set, as run_files.py writes it."""
     more: dict[str, Any] = {}
     if model in TUNED:
         options, more["tuning"] = tune(model, sequences, trials, seed=0)

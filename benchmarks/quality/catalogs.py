@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from results import DATA
+from run_files import DATA
 
 from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.cli import main as mmm4rec

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 from catalogs import WORK, folder_of
-from results import DATA, RESULTS
+from run_files import DATA, RESULTS
 from study import load_study, merged
 
-from machine import machine_class  # isort: skip  # results.py has made its folder known
+from machine import machine_class  # isort: skip  # run_files.py has made its folder known
 
 from mmm4rec_hf import ItemCatalog, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences

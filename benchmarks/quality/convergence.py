@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from results import RESULTS, read_runs, values_of
+from run_files import RESULTS, read_runs, values_of
 
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 from mmm4rec_hf.outputs import replace_file

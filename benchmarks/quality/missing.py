@@ -20,10 +20,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from catalogs import folder_of, without
-from results import RESULTS
+from run_files import RESULTS
 from study import Run, load_study, runs_of, trained_model
 
-from machine import command_line, machine_class  # isort: skip  # results.py has made its folder known
+from machine import command_line, machine_class  # isort: skip  # run_files.py has made its folder known
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.cli.demo import load_encoder

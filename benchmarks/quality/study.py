@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from catalogs import WORK, folder_of, one_modality
 from probes import time_effect
-from results import RESULTS, make_run, make_split, write_run
+from run_files import RESULTS, make_run, make_split, write_run
 from tqdm.auto import tqdm
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation

@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from results import RESULTS, bundle_users, prepare, read_runs, values_of
+from run_files import RESULTS, bundle_users, prepare, read_runs, values_of
 
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 from mmm4rec_hf.outputs import replace_file

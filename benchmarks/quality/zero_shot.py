@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from catalogs import folder_of
-from results import RESULTS, make_run, write_run
+from run_files import RESULTS, make_run, write_run
 from study import domains_of, load_study, pretrained, split_of
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, count_near_items

@@ -23,6 +23,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runs import JobRuns, Read, Undisturbed, arguments, on_operations, with_inputs, write_counts
 
@@ -162,21 +163,30 @@ def run(args: argparse.Namespace, folder: Path) -> int:
             print(f"{name}: {each.full_disks} full disks, {each.failed_operations} failed operations")
             print("".join(f"  {message}\n" for message in list(dict.fromkeys(each.messages))[:3]), end="")
             print("".join(f"  FAULT {fault}\n" for fault in each.faults), end="", flush=True)
+            # After each, so that a run that is stopped leaves what it has counted.
+            jobs = {name: of_job(each) for name, each in counts.items()}
+            write_counts(args, time.monotonic() - began, totals(counts), jobs)
             shutil.rmtree(disk / name)
     finally:
         if has_disk:
             subprocess.run(["umount", "-l", str(disk)], check=True)
-    totals = {
+    total = totals(counts)
+    print(f"{total['full_disks'] + total['failed_operations']} faults injected, {total['faults']} faults found")
+    return 1 if total["faults"] else 0
+
+
+def of_job(counts: Counts) -> dict[str, Any]:
+    """What the result's file tells of one job."""
+    return {key: value for key, value in asdict(counts).items() if key != "messages"}
+
+
+def totals(counts: dict[str, Counts]) -> dict[str, int]:
+    """Of all jobs."""
+    return {
         "full_disks": sum(each.full_disks for each in counts.values()),
         "failed_operations": sum(each.failed_operations for each in counts.values()),
         "faults": sum(len(each.faults) for each in counts.values()),
     }
-    print(f"{totals['full_disks'] + totals['failed_operations']} faults injected, {totals['faults']} faults found")
-    jobs = {
-        name: {key: value for key, value in asdict(each).items() if key != "messages"} for name, each in counts.items()
-    }
-    write_counts(args, time.monotonic() - began, totals, jobs)
-    return 1 if totals["faults"] else 0
 
 
 def main() -> int:

@@ -118,10 +118,11 @@ def run(args: argparse.Namespace, folder: Path) -> int:
                 bar.update(killer.counts.kills - (bar.n - args.times * names.index(name)))
             counts[name] = killer.counts
             print_counts(name, killer)
+            # After each, so that a run that is stopped leaves what it has counted.
+            total, jobs = totals(counts), {name: of_job(each) for name, each in counts.items()}
+            write_counts(args, time.monotonic() - began, total, jobs)
             shutil.rmtree(folder / name)
-    total = totals(counts)
     print(f"{total['kills']} kills, {total['faults']} faults, {time.monotonic() - began:.0f} s")
-    write_counts(args, time.monotonic() - began, total, {name: of_job(each) for name, each in counts.items()})
     return 1 if total["faults"] else 0
 
 

@@ -9,7 +9,9 @@ What owns what:
   asks the model, for all that wait at once; `search.py` finds titles.
 - `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
 - `schemas.py` says what the API takes and gives, `api.py` has its routes, `limits.py` what is refused before a route
-  sees it: large bodies, foreign hosts and origins.
+  sees it: large bodies, foreign hosts and origins. Numbers and lengths are limited in `schemas.py`, uploads in
+  `pictures.py`, waiting requests in `worker.py`. An error's words stand where it is raised: `api.py` gives it a
+  status, `markup.problem` its look.
 - `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;
   `page.css` and `page.js` are its looks and its clicks.
 

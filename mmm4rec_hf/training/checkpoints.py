@@ -46,7 +46,7 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep
     state.wait_for_everyone()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all there as they were written; damaged ones are named and left out."""
     for checkpoint in _checkpoints(folder):
         problem = _problem(checkpoint)

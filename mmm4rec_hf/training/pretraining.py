@@ -23,7 +23,7 @@ from mmm4rec_hf.outputs import replace_file, replace_folder
 
 from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
-from .checkpoints import last_checkpoint, remove_old_checkpoints, save_checkpoint
+from .checkpoints import last_whole_checkpoint, remove_old_checkpoints, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output
 from .objective import InBatchObjective
@@ -337,7 +337,7 @@ class Pretraining:
 
     def _resume(self) -> None:
         """Goes on from the newest whole checkpoint, if there is one."""
-        checkpoint = last_checkpoint(self.output / CHECKPOINTS_NAME)
+        checkpoint = last_whole_checkpoint(self.output / CHECKPOINTS_NAME)
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint)
             self.accelerator.load_state(str(checkpoint))

@@ -23,7 +23,7 @@ from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.outputs import replace_file, replace_folder
-from mmm4rec_hf.training.checkpoints import last_checkpoint, remove_old_checkpoints, save_checkpoint
+from mmm4rec_hf.training.checkpoints import last_whole_checkpoint, remove_old_checkpoints, save_checkpoint
 from mmm4rec_hf.training.saving import save_encoded_catalog
 
 KILLED = """
@@ -249,7 +249,7 @@ def test_a_run_goes_on_without_the_checkpoints_that_a_killed_one_had_not_removed
         save_checkpoint(tmp_path, step, lambda folder: (folder / "weights").write_text("w"), keep=9)
     (tmp_path / ".checkpoint-000000010.partial").mkdir()
     (tmp_path / "checkpoint-000000008" / "weights").write_text("damaged")
-    checkpoint = last_checkpoint(tmp_path)
+    checkpoint = last_whole_checkpoint(tmp_path)
     assert checkpoint is not None and checkpoint.name == "checkpoint-000000006"
     remove_old_checkpoints(tmp_path, 6, keep=2)
     # A damaged one is no reason to remove a whole one.

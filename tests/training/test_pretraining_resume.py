@@ -180,9 +180,9 @@ def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(
 def test_more_processes_than_before_are_refused(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe()
     run_until(recipe, 5, monkeypatch)
-    found = pretraining.last_checkpoint(Path(recipe["output_dir"]) / "checkpoints")
+    found = pretraining.last_whole_checkpoint(Path(recipe["output_dir"]) / "checkpoints")
     assert found is not None
     (found / "position-00000.json").unlink()
-    monkeypatch.setattr(pretraining, "last_checkpoint", lambda folder: found)
+    monkeypatch.setattr(pretraining, "last_whole_checkpoint", lambda folder: found)
     with pytest.raises(ValueError, match="start as many as before"):
         run(recipe)

@@ -175,7 +175,7 @@ def _check(run: Any, name: str) -> None:
     missing = [key for key in KEYS if key not in run] if isinstance(run, Mapping) else list(KEYS)
     if missing:
         raise ValueError(
-            f"{name} is no result of a run: {', '.join(missing)} missing; see benchmarks/quality/results.py"
+            f"{name} is no result of a run: {', '.join(missing)} missing; see benchmarks/quality/run_files.py"
         )
     for split, numbers in run["split"].items():
         if len(numbers["larger"]) != len(numbers["equal"]):

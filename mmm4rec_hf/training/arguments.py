@@ -96,7 +96,7 @@ def keeping_token_ids(trainer: Trainer) -> Iterator[None]:
 
     restore = Restore()
     trainer.add_callback(restore)
-    trainer.processing_class = None  # type: ignore[assignment]
+    trainer.processing_class = None
     try:
         yield
     finally:

@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from run_files import DATA
 
-from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf import ItemCatalog, load_interactions, prepare_sequences
 from mmm4rec_hf.cli import main as mmm4rec
+from mmm4rec_hf.data import SequenceDatasets
 
 WORK = Path(os.environ.get("MMM4REC_QUALITY_WORK", Path(__file__).resolve().parents[2] / ".cache" / "quality"))
 
@@ -26,9 +28,12 @@ def folder_of(name: str) -> Path:
     The folder that holds `sequences/` and `catalog/` of a data set, made if it is absent.
 
     Args:
-        name (`str`): A folder below `../shared/data` or what `MMM4REC_TEST_DATA` names.
+        name (`str`): A folder below `../shared/data` or what `MMM4REC_TEST_DATA` names, or `NAME-half`: every other
+            user of it.
     """
     target = WORK / "data" / name
+    if name.endswith("-half"):
+        return _half(name.removesuffix("-half"), target)
     if not (target / "sequences" / "prepare.json").is_file():
         _run("prepare", DATA / name / "interactions.csv", "--output", target / "sequences")
     if not (target / "catalog" / "catalog.json").is_file():
@@ -36,6 +41,23 @@ def folder_of(name: str) -> Path:
             "encode", DATA / name / "items.jsonl", "--sequences", target / "sequences",
             "--text-encoder", "minilm", "--image-encoder", "efficientnet-lite0", "--output", target / "catalog",
         )  # fmt: skip
+    return target
+
+
+def _half(name: str, target: Path) -> Path:
+    whole = folder_of(name)
+    if not (target / "catalog" / "catalog.json").is_file():
+        sequences = SequenceDatasets.load_from_disk(whole / "sequences")
+        log = pl.read_csv(
+            DATA / name / "interactions.csv", schema_overrides={"user_id": pl.String, "item_id": pl.String}
+        )
+        # The core is that of the whole log.
+        kept = log.filter(
+            pl.col("item_id").is_in(sequences.item_ids), pl.col("user_id").is_in(sorted(sequences.user_ids)[::2])
+        )
+        prepare_sequences(load_interactions(kept), k_core=1, output_dir=target / "sequences")
+        left = SequenceDatasets.load_from_disk(target / "sequences").item_ids
+        ItemCatalog.from_pretrained(whole / "catalog").select(left).save_pretrained(target / "catalog")
     return target
 
 

@@ -6,9 +6,9 @@
 
 A study is a YAML file: `base`, a recipe of `mmm4rec finetune` for every run; `data`, what changes on each data set;
 `variants`, what changes for each; and `pretrainings`, recipes of `mmm4rec pretrain` that variants start from by name
-(`start_from: NAME`), or `run: [STUDY, DATA, VARIANT, SEED]`, the model of another run. `modality: text` leaves a
-variant the texts alone. Runs go through the library's own `finetune` and `pretrain`, and both held-out splits are
-evaluated at the validation that the recipe keeps.
+(`start_from: NAME`), or `run: [STUDY, DATA, VARIANT, SEED]`, the model of another run, of which the modules that
+`fresh` names start anew. `modality: text` leaves a variant the texts alone. Runs go through the library's own
+`finetune` and `pretrain`, and both held-out splits are evaluated at the validation that the recipe keeps.
 """
 
 import argparse
@@ -143,9 +143,10 @@ def carry_out(run: Run, study: Mapping[str, Any], results: Path = RESULTS) -> Pa
 def pretrained(name: str, study: Mapping[str, Any]) -> Path:
     """The model folder of a pretraining of the study, trained first if it is not there; all seeds start from it."""
     recipe = copy.deepcopy(dict(study["pretrainings"][name]))
-    if "run" in recipe:
-        return model_of_run(*recipe["run"])
     output = WORK / "pretrainings" / f"{study['name']}-{name}"
+    if "run" in recipe:
+        model = model_of_run(*recipe["run"])
+        return with_fresh(model, recipe["fresh"], output / "model") if "fresh" in recipe else model
     if not (output / "model" / "model.safetensors").is_file():
         for domain in recipe["domains"]:
             folder = folder_of(domain["name"])
@@ -153,6 +154,18 @@ def pretrained(name: str, study: Mapping[str, Any]) -> Path:
         recipe |= {"output_dir": str(output)}
         pretrain(build(PretrainRecipe, recipe, name))
     return output / "model"
+
+
+def with_fresh(folder: Path, names: Sequence[str], output: Path) -> Path:
+    """A copy of a model with some of its modules as at the start of a training."""
+    if not (output / "model.safetensors").is_file():
+        model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
+        torch.manual_seed(0)
+        fresh = MMM4RecForSequentialRecommendation(model.config)
+        for name in names:
+            model.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
+        model.save_pretrained(output)
+    return output
 
 
 def domains_of(pretraining: Mapping[str, Any]) -> list[str]:
@@ -242,6 +255,9 @@ def main() -> None:
         ]
         data_of(runs, study)
         bases = dict.fromkeys(run.recipe["start_from"] for run in runs if run.recipe.get("start_from"))
+        # Several bases may be made of one run.
+        others = dict.fromkeys(tuple(study["pretrainings"][name].get("run", ())) for name in bases)
+        work_off([(model_of_run, other) for other in others if other], arguments.jobs)
         work_off([(pretrained, (name, study)) for name in bases], arguments.jobs)
         work_off([(carry_out, (run, study, arguments.results)) for run in runs], arguments.jobs)
 

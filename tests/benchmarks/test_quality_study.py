@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mmm4rec_hf import ItemCatalog, load_interactions, prepare_sequences
 
@@ -29,7 +30,7 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
     results = work / "results"
     run_benchmark("quality/study.py", "smoke", "--results", results)
     runs = {path.name: json.loads(path.read_text()) for path in results.glob("*.json")}
-    variants = ("mmm4rec", "cooccurrence-id", "text-only", "pretrained")
+    variants = ("mmm4rec", "cooccurrence-id", "text-only", "pretrained", "fresh-layers")
     assert sorted(runs) == sorted(f"smoke-shop-{variant}-0.json" for variant in variants)
     for run in runs.values():
         test = run["split"]["test"]
@@ -39,6 +40,12 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
         assert [point["step"] for point in run["curve"]] == [2, 4]
         assert np.isfinite(run["time_effect"])
     assert (work / "pretrainings" / "smoke-base" / "model" / "model.safetensors").is_file()
+    learned, fresh = (
+        load_file(work / folder / "model" / "model.safetensors")
+        for folder in ("runs/smoke-shop-mmm4rec-0", "pretrainings/smoke-fresh_layers")
+    )
+    changed = {name for name, value in learned.items() if not np.array_equal(value, fresh[name])}
+    assert changed and all(name.startswith("model.encoder.") for name in changed)
 
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run_benchmark("quality/study.py", "smoke", "--results", results)

@@ -53,7 +53,11 @@ def digest(*values: Any) -> str:
         if hasattr(value, "tobytes"):
             total.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
         else:
-            total.update(value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode())
+            # Paths as texts.
+            plain = (
+                value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, default=os.fspath).encode()
+            )
+            total.update(plain)
     return total.hexdigest()[:16]
 
 

@@ -79,11 +79,16 @@ def plot(groups: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Curves of both metrics: the mean over seeds, and all of them as a band."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, metric in zip(axes, LARGER_IS_BETTER, strict=True):
+        tops = []
         for name, runs in groups.items():
             steps = points_of(runs[0], metric)[0]
             values = np.stack([points_of(run, metric)[1] for run in runs])
             axis.plot(steps, values.mean(axis=0), label=f"{name}, {len(runs)} seeds")
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.15)
+            tops.append(values[:, min(2, len(steps) - 1) :].max())
+        if not LARGER_IS_BETTER[metric]:
+            # The first steps of fresh weights would leave no room for what follows.
+            axis.set_ylim(top=max(tops) + 0.02)
         axis.set(xlabel="training step", ylabel=LABELS[metric])
         axis.legend()
     with replace_file(path) as partial:

@@ -10,10 +10,18 @@ def test_the_counts_on_the_page_are_those_of_the_results(repository: Path) -> No
     kills = json.loads((folder / "kill.json").read_text())
     assert f"{kills['kills']} kills and {kills['restarts']} restarted commands; {kills['faults']} faults" in page
     for name, job in kills["jobs"].items():
-        assert f"| {name} | {job['kills']} | {job['after_a_time']} | {job['before_an_operation']} |" in page
+        columns = ("kills", "after_a_time", "before_an_operation", "parts_left_whole")
+        row = [name, *(job[column] for column in (*columns, "parts_left_with_one_clear_error")), len(job["faults"])]
+        assert f"| {' | '.join(map(str, row))} |" in page
     assert kills["kills"] == sum(job["kills"] for job in kills["jobs"].values()) > 100
     full = json.loads((folder / "disk_full.json").read_text())
     told = (
         f"{full['full_disks']} full disks and {full['failed_operations']} failed operations; {full['faults']} faults"
     )
     assert told in page
+    for name, job in full["jobs"].items():
+        row = f"| {name} | {job['full_disks']} | {job['failed_operations']} | {len(job['faults'])} |"
+        assert row in page or job["full_disks"] == job["failed_operations"] == 0
+    read = json.loads((folder / "fuzz.json").read_text())
+    inputs = sum(reader["inputs"] for reader in read["readers"].values())
+    assert f"--minutes {read['minutes']} " in page and f"gave {inputs:,} damaged" in page

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -206,6 +207,12 @@ class MMM4RecConfig(PreTrainedConfig):
         if not self.is_loaded_remotely():
             # transformers asks for `trust_remote_code` when a configuration names a pipeline; here it is registered.
             kwargs.pop("custom_pipelines", None)
+        dtype = self.dtype if self.dtype is not None else kwargs.get("torch_dtype")
+        # transformers takes any name of torch's, and has no words for one that is none.
+        if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ValueError(
+                f"dtype must be the name of one of torch's, such as 'float32' or 'bfloat16', got {dtype!r}"
+            )
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:

@@ -1,9 +1,11 @@
 """Options are checked, typos refused, and everything survives a round trip."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig
 
 from mmm4rec_hf import MMM4RecConfig
@@ -69,3 +71,18 @@ def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:
         one.save_pretrained(tmp_path)
         loaded = AutoConfig.from_pretrained(tmp_path)
         assert {name: getattr(loaded, name) for name in names} == {name: getattr(one, name) for name in names}
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("value", ["floaT32", "Tensor", ""])
+def test_a_dtype_that_torch_has_not_is_refused(name: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"dtype must be the name of one of torch's, .*'float32'.*, got '{value}'"):
+        MMM4RecConfig(**{name: value})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mmm4rec", name: value}))
+    with pytest.raises(ValueError, match="dtype must be the name of one of torch's"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_a_dtype_by_its_name(name: str) -> None:
+    assert MMM4RecConfig(**{name: "bfloat16"}).dtype == torch.bfloat16

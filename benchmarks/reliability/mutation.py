@@ -1,0 +1,281 @@
+"""Changes the code in one place after another and counts the changes that no test notices.
+
+    pip install cosmic-ray
+    OMP_NUM_THREADS=1 python benchmarks/reliability/mutation.py --json benchmarks/reliability/mutation.json
+    python benchmarks/reliability/mutation.py modeling/loss_mmm4rec.py --share 0.1 --seed 0
+
+The mutants are cosmic-ray's (`mutants.py`). Each is tried in a process of its own, forked from one that has imported
+the libraries and nothing of this package, so that it takes about a second: the changed source stands in for the one
+module, and the tests that belong to the file run until the first fails (`TESTS`). A mutant is killed by a failing
+test, an error, or more than `--patience` times the time of the unchanged file. Nothing is written to the file itself.
+
+With `--json` a run goes on where an earlier one of the same file stopped, and `--again` tries the survivors anew,
+after new tests. Status 1 where a mutant survived.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from mutants import Mutant, change, module_name, mutants_of
+from tqdm.auto import tqdm
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = (
+    "torch", "numpy", "polars", "narwhals", "datasets", "accelerate", "ir_measures", "onnxruntime", "PIL.Image",
+    "transformers.modeling_utils", "transformers.modeling_layers", "transformers.masking_utils",
+    "transformers.generation.continuous_batching.continuous_api", "transformers.pipelines",
+    "transformers.processing_utils", "transformers.trainer", "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.processing_auto", "safetensors.numpy", "tqdm.contrib.logging", "pdb", "psutil",
+)  # fmt: skip
+# Bytes that a mutant may take beside what the libraries have: some ask for all there are.
+MEMORY = 8 << 30
+NOT_IMPORTED, SURVIVED, NO_TESTS = 70, 0, 5
+
+# The tests of a file, its own first; the files of modeling/ have those of the others after them.
+_MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence", "missing", "time", "ssd", "items",
+             "precision", "loading", "cache", "dropout", "feature_encoder", "configuration", "processing", "pipeline",
+             "card")  # fmt: skip
+TESTS = {
+    "mmm4rec_hf/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
+    "mmm4rec_hf/evaluation/ranking.py": ("tests/evaluation/test_ranking.py", "tests/evaluation/test_evaluator.py"),
+    "mmm4rec_hf/evaluation/significance.py": ("tests/evaluation/test_significance.py",),
+    "mmm4rec_hf/evaluation/chance.py": ("tests/evaluation/test_chance.py",),
+    "modeling/timestamps_mmm4rec.py": ("tests/data/test_timestamps.py",),
+    "modeling/ids_mmm4rec.py": ("tests/modeling/test_processing.py", "tests/data/test_collator.py"),
+    "modeling/encoder_mmm4rec.py": ("tests/modeling/test_feature_encoder.py",),
+    "modeling/convolution_mmm4rec.py": ("tests/modeling/test_packing.py", "tests/modeling/test_precision.py"),
+    "modeling/kernels_mmm4rec.py": ("tests/modeling/test_kernels.py",),
+    "modeling/hub_mmm4rec.py": ("tests/modeling/test_saving.py",),
+    "modeling/pretrained_mmm4rec.py": ("tests/modeling/test_loading.py", "tests/modeling/test_saving.py"),
+    "modeling/modeling_mmm4rec.py": ("tests/modeling/test_golden.py", "tests/modeling/test_loading.py"),
+}
+
+
+def tests_of(path: str) -> list[str]:
+    """What runs for a file, in this order."""
+    tests = list(TESTS.get(path, ()))
+    if path.startswith("modeling/"):
+        own = f"tests/modeling/test_{Path(path).stem.removesuffix('_mmm4rec')}.py"
+        tests += [own] if (ROOT / own).exists() else []
+        tests += [f"tests/modeling/test_{name}.py" for name in _MODELING]
+    return list(dict.fromkeys(tests))
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Loads a module from another source than its file's."""
+
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, path)
+        self.source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Gives one module another source."""
+
+    def __init__(self, name: str, path: Path, source: str) -> None:
+        self.loader = Loader(name, str(path), source)
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if fullname != self.loader.name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.loader.path, loader=self.loader)
+
+
+def prepare_to_fork() -> None:
+    """Imports what all mutants need, and nothing that may be one."""
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    # A failing example needs no smaller one.
+    settings.register_profile("mutants", derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate])
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    os.environ["TQDM_DISABLE"] = "1"
+    sys.path.insert(0, str(ROOT))
+    assert not any(name.partition(".")[0] == "mmm4rec_hf" for name in sys.modules)
+
+
+def run_tests(path: Path, source: str, tests: Sequence[str], folder: str) -> None:
+    """In the forked process: the tests with another source for one module; ends with pytest's status."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(null, stream)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    name = module_name(path, ROOT)
+    sys.meta_path.insert(0, Finder(name, path, source))
+    options = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:anyio",
+        "-m",
+        "not slow",
+        f"--basetemp={folder}",
+    ]
+    status = int(pytest.main([*options, *tests]))
+    os._exit(NOT_IMPORTED if status == SURVIVED and name not in sys.modules else status)
+
+
+def outcome(path: Path, source: str, tests: Sequence[str], seconds: float) -> int | None:
+    """The status of the tests, negative where a signal ended them, and `None` where they took too long."""
+    with tempfile.TemporaryDirectory() as folder:
+        child = multiprocessing.get_context("fork").Process(
+            target=run_tests, args=(path, source, tests, f"{folder}/tests")
+        )
+        child.start()
+        try:
+            child.join(seconds)
+            return child.exitcode
+        finally:
+            # What the tests started has the child's number as its group.
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+            child.join()
+
+
+def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, save: Any) -> None:
+    """Tries the mutants of a file that the record doesn't hold yet, and writes each result."""
+    source, shown = path.read_text(encoding="utf-8"), shown_path(path)
+    tests = [str(test) for test in args.tests or tests_of(shown)]
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    if record.get("sha256") != digest:
+        record.clear()
+        record.update(
+            {"sha256": digest, "mutants": 0, "killed": "", "too_long": "", "killed_later": [], "survived": []}
+        )
+    mutants = mutants_of(source)
+    record["mutants"] = len(mutants)
+    if args.share < 1:
+        # The first of an order: a larger share holds the smaller one.
+        drawn = random.Random(f"{args.seed}-{shown}").sample(mutants, len(mutants))
+        drawn = drawn[: max(1, round(args.share * len(mutants)))]
+        mutants = sorted(drawn, key=mutants.index)
+    survivors = {survivor["name"] for survivor in record["survived"]}
+    finished = {*record["killed"].split(), *record["too_long"].split(), *record.get("invalid", "").split()}
+    finished |= {mutant["name"] for mutant in record["killed_later"]}
+    if args.again:
+        todo = [mutant for mutant in mutants_of(source) if mutant.name in survivors]
+    else:
+        todo = [mutant for mutant in mutants if mutant.name not in finished | survivors]
+    if not todo:
+        return
+    began = time.monotonic()
+    status = outcome(path, source, tests, 600)
+    if status != SURVIVED:
+        reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
+        reason = reasons.get(status, f"they fail, status {status}")
+        raise ValueError(f"the tests of {shown} cannot judge mutants: {reason}; run {' '.join(tests)}")
+    seconds = args.patience * (time.monotonic() - began) + 5
+    for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
+        note(mutant, source, path, tests, seconds, record)
+        save()
+
+
+def note(
+    mutant: Mutant, source: str, path: Path, tests: Sequence[str], seconds: float, record: dict[str, Any]
+) -> None:
+    """Tries a mutant and puts the result into the record."""
+    changed = mutant.source(source)
+    if changed is None:
+        record["invalid"] = f"{record.get('invalid', '')} {mutant.name}".strip()
+        return
+    status = outcome(path, changed, tests, seconds)
+    entry = {"name": mutant.name, "line": mutant.line, "change": change(source, changed)}
+    if status == SURVIVED:
+        if entry not in record["survived"]:
+            record["survived"].append(entry)
+            print(f"{shown_path(path)}:{mutant.line}: {entry['change']}", flush=True)
+    elif entry in record["survived"]:
+        record["survived"].remove(entry)
+        record["killed_later"].append(entry)
+    else:
+        key = "too_long" if status is None else "killed"
+        record[key] = f"{record[key]} {mutant.name}".strip()
+
+
+def shown_path(path: Path) -> str:
+    """Below the checkout where it is there."""
+    resolved = path.absolute()
+    return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(resolved)
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Counts of a file."""
+    killed, too_long = len(record["killed"].split()), len(record["too_long"].split())
+    later, survived = len(record["killed_later"]), len(record["survived"])
+    return (
+        f"{killed + too_long + later + survived} of {record['mutants'] - len(record.get('invalid', '').split())} "
+        f"mutants, {killed + too_long} killed ({too_long} took too long), {later} by later tests, {survived} survived"
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """As the package writes, whose module is loaded by its path: the package itself must not be imported yet."""
+    spec = importlib.util.spec_from_file_location("outputs", ROOT / "mmm4rec_hf" / "outputs.py")
+    assert spec is not None and spec.loader is not None
+    outputs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(outputs)
+    outputs.write_json(path, content)
+
+
+def main() -> int:
+    """Status 1 where a mutant survived, 2 where the tests cannot judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, help="to change (default: metrics, ranking, modeling/)")
+    parser.add_argument("--tests", nargs="+", type=Path, metavar="PATH", help="to run in place of those of the table")
+    parser.add_argument("--share", type=float, default=1, help="of each file's mutants, drawn (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="try the survivors of an earlier run, and nothing else")
+    parser.add_argument("--patience", type=float, default=5, help="times the unchanged file's time (default: 5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write results and go on from")
+    args = parser.parse_args()
+    if not 0 < args.share <= 1:
+        parser.error(f"--share must be above 0 and at most 1, got {args.share}")
+    evaluated = [ROOT / path for path in TESTS if path.startswith("mmm4rec_hf/")]
+    files = args.files or [*evaluated, *sorted((ROOT / "modeling").glob("*_mmm4rec.py"))]
+    records: dict[str, Any] = {}
+    if args.json is not None and args.json.exists():
+        records = json.loads(args.json.read_text(encoding="utf-8"))
+    prepare_to_fork()
+    for path in files:
+        record = records.setdefault(shown_path(path), {})
+        try:
+            try_mutants(path, record, args, lambda: write_json(args.json, records) if args.json else None)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+        print(f"{shown_path(path)}: {summary(record)}", flush=True)
+    return int(any(records[shown_path(path)]["survived"] for path in files))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

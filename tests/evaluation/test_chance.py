@@ -24,8 +24,15 @@ def test_two_standard_errors_above_chance_are_better_than_it(
     assert ("a random order of 100 items has 0.1000" in caplog.text) == is_said
 
 
-def test_where_every_order_hits_there_is_nothing_to_say() -> None:
-    assert not warn_at_chance("hr@10", 1.0, 10, 900, 10)
+def test_a_hit_rate_at_two_standard_errors_exactly_is_still_within_them() -> None:
+    # Chance is a half; of 16 users its standard error is sqrt(0.25 / 16) = 1/8.
+    assert warn_at_chance("hr@50", 0.75, 50, 16, 100)
+    assert not warn_at_chance("hr@50", 0.8125, 50, 16, 100)
+
+
+@pytest.mark.parametrize("k", [10, 20])
+def test_where_every_order_hits_there_is_nothing_to_say(k: int) -> None:
+    assert not warn_at_chance(f"hr@{k}", 1.0, k, 900, 10)
 
 
 def test_a_random_order_is_nearly_always_found_out() -> None:

@@ -73,12 +73,21 @@ def test_ranks_below_masked_scores_stay_defined():
     assert ranking_counts(scores, torch.tensor([2])).tolist() == [[1, 2]]
 
 
-def test_nan_scores_name_the_row():
+def test_nan_scores_name_the_first_row_that_has_one():
+    scores = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, math.nan], [math.nan, 1.0, 2.0]])
     with pytest.raises(ValueError, match="NaN .first in row 1"):
-        ranking_counts(torch.tensor([[0.0, 1.0], [0.0, math.nan]]), torch.tensor([1, 1]))
+        ranking_counts(scores, torch.tensor([1, 1, 1]))
 
 
-@pytest.mark.parametrize("label", [0, -100, 3])
+@pytest.mark.parametrize(
+    ("scores", "labels"), [((3,), (3,)), ((2, 3, 4), (2,)), ((2, 3), (1,)), ((2, 3), (3,)), ((2, 3), (2, 1))]
+)
+def test_scores_and_targets_of_other_shapes_are_refused(scores, labels):
+    with pytest.raises(ValueError, match=r"scores must be \[batch, items \+ 1\] and labels \[batch\]"):
+        ranking_counts(torch.zeros(scores), torch.ones(labels, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("label", [0, -100, 3, 7])
 def test_a_target_outside_the_catalogue_is_refused(label):
     with pytest.raises(ValueError, match=f"target {label} is outside the catalogue's items 1..2"):
         ranking_counts(torch.zeros(1, 3), torch.tensor([label]))
@@ -87,6 +96,33 @@ def test_a_target_outside_the_catalogue_is_refused(label):
 def test_metrics_of_nobody_are_refused():
     with pytest.raises(ValueError, match="no users"):
         metrics_from_counts(np.zeros((0, 2), dtype=np.int64))
+
+
+def test_the_cut_offs_are_ten_twenty_and_fifty_and_recall_is_the_hit_rate():
+    metrics = metrics_from_counts(np.array([[15, 1], [3, 2]]))
+    names = {f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr") for k in (10, 20, 50)}
+    assert metrics.keys() == names | {"users", "tied_targets"}
+    assert (metrics["recall@10"], metrics["recall@20"], metrics["hr@10"]) == (0.5, 1.0, 0.5)
+    assert (metrics["users"], metrics["tied_targets"]) == (2, 1)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_cut_off_below_one_is_refused(k):
+    with pytest.raises(ValueError, match=f"a cut-off must be at least 1, got {k}"):
+        metrics_from_counts(np.array([[0, 1]]), ks=(10, k))
+
+
+@pytest.mark.parametrize("pair", [[-1, 1], [0, 0], [-5, -5]])
+def test_counts_that_are_no_ranking_are_refused(pair):
+    with pytest.raises(ValueError, match="they are no ranking"):
+        metrics_from_counts(np.array([[0, 1], pair]))
+
+
+@pytest.mark.parametrize("counts", [np.ones(2, int), np.ones((1, 2, 2), int), np.ones((4, 1), int),
+                                    np.ones((4, 3), int), np.ones((4, 2))])  # fmt: skip
+def test_counts_of_another_shape_or_type_are_refused(counts):
+    with pytest.raises(ValueError, match=r"counts must be integers of shape \[users, 2\]"):
+        metrics_from_counts(counts)
 
 
 def test_logits_in_place_of_counts_name_the_remedy():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmm4rec_hf.evaluation import significance
 from mmm4rec_hf.evaluation.metrics import metric_values, metrics_from_counts
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 
@@ -64,6 +65,37 @@ def test_a_p_value_is_the_share_of_signs_that_reach_as_far() -> None:
     assert paired_p_values(differences * [[-1], [1], [1], [1]], users)[0] == pytest.approx(4 / 16, abs=0.02)
 
 
+def test_sums_that_are_equal_but_for_rounding_are_equally_far() -> None:
+    # 0.3 + 0.1 + 0.2 - 0.2 is 0.4 and a little in floats; in tenths everything is exact.
+    patterns = [np.dot(signs, [3, 1, 2, -2]) for signs in itertools.product((-1, 1), repeat=4)]
+    share = np.mean(np.abs(patterns) >= 4)
+    differences = np.array([[0.3, 1.0], [0.1, 1.0], [0.2, 1.0], [-0.2, 1.0]])
+    values = paired_p_values(differences, list("abcd"))
+    # Of ones, 2 of the 16 patterns have one sign.
+    assert values.shape == (2,) and values == pytest.approx([share, 2 / 16], abs=0.02)
+
+
+def test_one_draw_is_enough_and_an_odd_number_of_them_has_a_share_of_one() -> None:
+    assert paired_p_values(np.zeros((3, 1)), list("abc"), num_resamples=1)[0] == 1.0
+    assert paired_p_values(np.zeros((3, 1)), list("abc"), num_resamples=7)[0] == 1.0
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    values, users = np.random.default_rng(2).normal(size=(300, 1)), [str(n) for n in range(300)]
+    named = bootstrap_intervals(values, users, num_resamples=1000, confidence=0.95, seed=0)
+    assert np.array_equal(bootstrap_intervals(values, users), named)
+    few = values[:4], users[:4]
+    assert paired_p_values(*few) == paired_p_values(*few, num_resamples=10_000, seed=0)
+
+
+def test_resamples_come_in_blocks_that_fit_the_memory_and_make_up_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(significance, "_BLOCK_CELLS", 7)
+    assert list(significance._blocks(10, 2)) == [3, 3, 3, 1]
+    assert list(significance._blocks(3, 9)) == [1, 1, 1]
+
+
 def test_two_runs_that_are_equal_differ_by_chance_and_a_user_counts_once() -> None:
     assert paired_p_values(np.zeros((5, 1)), list("abcde"))[0] == 1.0
     # One user's hundred targets are one draw: no number of them makes a difference significant.
@@ -81,6 +113,8 @@ def test_the_same_seed_draws_the_same() -> None:
     [
         ((np.zeros((0, 1)), []), "no users to resample"),
         ((np.zeros((2, 1)), ["u"]), "for 1 users"),
+        ((np.zeros((1, 1)), ["u", "v"]), "for 2 users"),
+        ((np.zeros((2, 1, 1)), ["u", "v"]), r"\[targets, metrics\]"),
         ((np.zeros(2), ["u", "v"]), r"\[targets, metrics\]"),
     ],
 )
@@ -89,8 +123,12 @@ def test_values_that_do_not_fit_the_users_are_refused(arguments: tuple, message:
         bootstrap_intervals(*arguments)
 
 
-def test_arguments_outside_their_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 95"):
-        bootstrap_intervals(np.zeros((1, 1)), ["u"], confidence=95)
+@pytest.mark.parametrize("confidence", [95, 1.5, 1, 0, -0.5])
+def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match=f"confidence must be between 0 and 1, got {confidence}"):
+        bootstrap_intervals(np.zeros((1, 1)), ["u"], confidence=confidence)
+
+
+def test_a_test_without_a_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="num_resamples must be at least 1, got 0"):
         paired_p_values(np.zeros((1, 1)), ["u"], num_resamples=0)

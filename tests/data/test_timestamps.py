@@ -69,6 +69,18 @@ def test_nanoseconds_keep_their_last_digit() -> None:
     assert to_unix_seconds([-1], time_unit="ns").tolist() == [-1]
 
 
+def test_an_array_gives_whole_seconds_and_the_nanoseconds_after_them() -> None:
+    seconds, rest = to_unix_time(np.array([1387670400123, -1]), "ms")
+    assert seconds.dtype == rest.dtype == np.int64
+    assert (seconds.tolist(), rest.tolist()) == ([SOLSTICE, -1], [123_000_000, 999_000_000])
+
+
+@pytest.mark.filterwarnings("ignore:timestamps with decimals")
+def test_the_smallest_decimals_are_the_last_nanosecond_before_0_and_0() -> None:
+    seconds, rest = to_unix_time([Decimal("-1e-30"), Decimal("1e-30")])
+    assert (seconds.tolist(), rest.tolist()) == ([-1, 0], [999_999_999, 0])
+
+
 def test_two_units_in_one_column_are_refused_with_both_values() -> None:
     with pytest.raises(ValueError, match=r"1387670400 reads as 's', 1387670400000 as 'ms'"):
         to_unix_seconds([SOLSTICE, SOLSTICE * 1000])

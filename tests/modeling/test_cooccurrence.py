@@ -229,6 +229,8 @@ def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
     ("neighbours", "counts", "told"),
     [
         (torch.ones(3, 1, dtype=torch.long), torch.ones(3, 1), r"\(3, 1\).*must be \(5, n\)"),
+        (torch.ones(5, 1, dtype=torch.long), torch.ones(5, 2), r"\(5, 1\) and \(5, 2\).*must be \(5, n\)"),
+        (torch.ones(5, 2, dtype=torch.long), torch.ones(5, 1), r"\(5, 2\) and \(5, 1\).*must be \(5, n\)"),
         (torch.ones(5, 1, dtype=torch.long), -torch.ones(5, 1), "not negative"),
         (torch.full((5, 1), 9), torch.ones(5, 1), r"rows 9\.\.9, outside 0\.\.4"),
     ],

@@ -125,6 +125,22 @@ def test_every_position_is_the_same_by_the_kernels(lively_model: Model, stand_in
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("asked", "given"), [(5, 16), (16, 16), (17, 32), (64, 64), (65, 128)])
+def test_the_kernel_has_chunks_of_a_power_of_two(
+    monkeypatch: pytest.MonkeyPatch, stand_ins: list[str], asked: int, given: int
+) -> None:
+    sizes: list[int] = []
+
+    def noting(*arguments: Any, **options: Any) -> Tensor:
+        sizes.append(arguments[5])
+        return scan(*arguments, **options)
+
+    monkeypatch.setattr(ssd_mmm4rec, "chunk_scan", lambda device: noting)
+    x, dt, maps = torch.ones(1, 3, 1, 2), torch.ones(1, 3, 1), torch.ones(1, 3, 1, 4)
+    ssd(x, dt, torch.tensor([-1.0]), maps, maps, torch.tensor([1.0]), "mamba_ssm", chunk_size=asked)
+    assert sizes == [given]
+
+
 def test_the_skip_connection_takes_the_scaled_input(stand_ins: list[str]) -> None:
     x, dt = torch.full((1, 1, 1, 2), 3.0), torch.full((1, 1, 1), 0.5)
     B, C = torch.zeros(1, 1, 1, 4), torch.ones(1, 1, 1, 4)

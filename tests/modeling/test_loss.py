@@ -90,6 +90,17 @@ def test_the_loss_over_chunks_of_items_has_the_plain_value_and_gradients(data: A
             torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_of_more_users_than_a_chunk_has_scores_goes_over_one_item_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0)
+    monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 2)
+    # Scores 0, ln 2 and ln 3 of three items: shares 1/6, 2/6 and 3/6.
+    users, items = torch.ones(3, 1), torch.tensor([[9.0], [0.0], [math.log(2.0)], [math.log(3.0)]])
+    loss = full_cross_entropy(users, items, torch.tensor([1, 2, 3]), 1.0)
+    assert math.isclose(loss.item(), (math.log(6) + math.log(3) + math.log(2)) / 3, rel_tol=1e-6)
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 @pytest.mark.parametrize("scale", [0.0, 30.0, 60.0, 1000.0])
 def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(

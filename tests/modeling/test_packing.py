@@ -49,6 +49,8 @@ def test_every_event_has_one_slot_and_histories_stay_whole(drawn: tuple[int, lis
         assert layout.source[slots].tolist() == [history * length + t for t in range(count)]
         assert layout.last[history] == slots[-1]
     assert (owner >= 0).sum() == sum(counts)
+    # An empty slot reads a padded position, never an event of a history.
+    assert not mask_of(counts, length).flatten()[layout.source[owner < 0]].any()
     assert len(layout.history) <= len(counts)
 
 

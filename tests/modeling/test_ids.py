@@ -1,0 +1,46 @@
+"""External ids: kept to the letter, or refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (50, "50"), ("50", "50"), ("007", "007"), (" a ", " a "), (np.int64(-3), "-3"), (0, "0"),
+        (2**63 + 1, "9223372036854775809"), ("é", "é"), ("e\u0301", "e\u0301"),
+        # Beside the halves of pairs, and a whole pair.
+        ("\ud7ff", "\ud7ff"), ("\ue000", "\ue000"), ("\U0001f3ac", "\U0001f3ac"),
+    ],
+)  # fmt: skip
+def test_an_id_is_kept_to_the_letter(value: Any, expected: str) -> None:
+    assert canonical_id(value) == expected and type(canonical_id(value)) is str
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udbff", "\udc00", "\udfff"])
+def test_half_of_a_pair_is_refused(half: str) -> None:
+    with pytest.raises(ValueError, match="half of a UTF-16 pair"):
+        canonical_id(f"b{half}")
+
+
+def test_an_integer_is_refused_from_where_python_does_not_write_it() -> None:
+    assert len(canonical_id(2**14_000 - 1)) == 4215  # 14,000 x log10(2) = 4214.4
+    with pytest.raises(ValueError, match="integer of 14,001 bits"):
+        canonical_id(2**14_000)
+    with pytest.raises(ValueError, match="integer of 14,001 bits"):
+        canonical_id(-(2**14_000))
+
+
+@pytest.mark.parametrize("value", [True, None, 1.0, b"a"])
+def test_what_is_neither_text_nor_an_integer_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="must be a string or an integer"):
+        canonical_id(value)
+
+
+def test_the_empty_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty string"):
+        canonical_id("")

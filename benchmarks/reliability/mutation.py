@@ -61,7 +61,12 @@ TESTS = {
     "mmm4rec_hf/evaluation/significance.py": ("tests/evaluation/test_significance.py",),
     "mmm4rec_hf/evaluation/chance.py": ("tests/evaluation/test_chance.py",),
     "modeling/timestamps_mmm4rec.py": ("tests/data/test_timestamps.py",),
-    "modeling/ids_mmm4rec.py": ("tests/modeling/test_processing.py", "tests/data/test_collator.py"),
+    "modeling/ssd_mmm4rec.py": ("tests/modeling/test_ssd.py", "tests/modeling/test_kernels.py"),
+    "modeling/ids_mmm4rec.py": (
+        "tests/modeling/test_ids.py",
+        "tests/modeling/test_processing.py",
+        "tests/data/test_collator.py",
+    ),
     "modeling/encoder_mmm4rec.py": ("tests/modeling/test_feature_encoder.py",),
     "modeling/convolution_mmm4rec.py": ("tests/modeling/test_packing.py", "tests/modeling/test_precision.py"),
     "modeling/kernels_mmm4rec.py": ("tests/modeling/test_kernels.py",),
@@ -174,6 +179,7 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
         )
     mutants = mutants_of(source)
     record["mutants"] = len(mutants)
+    forget_others(record, {mutant.name for mutant in mutants})
     if args.share < 1:
         # The first of an order: a larger share holds the smaller one.
         drawn = random.Random(f"{args.seed}-{shown}").sample(mutants, len(mutants))
@@ -198,6 +204,15 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
     for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
         note(mutant, source, path, tests, seconds, record)
         save()
+
+
+def forget_others(record: dict[str, Any], names: set[str]) -> None:
+    """Drops what an earlier run tried that counts as a mutant no more."""
+    for key in ("killed", "too_long", "invalid"):
+        if key in record:
+            record[key] = " ".join(name for name in record[key].split() if name in names)
+    for key in ("killed_later", "survived"):
+        record[key] = [mutant for mutant in record[key] if mutant["name"] in names]
 
 
 def note(

@@ -120,6 +120,20 @@ def test_ranks_agree_with_the_model_and_its_padding_item_where_that_competes() -
     torch.testing.assert_close(losses.float(), expected)
 
 
+def test_an_excluded_item_gives_its_place_to_the_next_best_whatever_the_block() -> None:
+    model = model_of(list(range(7)))
+    user = torch.randn(1, 8)
+    order = [group[0] for group in naive_order(model, user[0], list(range(7)), set())]
+    for block in range(1, 9):
+        for seen in range(1, 8):
+            ranker = ItemRanker(model, exclude_history=True, coverage_at=(1, 2), block_size=block)
+            target = order[-1] if seen != order[-1] else order[-2]
+            counts, _ = ranker.rank(user, torch.tensor([target]), torch.tensor([[seen, 0]]))
+            kept = [row for row in order if row != seen]
+            assert counts.tolist() == [[kept.index(target), 1]]
+            assert [set(line.nonzero().flatten().tolist()) for line in ranker.covered] == [{kept[0]}, set(kept[:2])]
+
+
 def test_a_draw_ranks_the_target_among_the_drawn_items_alone() -> None:
     model = model_of(list(range(12)))
     users, labels = torch.randn(30, 8), torch.randint(1, 13, (30,))
@@ -136,6 +150,10 @@ def test_a_draw_ranks_the_target_among_the_drawn_items_alone() -> None:
         assert count == [int((scores > scores[place]).sum()), 1]
         torch.testing.assert_close(loss, -scores.log_softmax(0)[place])
     assert torch.equal(ItemRanker(model, sampled=4, seed=3).competes, ranker.competes)
+    assert torch.equal(ItemRanker(model, sampled=4).competes, ItemRanker(model, sampled=4, seed=0).competes)
+    assert int(ItemRanker(model, sampled=1).competes.sum()) == 1
+    with pytest.raises(ValueError, match="sampled must be between 1 and the model's 12 items, got 0"):
+        ItemRanker(model, sampled=0)
 
 
 def test_wrong_arguments_name_the_remedy() -> None:

@@ -32,6 +32,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         ({"max_sequence_length": 0}, "max_sequence_length.*0"),
         ({"num_items": 0}, "num_items.*0"),
         ({"time_step_min": 0.5}, r"time_step_min \(0.5\).*0.1"),
+        ({"time_step_min": 0.0}, r"time_step_min \(0.0\)"),
+        ({"time_step_min": -0.01}, r"time_step_min \(-0.01\)"),
         ({"hidden_dropout_prob": 0.1}, "did you mean `hidden_dropout`"),
         ({"max_seq_length": 50}, "did you mean `max_sequence_length`"),
         ({"temprature": 1.0, "score_temprature": 1.0}, "did you mean `score_temperature`"),

@@ -184,6 +184,7 @@ def test_a_kernel_that_is_asked_for_on_a_cpu_gives_one_warning_and_the_same_numb
     monkeypatch.setattr(ssd_mmm4rec.logger, "warning", warnings.append)
     logging.warning_once.cache_clear()
     expected = loss_and_gradients(lively_model().eval())[0]
+    assert not warnings  # nobody asked for it
     model = lively_model(ssd_implementation="mamba_ssm").eval()
     assert torch.equal(loss_and_gradients(model)[0], expected)
     assert len(warnings) == 1 and "needs CUDA, not cpu" in warnings[0]

@@ -67,6 +67,14 @@ def test_scores_of_a_small_catalogue_are_those_of_all_items_for_few_users_and_fo
     torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
 
 
+def test_a_catalogue_of_several_blocks_gives_the_best_of_all_items() -> None:
+    draw = torch.Generator().manual_seed(0)
+    vectors, users = torch.randn(40_000, 8, generator=draw), torch.randn(120, 8, generator=draw)
+    scores, rows = TopItems(vectors).search(users, 10)
+    torch.testing.assert_close(scores, naive(users, vectors, 10, [[]] * 120))
+    torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
+
+
 @pytest.mark.usefixtures("by_blocks")
 def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once() -> None:
     scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(3, 4), 7, [[0], [], list(range(4999))])

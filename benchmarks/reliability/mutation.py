@@ -57,7 +57,11 @@ _MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence"
              "card")  # fmt: skip
 TESTS = {
     "mmm4rec_hf/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
-    "mmm4rec_hf/evaluation/ranking.py": ("tests/evaluation/test_ranking.py", "tests/evaluation/test_evaluator.py"),
+    "mmm4rec_hf/evaluation/ranking.py": (
+        "tests/evaluation/test_ranking.py",
+        "tests/modeling/test_cooccurrence.py",
+        "tests/evaluation/test_evaluator.py",
+    ),
     "mmm4rec_hf/evaluation/significance.py": ("tests/evaluation/test_significance.py",),
     "mmm4rec_hf/evaluation/chance.py": ("tests/evaluation/test_chance.py",),
     "modeling/timestamps_mmm4rec.py": ("tests/data/test_timestamps.py",),
@@ -68,7 +72,7 @@ TESTS = {
         "tests/data/test_collator.py",
     ),
     "modeling/encoder_mmm4rec.py": ("tests/modeling/test_feature_encoder.py",),
-    "modeling/convolution_mmm4rec.py": ("tests/modeling/test_packing.py", "tests/modeling/test_precision.py"),
+    "modeling/convolution_mmm4rec.py": ("tests/modeling/test_packing.py", "tests/modeling/test_kernels.py"),
     "modeling/kernels_mmm4rec.py": ("tests/modeling/test_kernels.py",),
     "modeling/hub_mmm4rec.py": ("tests/modeling/test_saving.py",),
     "modeling/pretrained_mmm4rec.py": ("tests/modeling/test_loading.py", "tests/modeling/test_saving.py"),

@@ -80,6 +80,7 @@ class ItemCatalog:
         format: str = "auto",
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
+        follow_links: bool = False,
     ) -> "ItemCatalog":
         """Reads a catalogue.
 
@@ -95,6 +96,8 @@ class ItemCatalog:
             root (`str` or `os.PathLike`, *optional*):
                 Where relative picture paths start, by default the file's own folder. No path of a file may lead out of
                 it; `root="/"` allows all absolute ones.
+            follow_links (`bool`, *optional*, defaults to `False`):
+                Whether links in that folder may lead out of it. Paths of pictures are made absolute then.
 
         Returns:
             `ItemCatalog`: Without features, unless the source has them.
@@ -107,6 +110,8 @@ class ItemCatalog:
         item_ids, records = read_items(source, format, id_column)
         if root is None and isinstance(source, str | os.PathLike):
             root = Path(source) if Path(source).is_dir() else Path(source).parent
+        if follow_links:
+            records = absolute_pictures(records, root, follow_links=True)
         text_features, image_features = (_take_features(records, modality) for modality in MODALITIES)
         return cls(item_ids, records, root=root, text_features=text_features, image_features=image_features)
 

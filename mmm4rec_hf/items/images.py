@@ -44,19 +44,82 @@ def picture_path(reference: str | os.PathLike[str], root: str | os.PathLike[str]
     """
     The path that a reference means; None for a text that leads out of the folder of its catalogue.
 
-    Texts come from files that others may have written, so they must stay below `root`, `..` and absolute ones too. A
-    `Path`, which no file holds, and what is in memory without a root are the caller's own and lead anywhere. Links are
-    followed: the folder's owner made them, and the Hub's cache consists of them.
+    Texts come from files that others may have written, so what they lead to must lie below `root`, whatever `..`,
+    absolute paths and links are on the way: an archive and a git repository bring links along. A `Path`, which no file
+    holds, and what is in memory without a root are the caller's own and lead anywhere.
     """
     path = Path(root or "", reference)
-    # Not Path.resolve, which follows links.
-    if isinstance(reference, str) and root is not None:
-        return path if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)) else None
-    return path
+    return path if not isinstance(reference, str) or root is None or _is_below(path, root) else None
+
+
+def _is_below(path: Path, root: str | os.PathLike[str]) -> bool:
+    """Whether what a path leads to lies below a folder."""
+    real_root = Path(os.path.realpath(root))
+    # By its letters first: on Windows the mere question where \\server\share leads is sent to that server.
+    letters = Path(os.path.abspath(path))
+    if not any(letters.is_relative_to(base) for base in (os.path.abspath(root), real_root)):
+        return False
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:
+        # A NUL, or half a letter: no file has such a name, and what opens it says so.
+        return True
+    return any(real.is_relative_to(base) for base in (real_root, *_hub_blobs(real_root)))
+
+
+def _hub_blobs(folder: Path) -> list[Path]:
+    """Where the Hub's cache keeps the files that a snapshot's folder links to; empty outside of the cache."""
+    for parent in (folder, *folder.parents):
+        repository = parent.parent.parent
+        if parent.parent.name == "snapshots" and repository.name.startswith(("datasets--", "models--", "spaces--")):
+            return [repository / "blobs"]
+    return []
+
+
+def confined_pictures(
+    records: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] | None, *, follow_links: bool = False
+) -> Iterator[dict[str, Any]]:
+    """
+    Copies of items' records without the pictures that lead out of their folder, of which a warning tells at the end.
+
+    Args:
+        records (`Iterable[Mapping[str, Any]]`): Items, with a reference to a picture as `image` or without.
+        root (`str`, `os.PathLike` or `None`): The folder that their relative paths start from.
+        follow_links (`bool`, *optional*, defaults to `False`):
+            Whether links of the folder may lead out of it; `..` and absolute paths may not.
+
+    Yields:
+        `dict[str, Any]`: An item; a cell that holds a path alone has become that path.
+    """
+    outside = 0
+    for record in records:
+        entry = dict(record)
+        reference = entry.get("image")
+        if isinstance(reference, dict) and not reference.get("bytes") and reference.get("path"):
+            reference = entry["image"] = reference["path"]
+        if isinstance(reference, str) and is_picture(reference) and not is_url(reference):
+            if follow_links and root is not None:
+                base = os.path.abspath(root)
+                # `link/../a.png` is the a.png beside the link, not one beside what the link leads to.
+                entry["image"] = os.path.normpath(reference)
+                inside = Path(os.path.abspath(Path(base, reference))).is_relative_to(base)
+            else:
+                inside = picture_path(reference, root) is not None
+            if not inside:
+                del entry["image"]
+                outside += 1
+        yield entry
+    if outside:
+        logger.warning(
+            "%d paths of pictures lead out of %s and were left out; give a root= that holds them%s",
+            outside,
+            root,
+            "" if follow_links else ", or follow_links=True where links of yours lead there",
+        )
 
 
 def absolute_pictures(
-    records: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] | None
+    records: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] | None, *, follow_links: bool = False
 ) -> list[dict[str, Any]]:
     """
     Copies of items' records whose pictures are found from any folder.
@@ -64,28 +127,18 @@ def absolute_pictures(
     Args:
         records (`Iterable[Mapping[str, Any]]`): Items, with a reference to a picture as `image` or without.
         root (`str`, `os.PathLike` or `None`): The folder that their relative paths start from.
+        follow_links (`bool`, *optional*, defaults to `False`): Whether links of the folder may lead out of it.
 
     Returns:
         `list[dict[str, Any]]`: With absolute `Path`s for paths, in which links keep their names. Texts that lead out
         of `root` are left out, with a warning: as a `Path`, or below another root, they would be followed.
     """
-    made, outside, base = [], 0, os.path.abspath(root or "")
-    for record in records:
-        entry = dict(record)
+    made, base = [], os.path.abspath(root or "")
+    for entry in confined_pictures(records, root, follow_links=follow_links):
         reference = entry.get("image")
-        if isinstance(reference, dict) and not reference.get("bytes"):
-            reference = reference.get("path")
         if isinstance(reference, str | os.PathLike) and is_picture(reference) and not is_url(reference):
-            if picture_path(reference, root) is None:
-                del entry["image"]
-                outside += 1
-            else:
-                entry["image"] = Path(base, reference)
+            entry["image"] = Path(base, reference)
         made.append(entry)
-    if outside:
-        logger.warning(
-            "%d paths of pictures lead out of %s and were left out; give a root= that holds them", outside, root
-        )
     return made
 
 
@@ -127,10 +180,13 @@ def load_picture(
     if isinstance(reference, bytes | bytearray):
         return _decode(io.BytesIO(reference))
     if isinstance(reference, str | os.PathLike):
-        if picture_path(reference, root) is None:
-            raise PictureError("outside the items' folder; name one that holds all as root= (--image-root)")
-        path = picture_file(reference, root)
+        path = picture_path(reference, root)
         if path is None:
+            raise PictureError(
+                "outside the items' folder; name one that holds all as root= (--image-root), or allow links of yours "
+                "by follow_links=True (--follow-links)"
+            )
+        if not os.path.isfile(path):
             raise PictureError("no such file")
         if path.stat().st_size > MAX_BYTES:
             raise PictureError(f"a file of more than {MAX_BYTES >> 20} MB")

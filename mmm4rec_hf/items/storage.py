@@ -22,7 +22,7 @@ from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import replace_file, replace_folder
 
-from .images import PictureError, check_format, is_picture, is_url, picture_file, picture_path
+from .images import PictureError, check_format, confined_pictures, is_picture, is_url, picture_file
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -149,16 +149,14 @@ def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **opti
 
 
 def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
-    in_memory = unusable = outside = 0
-    for item_id, record in zip(catalog.item_ids, catalog.records, strict=True):
+    in_memory = unusable = 0
+    # What leads out, kept, would be taken for a path of this machine's user when the folder is loaded.
+    records = confined_pictures(catalog.records, catalog.root)
+    for item_id, record in zip(catalog.item_ids, records, strict=True):
         entry = {"item_id": item_id, **record}
         reference = entry.pop("image", None)
         if not is_picture(reference):
             saved = None
-        elif isinstance(reference, str) and not is_url(reference) and picture_path(reference, catalog.root) is None:
-            # Kept, it would be taken for a path of this machine's user when the folder is loaded.
-            saved = None
-            outside += 1
         elif is_url(reference) or (not save_images and isinstance(reference, str | os.PathLike)):
             saved = os.fspath(reference)
         elif save_images:
@@ -176,12 +174,6 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
         )
     if unusable:
         logger.warning("%d pictures are no files or bytes that could be copied; their items have none now", unusable)
-    if outside:
-        logger.warning(
-            "%d paths of pictures lead out of %s and were left out; give a root= that holds them",
-            outside,
-            catalog.root,
-        )
 
 
 def _plain(value: Any) -> Any:

@@ -1,10 +1,14 @@
 """Pictures of every kind a shop has: each gives upright RGB, or one clear reason."""
 
 import io
+import ntpath
+import os
 import struct
 import warnings
 import zlib
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmm4rec_hf.items import images
+from mmm4rec_hf.items import ItemCatalog, images
 from mmm4rec_hf.items.images import PictureError, absolute_pictures, load_picture
 
 from .conftest import encoded, noise, png
@@ -162,38 +166,167 @@ def test_exif_that_lies_about_its_length_does_no_harm():
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A folder with a picture, beside another folder with one."""
-    for name in ("shop/pictures", "private"):
+    """A folder with a picture and links, beside another folder with a picture."""
+    for name in ("shop/pictures", "private/deep"):
         (tmp_path / name).mkdir(parents=True)
-        noise(0).save(tmp_path / name / "a.png")
-    (tmp_path / "shop" / "linked").symlink_to(tmp_path / "private")
+    for number, name in enumerate(("shop/pictures/a.png", "shop/b.png", "private/a.png", "private/b.png")):
+        noise(number).save(tmp_path / name)
+    links = {
+        "linked": tmp_path / "private",
+        "deep": tmp_path / "private" / "deep",
+        "link.png": Path("../private/a.png"),
+        "twice.png": Path("link.png"),
+        "inner": Path("pictures"),
+        "inner.png": tmp_path / "shop" / "b.png",
+        "loop.png": Path("loop.png"),
+        "away.png": Path("nowhere.png"),
+    }
+    for name, target in links.items():
+        (tmp_path / "shop" / name).symlink_to(target)
+    (tmp_path / "alias").symlink_to(tmp_path / "shop")
     return tmp_path / "shop"
 
 
-@pytest.mark.parametrize(
-    "reference", ["pictures/a.png", "./pictures/../pictures/a.png", "{root}/pictures/a.png", "linked/a.png"]
-)
-def test_paths_below_the_items_folder_are_followed_and_links_in_it_too(shop, reference, monkeypatch):
+# And the seed of the picture that they lead to.
+INSIDE = {
+    "pictures/a.png": 0,
+    "./pictures/../pictures/a.png": 0,
+    "{root}/pictures/a.png": 0,
+    "inner/a.png": 0,
+    "inner/../b.png": 1,
+    "inner.png": 1,
+}
+OUTSIDE = [
+    "../private/a.png",
+    "pictures/../../private/a.png",
+    "{other}/private/a.png",
+    "../shopping/a.png",
+    "linked/a.png",
+    "linked/../private/a.png",
+    # By its letters shop/b.png; opened, private/b.png.
+    "deep/../b.png",
+    "link.png",
+    "twice.png",
+    "{root}/linked/a.png",
+]
+
+
+def seen(picture: Any, number: int) -> bool:
+    """Whether a picture is that of `noise(number)`."""
+    return np.array_equal(np.asarray(picture), np.asarray(noise(number)))
+
+
+@pytest.mark.parametrize("reference", INSIDE)
+def test_paths_below_the_items_folder_are_followed_and_links_that_stay_in_it_too(shop, reference, monkeypatch):
+    number = INSIDE[reference]
     for path in (reference.format(root=shop), {"path": reference.format(root=shop)}):
-        assert load_picture(path, root=shop).size == (20, 30)
+        assert seen(load_picture(path, root=shop), number)
+        # A folder that is a link itself, and paths by its other name.
+        assert seen(load_picture(path, root=shop.parent / "alias"), number)
+    assert seen(load_picture(reference.format(root=shop.parent / "alias"), root=shop.parent / "alias"), number)
     monkeypatch.chdir(shop.parent)
-    assert load_picture(reference.format(root=shop), root="shop").size == (20, 30)
+    assert seen(load_picture(reference.format(root=shop), root="shop"), number)
 
 
-@pytest.mark.parametrize(
-    "reference", ["../private/a.png", "pictures/../../private/a.png", "{other}/private/a.png", "../shopping/a.png"]
-)
+@pytest.mark.parametrize("reference", OUTSIDE)
 def test_paths_that_lead_out_of_the_items_folder_are_not(shop, reference):
     (shop.parent / "shopping").mkdir()
-    reference = reference.format(other=shop.parent)
+    reference = reference.format(other=shop.parent, root=shop)
     for path in (reference, {"bytes": None, "path": reference}):
-        with pytest.raises(PictureError, match=r"outside the items' folder.*root=.*--image-root"):
+        with pytest.raises(PictureError, match=r"outside the items' folder.*root=.*--image-root.*--follow-links"):
             load_picture(path, root=shop)
     # What the caller says in person counts: a Path, which no file can hold, no folder at all, or a wider one.
     (shop.parent / "shopping" / "a.png").write_bytes(png(noise(0)))
     assert load_picture(shop / reference, root=shop).size == (20, 30)
     assert load_picture(str(shop / reference)).size == (20, 30)
     assert load_picture(str(shop / reference), root="/").size == (20, 30)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "loop.png",
+        "away.png",
+        "pictures/a.png\0.png",
+        "\0",
+        "\ud800.png",
+        "a" * 5000,
+        # Names of files where they are no paths.
+        "C:\\private\\a.png",
+        "\\\\server\\share\\a.png",
+        "..\\private\\a.png",
+    ],
+)
+def test_what_leads_nowhere_is_no_file(shop, reference):
+    with pytest.raises(PictureError, match="no such file"):
+        load_picture(reference, root=shop)
+
+
+@pytest.mark.parametrize(
+    ("reference", "inside"),
+    [
+        ("pictures\\a.png", True),
+        ("pictures/a.png", True),
+        ("D:\\Shop\\PICTURES\\a.png", True),
+        ("..\\private\\a.png", False),
+        ("pictures\\..\\..\\private\\a.png", False),
+        ("C:\\private\\a.png", False),
+        ("C:a.png", False),
+        ("\\private\\a.png", False),
+        ("\\\\server\\share\\a.png", False),
+        ("//server/share/a.png", False),
+        ("\\\\?\\D:\\private\\a.png", False),
+    ],
+)
+def test_on_windows_drives_and_shares_lead_out_and_are_not_asked(monkeypatch, reference, inside):
+    """Its rules of paths, which every system has."""
+    asked = []
+
+    def realpath(path: Any) -> str:
+        asked.append(str(path))
+        return ntpath.abspath(path)
+
+    windows = SimpleNamespace(abspath=ntpath.abspath, realpath=realpath)
+    monkeypatch.setattr(images, "os", SimpleNamespace(path=windows, PathLike=os.PathLike))
+    monkeypatch.setattr(images, "Path", PureWindowsPath)
+    assert (images.picture_path(reference, "D:\\shop") is not None) == inside
+    # The question where \\server leads would be sent to it.
+    assert asked == ["D:\\shop"] + inside * [str(PureWindowsPath("D:\\shop", reference))]
+
+
+def test_the_hub_s_cache_holds_its_files_beside_the_snapshot_and_nothing_else_is_followed_there(tmp_path):
+    repository = tmp_path / "datasets--org--items"
+    snapshot = repository / "snapshots" / "0123"
+    for folder in (snapshot / "images", repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    noise(3).save(repository / "blobs" / "abc", "PNG")
+    noise(4).save(repository / "refs" / "main", "PNG")
+    (snapshot / "images" / "a.png").symlink_to("../../../blobs/abc")
+    (snapshot / "images" / "b.png").symlink_to("../../../refs/main")
+    for root in (snapshot, snapshot / "images"):
+        assert seen(load_picture("a.png" if root.name == "images" else "images/a.png", root=root), 3)
+    with pytest.raises(PictureError, match="outside"):
+        load_picture("images/b.png", root=snapshot)
+    # The same links in a folder of another name, as somebody might send it.
+    repository.rename(tmp_path / "items")
+    with pytest.raises(PictureError, match="outside"):
+        load_picture("images/a.png", root=tmp_path / "items" / "snapshots" / "0123")
+
+
+def test_links_are_followed_where_the_caller_says_they_are_his_own(shop, caplog):
+    caplog.set_level("WARNING")
+    references = ["linked/a.png", "link.png", "deep/../b.png", "../private/a.png", f"{shop.parent}/private/a.png"]
+    records = [{"image": reference} for reference in references]
+    expected = [shop / "linked" / "a.png", shop / "link.png", shop / "b.png", None, None]
+    made = absolute_pictures(records, shop, follow_links=True)
+    assert [record.get("image") for record in made] == expected
+    assert caplog.messages == [
+        f"2 paths of pictures lead out of {shop} and were left out; give a root= that holds them"
+    ]
+    items = [{"item_id": str(number), **record} for number, record in enumerate(records)]
+    catalog = ItemCatalog.from_items(items, root=shop, follow_links=True)
+    # As it would be opened, private/b.png is another picture.
+    assert seen(catalog.picture("0"), 2) and seen(catalog.picture("1"), 2) and seen(catalog.picture("2"), 1)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +337,7 @@ def test_paths_that_lead_out_of_the_items_folder_are_not(shop, reference):
         ({"bytes": None, "path": "pictures/a.png"}, "{root}/pictures/a.png"),
         (Path("../private/a.png"), "{root}/../private/a.png"),
         # The name of a link, not of what it leads to, which may change.
-        ("linked/a.png", "{root}/linked/a.png"),
+        ("inner/a.png", "{root}/inner/a.png"),
     ],
 )
 def test_pictures_are_found_from_any_folder_by_absolute_paths(shop, reference, expected, monkeypatch):
@@ -229,12 +362,15 @@ def test_only_paths_are_made_absolute(shop, monkeypatch):
 
 def test_paths_that_lead_out_of_the_items_folder_are_not_made_absolute_but_left_out(shop, caplog):
     caplog.set_level("WARNING")
-    references = ["../private/a.png", "/etc/hostname", {"path": "../private/a.png"}, "pictures/a.png"]
+    references = ["../private/a.png", "/etc/hostname", {"path": "../private/a.png"}, "link.png", "pictures/a.png"]
     made = absolute_pictures([{"item_id": "a", "image": reference} for reference in references], shop)
     # Left as they are, another root might hold them.
-    assert made == [{"item_id": "a"}] * 3 + [{"item_id": "a", "image": shop / "pictures" / "a.png"}]
+    assert made == [{"item_id": "a"}] * 4 + [{"item_id": "a", "image": shop / "pictures" / "a.png"}]
     (message,) = caplog.messages
-    assert message == f"3 paths of pictures lead out of {shop} and were left out; give a root= that holds them"
+    assert message == (
+        f"4 paths of pictures lead out of {shop} and were left out; give a root= that holds them, "
+        "or follow_links=True where links of yours lead there"
+    )
 
 
 def test_a_picture_beyond_the_pixel_limit_is_refused_before_it_is_decoded(monkeypatch):

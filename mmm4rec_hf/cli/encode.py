@@ -43,6 +43,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="where paths of pictures start, and what none may lead out of; / allows all (default: the items' folder)",
     )
+    parser.add_argument(
+        "--follow-links", action="store_true", help="let links in that folder lead out of it, where they are your own"
+    )
     parser.add_argument("--model", metavar="NAME", help="a model of both texts and pictures, e.g. SigLIP or CLIP")
     parser.add_argument(
         "--text-encoder", metavar="NAME", help=f"a text model's name or folder; `{TEXT_FROM_PACKAGE}` needs no hub"
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data import SequenceDatasets
     from ..items import ItemCatalog
+    from ..items.images import absolute_pictures
     from ..items.text import PUBLISHED_TEXT_FIELDS
     from ..training.saving import save_encoded_catalog
 
@@ -85,6 +89,8 @@ def run(args: argparse.Namespace) -> None:
         )
     catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column, root=args.image_root)
     notes = name_fields(catalog, args.title_column, args.image_column)
+    if args.follow_links:
+        catalog.records = absolute_pictures(catalog.records, catalog.root, follow_links=True)
     if args.sequences is not None:
         catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)
     options: dict[str, Any] = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}

@@ -128,3 +128,21 @@ def test_the_folder_of_a_run_stands_for_its_model(
     from_run = capsys.readouterr().out
     assert main(["recommend", str(model), "--device", "cpu", "--history", "1", "--top-k", "3", "--json"]) == 0
     assert capsys.readouterr().out == from_run
+
+
+def test_pictures_that_links_lead_to_elsewhere_need_an_option(
+    products: Path, shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "photos").rename(tmp_path / "disk" / "photos")
+    (tmp_path / "work").mkdir()
+    path = products.rename(tmp_path / "work" / "products.csv")
+    (tmp_path / "work" / "photos").symlink_to(tmp_path / "disk" / "photos")
+    masks = []
+    for options in ([], ["--follow-links"]):
+        assert encode(path, shop, *options) == 0
+        masks.append(ItemCatalog.from_pretrained(path.with_name("catalog")).image_mask.tolist())
+    assert masks == [[False] * 4, [True] * 3 + [False]]
+    assert "give a root= that holds them, or follow_links=True" in caplog.text
+    assert ItemCatalog.from_pretrained(path.with_name("catalog")).picture("001").getpixel((0, 0)) == (60, 0, 0)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from http.server import ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,17 @@ class JobRuns:
         return faults
 
 
+def quiet(server: type[ThreadingHTTPServer]) -> type[ThreadingHTTPServer]:
+    """A server that says nothing of connections that break, as those of killed clients do."""
+
+    class Quiet(server):  # type: ignore[valid-type, misc]
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exc_info()[1], ConnectionError):
+                super().handle_error(request, client_address)
+
+    return Quiet
+
+
 def serve_hub() -> tuple[int, str]:
     """A Hub on the loopback in a child of its own; the child and its address."""
     from multiprocessing import Pipe
@@ -244,6 +256,7 @@ def serve_hub() -> tuple[int, str]:
         module = importlib.util.module_from_spec(spec)
         sys.modules["loopback"] = module
         spec.loader.exec_module(module)
+        module.ThreadingHTTPServer = quiet(module.ThreadingHTTPServer)
         theirs.send(module.LoopbackHub({TOKEN: "author"}).url)
         while True:
             signal.pause()

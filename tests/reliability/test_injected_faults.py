@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,28 @@ running.run_command = run_command
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr[-3000:]
     assert done.stdout.count("the command given again ended with ") == 2 and "KeyError: 'given again'" in done.stdout
     assert "2 faults injected, " in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_the_hub_says_nothing_of_clients_that_were_killed(repository: Path, told: bool) -> None:
+    code = f"""
+import os, signal, socket, struct, sys, time
+import runs
+
+if {told}:
+    runs.quiet = lambda server: server
+child, url = runs.serve_hub()
+client = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+client.sendall(b"POST /api/repos/create HTTP/1.1\\r\\nContent-Length: 100\\r\\n\\r\\n{{")
+time.sleep(0.5)
+# Gone without a farewell, as after a kill.
+client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+client.close()
+time.sleep(0.5)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+    folder = repository / "benchmarks" / "reliability"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and ("ConnectionResetError" in done.stderr) == told, done.stderr
+    assert told or done.stderr == ""

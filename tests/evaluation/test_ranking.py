@@ -191,3 +191,32 @@ def test_recall_is_the_hit_rate_with_one_target() -> None:
     metrics = metrics_from_counts(np.array([[0, 1], [4, 2], [30, 1]]), ks=(5, 20))
     assert metrics["recall@5"] == metrics["hr@5"] == pytest.approx(1.5 / 3)
     assert metrics["recall@20"] == metrics["hr@20"] == pytest.approx(2 / 3)
+
+
+def test_alike_items_of_which_some_have_a_term_are_ranked_the_same_whatever_the_block() -> None:
+    """Six kinds of three items each, of which one stood near others: two kinds a vector, in blocks of every size."""
+    features = [number % 6 for number in range(18)]
+    model = model_of(features, use_cooccurrence=True, cooccurrence_context=1, num_neighbours=4)
+    neighbours, counts = torch.zeros(19, 4, dtype=torch.long), torch.zeros(19, 4)
+    neighbours[1:, 0], counts[1:, 0] = torch.arange(1, 19) % 6 + 13, 3.0  # of each, one of the last six
+    model.set_cooccurrence(neighbours, counts)
+    histories = torch.tensor([[4], [12], [17]])
+    users = torch.randn(3, 8)
+    with torch.no_grad():
+        vectors = model.fused_item_embeds(*model.item_embeds()).double()
+        terms = model.cooccurrence_terms(histories, torch.ones_like(histories))
+        scores = users.double() @ vectors.T / 0.8
+        # Items of the same features have the same product, whatever their rows round to.
+        for row in range(7, 19):
+            scores[:, row] = scores[:, (row - 1) % 6 + 1]
+        # One event, one neighbour: the term is weight * log(1 + exp(log_scale) * 3).
+        term = model.cooccurrence.weight * torch.log1p(model.cooccurrence.log_scale.exp() * 3)
+    for line, item in enumerate(histories[:, 0].tolist()):
+        scores[line, item % 6 + 13] += term.double()
+    for label in range(1, 19):
+        target = scores[:, label, None]
+        expected = torch.stack([(scores[:, 1:] > target).sum(1), (scores[:, 1:] == target).sum(1)], 1)
+        for block in (1, 2, 3, 4, 5, 7, 12, 100):
+            found, losses = ItemRanker(model, block_size=block).rank(users, torch.full((3,), label), None, terms)
+            assert found.tolist() == expected.tolist()
+            torch.testing.assert_close(losses, -scores[:, 1:].log_softmax(1)[:, label - 1], atol=1e-6, rtol=0)

@@ -141,6 +141,18 @@ def test_the_kernel_has_chunks_of_a_power_of_two(
     assert sizes == [given]
 
 
+@pytest.mark.parametrize(
+    ("width", "channels", "has_one"),
+    [(1, 16, False), (2, 16, True), (3, 16, True), (4, 16, True), (5, 16, False), (4, 8, True), (4, 12, False),
+     (4, 9, False)],
+)  # fmt: skip
+def test_convolutions_of_two_to_four_taps_and_whole_eights_of_channels_have_a_kernel(
+    stand_ins: list[str], width: int, channels: int, has_one: bool
+) -> None:
+    conv = torch.nn.Conv1d(channels, channels, width, groups=channels)
+    assert (kernels.causal_conv_kernel(conv, torch.device("cpu")) is not None) == has_one
+
+
 def test_the_skip_connection_takes_the_scaled_input(stand_ins: list[str]) -> None:
     x, dt = torch.full((1, 1, 1, 2), 3.0), torch.full((1, 1, 1), 0.5)
     B, C = torch.zeros(1, 1, 1, 4), torch.ones(1, 1, 1, 4)

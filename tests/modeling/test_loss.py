@@ -1,7 +1,9 @@
 """Losses against numbers computed by hand, against plain forms, and against what they estimate."""
 
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -335,3 +337,68 @@ def test_a_zero_vector_normalises_to_zero_with_a_zero_gradient() -> None:
     assert x.grad[0].tolist() == [0.0, 0.0]
     # d(x/|x|)/dx summed over outputs, at (3, 4): (y_2 - 0.6 (0.6 + 0.8), ...)/5
     torch.testing.assert_close(x.grad[1], torch.tensor([(1 - 0.6 * 1.4) / 5, (1 - 0.8 * 1.4) / 5]))
+
+
+class Processes:
+    """Threads in the places of processes: what `torch.distributed` gives each of them, by the documentation."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self.count, self.barrier = count, threading.Barrier(count, timeout=60)
+        self.own, self.given = threading.local(), [torch.empty(0)] * count
+        for name, stand_in in (
+            ("get_world_size", lambda: count),
+            ("get_rank", lambda: self.own.rank),
+            ("all_gather", self.all_gather),
+            ("all_reduce", self.all_reduce),
+        ):
+            monkeypatch.setattr(loss_mmm4rec.dist, name, stand_in)
+
+    def exchange(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.given[self.own.rank] = x.detach().clone()
+        self.barrier.wait()
+        given = list(self.given)
+        self.barrier.wait()
+        return given
+
+    def all_gather(self, parts: list[torch.Tensor], x: torch.Tensor) -> None:
+        for part, given in zip(parts, self.exchange(x), strict=True):
+            assert part.shape == given.shape
+            part.copy_(given)
+
+    def all_reduce(self, x: torch.Tensor) -> None:
+        x.copy_(torch.stack(self.exchange(x)).sum(0))
+
+    def run(self, work: Callable[[int], Any]) -> list[Any]:
+        """What each made of its rank."""
+
+        def as_rank(rank: int) -> Any:
+            self.own.rank = rank
+            return work(rank)
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(as_rank, range(self.count)))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 3, 2), (3, 1)])
+def test_the_targets_of_all_processes_are_negatives_and_each_gets_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    users, targets = (torch.randn(sum(sizes), 4, generator=draw, requires_grad=True) for _ in range(2))
+    labels = torch.arange(1, sum(sizes) + 1)
+    labels[-1] = labels[0]  # the same item in the first and in the last process
+    parts = list(zip(users.split(sizes), targets.split(sizes), labels.split(sizes), strict=True))
+
+    def one(rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        own_users, own_targets, own_labels = parts[rank]
+        leaves = own_users.detach().requires_grad_(), own_targets.detach().requires_grad_()
+        loss = in_batch_cross_entropy(*leaves, own_labels, 0.7, gather=True, num_items_in_batch=sum(sizes))
+        return loss.detach(), *torch.autograd.grad(loss, leaves)
+
+    found = Processes(monkeypatch, len(sizes)).run(one)
+    losses, user_grads, target_grads = zip(*found, strict=True)
+    expected = in_batch_cross_entropy(users, targets, labels, 0.7)
+    torch.testing.assert_close(sum(losses), expected.detach())
+    grads = torch.autograd.grad(expected, (users, targets))
+    torch.testing.assert_close(torch.cat(user_grads), grads[0])
+    torch.testing.assert_close(torch.cat(target_grads), grads[1])

@@ -64,6 +64,16 @@ def test_gaps_do_change_scores(lively_model: Model) -> None:
     assert (near - far).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_history_that_fills_all_positions_has_the_published_scores(lively_model: Model, layers: int) -> None:
+    """Nothing is padded, so that there is nothing to mask."""
+    history = row([1, 2, 3, 4, 5, 6, 7, 8], [0, 60, 9_000, 9_001, 70_000, 70_020, 900_000, 2_000_000], 0, 0)
+    masked, published = (
+        score(lively_model(time_mode=mode, num_hidden_layers=layers), history) for mode in ("masked", "published")
+    )
+    torch.testing.assert_close(masked, published, atol=1e-5, rtol=1e-5)
+
+
 def test_only_the_last_events_of_a_long_history_count(lively_model: Model) -> None:
     model = lively_model()
     times = list(range(1_300_000_000, 1_300_000_000 + 12 * 1000, 1000))

@@ -101,3 +101,42 @@ def test_a_pipeline_recommends_the_same_by_blocks_and_after_a_weight_has_changed
         assert [item["item_id"] for item in found] == [processor.item_ids[row - 1] for row in expected.indices]
         with torch.no_grad():
             model.model.text_projection.weight.neg_()
+
+
+def planted(num_items: int, **rows: list[float]) -> torch.Tensor:
+    """Items that are 0 but for those of the rows `at_N`, and for their opposites, which keep the mean at 0."""
+    width = max(map(len, rows.values()))
+    vectors = torch.zeros(num_items, width)
+    for name, row in rows.items():
+        place = int(name.removeprefix("at_"))
+        vectors[place, : len(row)] = torch.tensor(row)
+        vectors[place + 1] = -vectors[place]
+    return vectors
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_the_best_item_is_found_though_its_score_is_rounded_down_and_anothers_up() -> None:
+    """
+    Coarse scores of 1 + 2^-8 lie between two numbers of bfloat16: a difference in the 15th bit decides whether they
+    are rounded to 1 or to 1 + 2^-7. The coarse vectors have this difference the wrong way round.
+    """
+    small = 2.0**-13
+    slightly_more = small * (1 + 0.9 * 2**-8)  # rounded to `small`
+    # Coarse: 1 + 2^-8 + small * 2^-8, which is rounded up. In full it is 1 + 2^-8 + 0.1 * small * 2^-8.
+    other = [1.0, 2.0**-8, 2 * small, -slightly_more, -small, small * 2**-8]
+    # Coarse: 1 + 2^-8, rounded down to the even 1. In full it is 1 + 2^-8 + 0.9 * small * 2^-8.
+    best = [1.0, 2.0**-8, 0.0, slightly_more, -small, 0.0]
+    vectors = planted(160, at_20=other, at_100=best)
+    users = torch.ones(1, 6)
+    assert (vectors.double() @ users[0].double()).argmax() == 100
+    assert TopItems(vectors).search(users, 1)[1].tolist() == [[100]]
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_the_best_item_is_found_though_only_what_the_users_vector_loses_by_rounding_tells_it() -> None:
+    # 32 numbers that are rounded down and 32 that are rounded up, all to 256; then one that is exact.
+    user = torch.cat([torch.full((32,), 256 + 0.9), torch.full((32,), 256 - 0.45), torch.tensor([256.0])])
+    # The sum of the first less the sum of the others is 43.2, and 0 once they are rounded. The other item has 2.
+    vectors = planted(160, at_20=[0.0] * 64 + [2.0**-7], at_100=[1.0] * 32 + [-1.0] * 32 + [0.0])
+    scores, rows = TopItems(vectors).search(user.unsqueeze(0), 1)
+    assert rows.tolist() == [[100]] and scores.item() == pytest.approx(43.2, abs=0.01)

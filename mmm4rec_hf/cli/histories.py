@@ -1,10 +1,11 @@
 """Histories of many users from a file, one user after the other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import narwhals as nw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,34 +14,115 @@ from mmm4rec_hf.data.engines import stream
 from mmm4rec_hf.data.splits import in_time_order
 
 History = dict[str, Any]
+# Ids that an error names.
+_SHOWN = 3
+
+
+class HistoryFile(NamedTuple):
+    """
+    What a file holds.
+
+    Args:
+        histories (`Iterator[dict]`): Each with `user_id`, `items` and, where there are times, `timestamps`.
+        time_unit (`str`, *optional*): The unit of these timestamps: of a log they are seconds, whatever the log's own.
+    """
+
+    histories: Iterator[History]
+    time_unit: str | None
 
 
 def read_histories(path: Path, time_unit: str | None = None) -> Iterator[History]:
+    """The histories of a file; see [`open_histories`]."""
+    return open_histories(path, time_unit=time_unit).histories
+
+
+def open_histories(
+    path: Path,
+    *,
+    users: Sequence[str] | None = None,
+    time_unit: str | None = None,
+    format: str = "auto",
+    user_column: str | None = None,
+    item_column: str | None = None,
+    timestamp_column: str | None = None,
+) -> HistoryFile:
     """
     Histories out of a file of users, or out of a log of interactions.
 
     Args:
         path (`Path`): JSON lines or Parquet with `user_id`, `items` and `timestamps` (lists), a row a user; or a log
             of any form that [`load_interactions`] reads, a row an event.
-        time_unit (`str`, *optional*): Of a log's numbers; told by their magnitude by default.
-
-    Yields:
-        `dict`: `user_id`, `items` and, where there are times, `timestamps`.
+        users (`Sequence[str]`, *optional*): The only users whose histories are read, in the order wanted.
+        time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
+        format, user_column, item_column, timestamp_column (*optional*):
+            Of a log, as for [`load_interactions`]; the columns count for a file of users too.
 
     Raises:
         FileNotFoundError: If the file is not there.
-        ValueError: For a line that is no history, naming it.
+        ValueError: For users that the file does not hold, and, while it is read, for a line that is no history.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    if path.suffix == ".parquet" and pa.types.is_nested(_type_of_items(path)):
-        return _from_parquet(path)
-    if path.suffix in (".jsonl", ".json") and _first_line_has_items(path):
-        return _from_json_lines(path)
-    return _from_log(path, time_unit)
+    names = _Names(user_column or "user_id", item_column or "items", timestamp_column or "timestamps")
+    histories: Iterator[History] | None = None
+    if format == "auto" and path.suffix == ".parquet" and pa.types.is_nested(_type_of(path, names.items)):
+        histories = _from_parquet(path, names)
+    elif format == "auto" and path.suffix in (".jsonl", ".json") and _first_line_has(path, names.items):
+        histories = _from_json_lines(path, names)
+    if histories is not None:
+        return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
+    columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
+    log = load_interactions(path, format=format, time_unit=time_unit, **columns).frame
+    return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
 
 
-def _from_json_lines(path: Path) -> Iterator[History]:
+class _Names(NamedTuple):
+    """What the three fields of a file of users are called."""
+
+    user_id: str
+    items: str
+    timestamps: str
+
+    def history(self, record: dict[str, Any], number: int) -> History:
+        """A record as a history. A file without user ids is told apart by its lines, from 1 on."""
+        ours = dict(zip(self, self._fields, strict=True))
+        return {"user_id": str(number)} | {ours.get(name, name): value for name, value in record.items()}
+
+
+def _chosen(histories: Iterator[History], users: Sequence[str], path: Path) -> list[History]:
+    """The histories of some users, in their order."""
+    wanted, found, known = set(users), {}, []
+    for history in histories:
+        user = str(history["user_id"])
+        if user in wanted:
+            found[user] = history
+        elif len(known) < _SHOWN:
+            known.append(user)
+    _check_found(users, found, [*found, *known], path)
+    return [found[user] for user in dict.fromkeys(users)]
+
+
+def _of_users(log: nw.LazyFrame, users: Sequence[str], path: Path) -> list[History]:
+    """As [`_chosen`], of a log, whose other users are never sorted."""
+    found = {history["user_id"]: history for history in _from_log(log.filter(nw.col("user_id").is_in(list(users))))}
+    if len(found) < len(set(users)):
+        known = log.select("user_id").unique().sort("user_id").head(_SHOWN).collect()["user_id"].to_list()
+        _check_found(users, found, known, path)
+    return [found[user] for user in dict.fromkeys(users)]
+
+
+def _check_found(users: Sequence[str], found: Collection[str], known: Sequence[str], path: Path) -> None:
+    missing = [user for user in dict.fromkeys(users) if user not in found]
+    if missing:
+        shown = ", ".join(map(repr, missing[:_SHOWN]))
+        are = "is" if len(missing) == 1 else "are"
+        raise ValueError(
+            f"{shown} {are} no user{'' if len(missing) == 1 else 's'} of {path}, which has "
+            f"{', '.join(map(repr, known[:_SHOWN]))}, ...; ids are compared to the letter"
+        )
+
+
+def _from_json_lines(path: Path, names: _Names) -> Iterator[History]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -49,23 +131,22 @@ def _from_json_lines(path: Path) -> Iterator[History]:
                 record = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number} is no JSON; each line is an object of one user") from error
-            if not isinstance(record, dict) or not isinstance(record.get("items"), list):
-                raise ValueError(f'{path}, line {number} has no list "items"')
-            # A file without user ids is told apart by its lines, from 1 on.
-            yield {"user_id": str(number)} | record
+            if not isinstance(record, dict) or not isinstance(record.get(names.items), list):
+                raise ValueError(f'{path}, line {number} has no list "{names.items}"')
+            yield names.history(record, number)
 
 
-def _from_parquet(path: Path) -> Iterator[History]:
+def _from_parquet(path: Path, names: _Names) -> Iterator[History]:
     file = pq.ParquetFile(path)
     number = 0
     for batch in file.iter_batches():
         for record in batch.to_pylist():
             number += 1
-            yield {"user_id": str(number)} | record
+            yield names.history(record, number)
 
 
-def _from_log(path: Path, time_unit: str | None) -> Iterator[History]:
-    log = in_time_order(load_interactions(path, time_unit=time_unit).frame).sort("user_id", "position")
+def _from_log(frame: nw.LazyFrame) -> Iterator[History]:
+    log = in_time_order(frame).sort("user_id", "position")
     history: History | None = None
     for batch in stream(log.select("user_id", "item_id", "timestamp")):
         columns = (batch.column(name).to_pylist() for name in ("user_id", "item_id", "timestamp"))
@@ -80,15 +161,18 @@ def _from_log(path: Path, time_unit: str | None) -> Iterator[History]:
         yield history
 
 
-def _type_of_items(path: Path) -> pa.DataType:
+def _type_of(path: Path, column: str) -> pa.DataType:
     schema = pq.read_schema(path)
-    return schema.field("items").type if "items" in schema.names else pa.null()
+    return schema.field(column).type if column in schema.names else pa.null()
 
 
-def _first_line_has_items(path: Path) -> bool:
+def _first_line_has(path: Path, items: str) -> bool:
+    """Whether a file's first line is a user's: `items` by its usual name, or a list by a name that was told."""
     with path.open("rb") as file:
         try:
             record = json.loads(file.readline())
         except ValueError:
             return False
-    return isinstance(record, dict) and "items" in record
+    if not isinstance(record, dict) or items not in record:
+        return False
+    return items == "items" or isinstance(record[items], list)

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .columns import HISTORY_COLUMNS, add_log_options, log_options
 from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 
-_COLUMNS = ("user", "item", "timestamp", "rating", "order")
+_COLUMNS = (*HISTORY_COLUMNS, "rating", "order")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,12 +30,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")
     parser.add_argument("--output", "-o", type=Path, required=True, help="the folder to write")
-    parser.add_argument(
-        "--format", default="auto", help="csv, parquet, amazon-2018, movielens, ... (default: by name)"
-    )
-    for column in _COLUMNS:
-        parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}, if not as usual")
-    parser.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of numbers; default: told by their size")
+    add_log_options(parser, _COLUMNS)
     parser.add_argument(
         "--k-core", type=int, default=5, help="least events of a user and of an item (default: %(default)s)"
     )
@@ -70,9 +66,8 @@ def run(args: argparse.Namespace) -> None:
         from ..items import ItemCatalog
 
         catalog = ItemCatalog.from_pretrained(args.items)
-    columns = {f"{column}_column": getattr(args, f"{column}_column") for column in _COLUMNS}
     source = args.log[0] if len(args.log) == 1 else args.log
-    interactions = load_interactions(source, format=args.format, time_unit=args.time_unit, **columns)
+    interactions = load_interactions(source, **log_options(args, _COLUMNS))
     made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":
         made |= {"valid_from": args.valid_from, "test_from": args.test_from}

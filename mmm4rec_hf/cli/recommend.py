@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .columns import HISTORY_COLUMNS, add_log_options, log_options
 from .models import saved_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
@@ -37,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=(
             "examples:\n"
             "  mmm4rec recommend run/model --history 50 172 --timestamps 891035000 891035500 --top-k 5\n"
-            "  mmm4rec recommend run/model --input interactions.csv --output recommendations.parquet"
+            "  mmm4rec recommend run/model --input interactions.csv --output recommendations.parquet\n"
+            "  mmm4rec recommend run/model --input orders.csv --user-column customer --item-column sku \\\n"
+            "      --timestamp-column bought_at --user c0017 --user c0042"
         ),
     )
     parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")
@@ -45,7 +48,14 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument("--history", nargs="+", metavar="ID", help="items of one user, oldest first")
     what.add_argument("--input", "-i", type=Path, metavar="FILE", help="a file of users, or a log of interactions")
     parser.add_argument("--timestamps", nargs="+", metavar="TIME", help="of the history: unix numbers or ISO dates")
-    parser.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="of numbers; default: told by their size")
+    parser.add_argument(
+        "--user",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help="with --input: only these users of the file; may be given several times",
+    )
+    add_log_options(parser)
     parser.add_argument(
         "--output", "-o", type=Path, metavar="FILE", help=f"{', '.join(OUTPUT_SUFFIXES)}; default: printed"
     )
@@ -68,12 +78,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec recommend`."""
-    if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
-        raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
-    if args.timestamps is not None and args.history is None:
-        raise UsageError("--timestamps belong to --history; a file has times of its own")
-    if args.batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
+    _check(args)
     hide_bars_without_terminal()
     from transformers import pipeline
 
@@ -86,11 +91,10 @@ def run(args: argparse.Namespace) -> None:
         "candidates": args.candidates,
         "unknown_items": args.unknown_items,
         "empty_histories": args.empty_histories,
-        "time_unit": args.time_unit,
     }
     lists: Iterable[Recommended]
     if args.history is not None:
-        lists = [({"user_id": "1"}, recommender(_history(args), **options))]
+        lists = [({"user_id": "1"}, recommender(_history(args), time_unit=args.time_unit, **options))]
     else:
         lists = _recommend_all(recommender, args, options)
     if args.output is not None:
@@ -103,9 +107,34 @@ def run(args: argparse.Namespace) -> None:
         _print_list(next(iter(lists))[1])
     elif args.history is not None:
         print_json(next(iter(lists))[1])
+    elif args.user is not None and not args.json:
+        for history, items in lists:
+            print_table(["user", "events"], [[str(history["user_id"]), f"{len(history['items']):,}"]])
+            _print_list(items)
+            print()
     else:
         for line in _lines(lists):
             print(line)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        UsageError: For options that do not belong together.
+    """
+    if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
+        raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
+    if args.timestamps is not None and args.history is None:
+        raise UsageError("--timestamps belong to --history; a file has times of its own")
+    if args.user is not None and args.input is None:
+        raise UsageError("--user picks users out of a file: name one by --input FILE")
+    of_file = [f"--{column}-column" for column in HISTORY_COLUMNS if getattr(args, f"{column}_column") is not None]
+    if args.format != "auto":
+        of_file.append("--format")
+    if of_file and args.input is None:
+        raise UsageError(f"{', '.join(of_file)} tell how a file is laid out; give it as --input FILE")
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
 
 
 def _history(args: argparse.Namespace) -> dict[str, Any]:
@@ -120,11 +149,13 @@ def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str
     from tqdm.auto import tqdm
 
     from ..modeling.pipeline_mmm4rec import in_batches
-    from .histories import read_histories
+    from .histories import open_histories
 
-    histories = tqdm(read_histories(args.input, args.time_unit), desc="Recommending", unit="user", disable=None)
+    file = open_histories(args.input, users=args.user, **log_options(args))
+    options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
+    histories = tqdm(file.histories, desc="Recommending", unit="user", disable=None)
     for batch in in_batches(histories, args.batch_size):
-        yield from zip(batch, recommender(batch, batch_size=args.batch_size, **options), strict=True)
+        yield from zip(batch, recommender(batch, **options), strict=True)
 
 
 def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:

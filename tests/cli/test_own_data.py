@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf import ItemCatalog, MMM4RecProcessor
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.data import SequenceDatasets
 
@@ -145,6 +145,93 @@ def test_a_log_and_files_of_histories_give_the_same_recommendations(
         assert {user: ids(entries) for user, entries in found.items()} == {
             user: ids(entries) for user, entries in from_log.items()
         }
+
+
+@pytest.fixture
+def orders(shop: Path, tmp_path: Path) -> Path:
+    """The log with columns of its own, semicolons and ISO times."""
+    log = pl.read_csv(shop / "log.csv", infer_schema=False).rename({"user_id": "kunde", "item_id": "artikel"})
+    seconds = pl.from_epoch(pl.col("timestamp").cast(pl.Int64), "ms").dt.to_string("%Y-%m-%d %H:%M:%S")
+    log.with_columns(seconds.alias("gekauft")).drop("timestamp").write_csv(tmp_path / "orders.csv", separator=";")
+    return tmp_path / "orders.csv"
+
+
+COLUMNS = ["--user-column", "kunde", "--item-column", "artikel", "--timestamp-column", "gekauft"]
+
+
+def test_a_log_of_other_columns_is_told_as_to_prepare(
+    recommend_all: Any, model: Path, shop: Path, orders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_log = recommend_all(shop / "log.csv", "--time-unit", "ms")
+    assert recommend_all(orders, *COLUMNS) == from_log
+    # Names that belong to a file of users, too.
+    histories = [{"kunde": user, "artikel": [item for item, _ in history_of(n)],
+                  "gekauft": [time * 1000 for _, time in history_of(n)]} for n, user in enumerate(USERS)]  # fmt: skip
+    (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, histories)))
+    pl.DataFrame(histories).write_parquet(tmp_path / "users.parquet")
+    for name in ("users.jsonl", "users.parquet"):
+        found = recommend_all(tmp_path / name, *COLUMNS, "--time-unit", "ms")
+        assert {user: ids(entries) for user, entries in found.items()} == {
+            user: ids(entries) for user, entries in from_log.items()
+        }
+    said = refusal(capsys, "recommend", str(model), "--input", str(orders))
+    assert "no user_id column found" in said and "Give --user-column;" in said and "user_column" not in said
+    said = refusal(capsys, "recommend", str(model), "--input", str(orders), "--user-column", "customer")
+    assert "--user-column customer is no column of" in said
+
+
+def test_seconds_of_a_log_stay_seconds_whatever_its_unit(
+    recommend_all: Any, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    times_of = MMM4RecProcessor._times
+
+    def recording(histories: Any, unit: str | None) -> Any:
+        times = times_of(histories, unit)
+        read.extend(seconds.tolist() for seconds, _ in times or [])
+        return times
+
+    monkeypatch.setattr(MMM4RecProcessor, "_times", staticmethod(recording))
+    recommend_all(shop / "log.csv", "--time-unit", "ms", "--user", "u3", "0", "--json")
+    assert read == [[time for _, time in history_of(USERS.index(user))] for user in ("u3", "0")]
+
+
+def test_customers_are_asked_for_by_their_ids(
+    recommend_all: Any, model: Path, orders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everybody = recommend_all(orders, *COLUMNS)
+    found = recommend_all(orders, *COLUMNS, "--json", "--user", "u3", "--user", "00", "u3")
+    assert list(found) == ["u3", "00"]
+    for user, entries in found.items():
+        assert ids(entries) == ids(everybody[user])
+        assert [entry["score"] for entry in entries] == pytest.approx([e["score"] for e in everybody[user]], abs=1e-5)
+    command = ["recommend", str(model), "--device", "cpu", "--input", str(orders), *COLUMNS]
+    capsys.readouterr()
+    assert main([*command, "--user", "00", "--top-k", "1"]) == 0
+    head, events, header, row = capsys.readouterr().out.splitlines()[:4]
+    assert head.split() == ["user", "events"] and events.split() == ["00", "6"]
+    assert header.startswith("rank") and row.split()[0] == "1" and row.split()[4] == everybody["00"][0]["item_id"]
+    said = refusal(capsys, *command, "--user", "u3", "0000")
+    assert f"'0000' is no user of {orders}, which has '0', '00', '9007199254740993', ...;" in said
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "items": ["1"]}\n{"user_id": "b", "items": ["2"]}\n')
+    assert list(recommend_all(users, "--json", "--user", "7")) == [7]
+    said = refusal(capsys, "recommend", str(model), "--input", str(users), "--user", "x", "y")
+    assert f"'x', 'y' are no users of {users}, which has '7', 'b', ...;" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--user", "u3"], "--user picks users out of a file"),
+        (["--user-column", "kunde", "--format", "csv"], "--user-column, --format tell how a file is laid out"),
+    ],
+)
+def test_options_of_a_file_without_one_are_wrong_use(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", "nowhere", "--history", "1", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_recommendations_are_written_with_their_ids_to_the_letter(model: Path, shop: Path, tmp_path: Path) -> None:

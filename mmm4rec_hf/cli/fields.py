@@ -1,32 +1,29 @@
 """Which fields of a shop's items are the title and the picture, and whether anything is left to encode."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ..items.text import item_text
 from .running import UsageError
 
 if TYPE_CHECKING:
     from ..items import ItemCatalog
 
-# Compared in lower case, with letters and digits only.
-ALIASES = {
-    "title": ("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle"),
-    "image": ("image", "picture", "photo", "img", "imagepath", "imagefile", "imageurl", "picturepath", "poster"),
-}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def name_fields(catalog: "ItemCatalog", title: str | None, image: str | None) -> list[str]:
+def name_fields(
+    catalog: "ItemCatalog", title: str | None, image: str | None, text_fields: Collection[str] = ()
+) -> list[str]:
     """
-    Gives the fields of a catalogue's items the names `title` and `image`, in place.
+    Gives the fields of a catalogue's items the names `title` and `image`, in place; the catalogue remembers the ones
+    they had, since new items may have them too.
 
     Args:
         catalog (`ItemCatalog`): As it was read.
         title (`str`, *optional*): The field of the title; by default found by its usual names.
         image (`str`, *optional*): The field of the picture, likewise.
+        text_fields (`Collection[str]`, *optional*): Fields that texts are made of, which keep their names as well.
 
     Returns:
         `list[str]`: What was taken for what, one sentence each.
@@ -34,6 +31,8 @@ def name_fields(catalog: "ItemCatalog", title: str | None, image: str | None) ->
     Raises:
         UsageError: If no item has the field, or several fields may be meant.
     """
+    from ..items.fields import rename_field
+
     notes = []
     for name, told in (("title", title), ("image", image)):
         names = _names(catalog)
@@ -43,8 +42,8 @@ def name_fields(catalog: "ItemCatalog", title: str | None, image: str | None) ->
         if found not in names:
             raise UsageError(f"no item has a field {found!r}; there are {', '.join(names)}")
         for record in catalog.records:
-            if found in record:
-                record[name] = record.pop(found)
+            rename_field(record, found, name, text_fields)
+        catalog.source_fields[name] = found
         notes.append(f"{found} is read as the {'title' if name == 'title' else 'picture'}")
     return notes
 
@@ -72,6 +71,9 @@ def check_texts(catalog: "ItemCatalog", fields: Sequence[str]) -> None:
     Raises:
         UsageError: If no item has a text in these fields, but some have others: a model would learn from nothing.
     """
+    # Imported here: with the package `items`, torch and transformers, comes what `--help` should not wait for.
+    from ..items.text import item_text
+
     others = [name for name in _names(catalog) if name != "image"]
     if others and not any(item_text(record, fields) for record in catalog.records):
         raise UsageError(
@@ -101,10 +103,9 @@ def _names(catalog: "ItemCatalog") -> list[str]:
 
 
 def _found(name: str, names: Sequence[str]) -> str | None:
-    if name in names:
-        return name
-    plain = {candidate: re.sub(r"[^a-z0-9]", "", candidate.lower()) for candidate in names}
-    found = [candidate for candidate, spelled in plain.items() if spelled in ALIASES[name]]
+    from ..items.fields import usual_fields
+
+    found = usual_fields(name, names)
     if len(found) > 1:
         raise UsageError(f"the {name} may be any of {', '.join(map(repr, found))}; give --{name}-column")
     return found[0] if found else None

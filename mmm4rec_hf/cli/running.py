@@ -6,12 +6,6 @@ import pickle
 import sys
 from collections.abc import Callable
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-
-# What broken files raise in libraries, beside errors of Python's own: a configuration's check, weights, pickles.
-_OF_FILES = (StrictDataclassError, SafetensorError, pickle.UnpicklingError)
-
 
 class UsageError(ValueError):
     """Arguments that cannot be meant, found by the command rather than by its parser: status 2."""
@@ -40,18 +34,32 @@ def run_command(
         # Who reads stdout has read enough, as `head` does; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, RuntimeError, *_OF_FILES) as error:
-        if debug:
-            raise
-        # A configuration's own check wraps the error that says what is wrong.
-        cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-        message = translate(" ".join(_told(str(cause)).split())) or type(cause).__name__
-        print(f"{program}: error: {message}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    except (ValueError, TypeError, OSError, RuntimeError, *_errors_of_files()) as error:
+        if debug:
+            raise
+        message = translate(" ".join(_told(str(_cause(error))).split())) or type(_cause(error)).__name__
+        print(f"{program}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+def _errors_of_files() -> tuple[type[Exception], ...]:
+    """What libraries raise for broken files, beside errors of Python's own: configurations, weights, pickles."""
+    # Imported when something went wrong: a command's help should not wait for them.
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return StrictDataclassError, SafetensorError, pickle.UnpicklingError
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is wrong: a configuration's own check wraps the error that says it."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
 
 
 def _told(message: str) -> str:

@@ -89,6 +89,29 @@ def test_each_command_has_help_and_the_version_is_the_package_s(capsys):
     assert capsys.readouterr().out == f"mmm4rec {__version__}\n"
 
 
+# What takes a second or more to import, or is of no use before a command runs.
+HEAVY = {"torch", "transformers", "datasets", "polars", "pandas", "pyarrow", "numpy", "huggingface_hub", "fastapi"}
+
+
+def test_help_version_wrong_use_and_completion_wait_for_no_library():
+    lines = [["--help"], ["--version"], [], ["no-such-command"], ["recommend"], ["--print-completion", "bash"]]
+    lines += [[name, "--help"] for name in cli.COMMANDS] + [["convert", "published", "--help"]]
+    code = f"""
+import sys
+from mmm4rec_hf.cli import main
+statuses = []
+for line in {lines!r}:
+    try:
+        main(line)
+    except SystemExit as stopped:
+        statuses.append(stopped.code)
+print(statuses, sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = [0, 0, 2, 2, 2, 0] + [0] * (len(lines) - 6)
+    assert finished.stderr.splitlines()[-1] == f"{expected} []"
+
+
 def test_the_module_runs_as_the_command_does():
     finished = subprocess.run(
         [sys.executable, "-m", "mmm4rec_hf.cli", "no-such-command"], capture_output=True, text=True, check=False

@@ -88,16 +88,18 @@ def run(args: argparse.Namespace) -> None:
             f"{IMAGE_FROM_PACKAGE}"
         )
     catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column, root=args.image_root)
-    notes = name_fields(catalog, args.title_column, args.image_column)
+    text_fields = list(PUBLISHED_TEXT_FIELDS)
+    if args.text_fields is not None:
+        text_fields = [name.strip() for name in args.text_fields.split(",") if name.strip()]
+    notes = name_fields(catalog, args.title_column, args.image_column, text_fields)
     if args.follow_links:
         catalog.records = absolute_pictures(catalog.records, catalog.root, follow_links=True)
     if args.sequences is not None:
         catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)
     options: dict[str, Any] = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
-    if args.text_fields is not None:
-        options["text_fields"] = [name.strip() for name in args.text_fields.split(",") if name.strip()]
+    options["text_fields"] = text_fields
     if args.model is not None or args.text_encoder is not None:
-        check_texts(catalog, options.get("text_fields", PUBLISHED_TEXT_FIELDS))
+        check_texts(catalog, text_fields)
     if args.model is not None or args.image_encoder is not None:
         check_pictures(catalog)
     encoder = load_item_encoder(args.model, args.text_encoder, args.image_encoder, **options)

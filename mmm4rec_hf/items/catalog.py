@@ -14,9 +14,11 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask
+from .fields import check_new_texts, name_alike, rename_field
 from .images import absolute_pictures, is_picture, is_url, load_picture
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
+from .text import PUBLISHED_TEXT_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class ItemCatalog:
         text_mask (`np.ndarray` of shape `(num_items,)`, *optional*): False where an item has no text.
         image_mask (`np.ndarray` of shape `(num_items,)`, *optional*): False where an item has no usable picture.
         feature_info (`dict[str, dict]`, *optional*): What the features were made with, by modality.
+        source_fields (`dict[str, str]`, *optional*):
+            What the shop's own file calls the fields `item_id`, `title` and `image`: new items may do so as well.
 
     Raises:
         ValueError: For an id given twice, lengths that do not agree, or features that are not finite.
@@ -51,6 +55,7 @@ class ItemCatalog:
         text_mask: Any = None,
         image_mask: Any = None,
         feature_info: Mapping[str, Mapping[str, Any]] | None = None,
+        source_fields: Mapping[str, str] | None = None,
     ) -> None:
         self.item_ids = [canonical_id(item_id) for item_id in item_ids]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
@@ -70,6 +75,7 @@ class ItemCatalog:
         self.text_mask = check_mask(text_mask, self.text_features, "text")
         self.image_mask = check_mask(image_mask, self.image_features, "image")
         self.feature_info: dict[str, dict[str, Any]] = {key: dict(info) for key, info in (feature_info or {}).items()}
+        self.source_fields: dict[str, str] = {str(ours): str(name) for ours, name in (source_fields or {}).items()}
         self._encoder: ItemEncoder | None = None
 
     @classmethod
@@ -79,6 +85,8 @@ class ItemCatalog:
         *,
         format: str = "auto",
         id_column: str | None = None,
+        title_column: str | None = None,
+        image_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
         follow_links: bool = False,
     ) -> "ItemCatalog":
@@ -93,6 +101,8 @@ class ItemCatalog:
                 `"amazon-2018"` or `"amazon-2023"` for metadata files, `"movielens"` or `"recbole"` where the names of
                 the files do not say so.
             id_column (`str`, *optional*): The field of the item id; by default found by its usual names.
+            title_column (`str`, *optional*): The field of the title, if it is not called `title`.
+            image_column (`str`, *optional*): The field of the picture, if it is not called `image`.
             root (`str` or `os.PathLike`, *optional*):
                 Where relative picture paths start, by default the file's own folder. No path of a file may lead out of
                 it; `root="/"` allows all absolute ones.
@@ -108,12 +118,34 @@ class ItemCatalog:
             TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
         """
         item_ids, records = read_items(source, format, id_column)
+        names = {"item_id": id_column, "title": title_column, "image": image_column}
+        source_fields = {ours: name for ours, name in names.items() if name is not None}
+        for ours, theirs in source_fields.items():
+            if ours != "item_id" and not any(theirs in record for record in records):
+                there = ", ".join(dict.fromkeys(repr(name) for record in records for name in record))
+                raise ValueError(f"{ours}_column={theirs!r} is no field of any item; there are {there or 'none'}")
+            for record in records:
+                rename_field(record, theirs, ours)
+        return cls._made_of(source, item_ids, records, source_fields, root, follow_links)
+
+    @classmethod
+    def _made_of(
+        cls,
+        source: Any,
+        item_ids: list[str],
+        records: list[dict[str, Any]],
+        source_fields: Mapping[str, str],
+        root: str | os.PathLike[str] | None,
+        follow_links: bool = False,
+    ) -> "ItemCatalog":
+        """The catalogue of what was read, with features where the source has them."""
         if root is None and isinstance(source, str | os.PathLike):
             root = Path(source) if Path(source).is_dir() else Path(source).parent
         if follow_links:
             records = absolute_pictures(records, root, follow_links=True)
         text_features, image_features = (_take_features(records, modality) for modality in MODALITIES)
-        return cls(item_ids, records, root=root, text_features=text_features, image_features=image_features)
+        features = {"text_features": text_features, "image_features": image_features}
+        return cls(item_ids, records, root=root, source_fields=source_fields, **features)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -155,9 +187,7 @@ class ItemCatalog:
             raise ValueError(f"{len(unknown)} items are not in the catalogue, first {unknown[0]!r}")
         rows = [self._rows[item_id] for item_id in wanted]
         arrays = {name: None if array is None else array[rows] for name, array in self._arrays().items()}
-        selected = ItemCatalog(
-            wanted, [self.records[row] for row in rows], root=self.root, feature_info=self.feature_info, **arrays
-        )
+        selected = ItemCatalog(wanted, [self.records[row] for row in rows], **self._about(), **arrays)
         selected._encoder = self._encoder
         return selected
 
@@ -193,10 +223,8 @@ class ItemCatalog:
         arrays = encode_catalog(
             self, encoder, output_dir, batch_size=batch_size, shard_size=shard_size, overwrite=overwrite
         )
-        info = {**self.feature_info, **encoder.info}
-        encoded = ItemCatalog(
-            self.item_ids, self.records, root=self.root, feature_info=info, **{**self._arrays(), **arrays}
-        )
+        about = self._about() | {"feature_info": {**self.feature_info, **encoder.info}}
+        encoded = ItemCatalog(self.item_ids, self.records, **about, **{**self._arrays(), **arrays})
         encoded._encoder = encoder
         return encoded
 
@@ -204,14 +232,20 @@ class ItemCatalog:
         """Appends items. In a catalogue with features the new ones are encoded alike.
 
         Args:
-            items (`Any`): As for [`~ItemCatalog.from_items`]. Features may come with the items.
+            items (`Any`):
+                As for [`~ItemCatalog.from_items`]. Features may come with the items. Fields may have the names of the
+                file that the catalogue was made of, or usual ones, see [`~ItemCatalog.name_alike`].
             encoder (`ItemEncoder`, *optional*): By default the one that [`~ItemCatalog.encode`] was called with.
             root (`str` or `os.PathLike`, *optional*): Where their relative picture paths start, if not at `self.root`.
 
         Raises:
-            ValueError: If an item is there already, or features are needed and the encoder is missing or another one.
+            ValueError: If an item is there already, features are needed and the encoder is missing or another one, or
+                nothing of what the items say is read.
         """
-        added = ItemCatalog.from_items(items, root=root)
+        item_ids, records = read_items(items, known_id=self.source_fields.get("item_id"))
+        # Before a picture's path is looked at, by whatever name it goes.
+        records = [self.name_alike(record) for record in records]
+        added = ItemCatalog._made_of(items, item_ids, records, {}, root)
         known = [item_id for item_id in added.item_ids if item_id in self._rows]
         if known:
             raise ValueError(
@@ -221,6 +255,8 @@ class ItemCatalog:
             added.records = absolute_pictures(added.records, added.root)
         elif added.root is None:
             added.root = self.root
+        if self.text_features is not None and added.text_features is None:
+            check_new_texts(added.item_ids, added.records, self._text_fields(), self.source_fields)
         if any(array is not None and getattr(added, name) is None for name, array in self._arrays().items()):
             added = added.encode(self._encoder_for_more(encoder))
         arrays = {
@@ -228,6 +264,20 @@ class ItemCatalog:
             for name, array in self._arrays().items()
         }
         self._become(self.item_ids + added.item_ids, self.records + added.records, arrays)
+
+    def name_alike(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        An item's record with its title and picture named as this catalogue's are.
+
+        Args:
+            record (`Mapping[str, Any]`):
+                The fields of a new item. One may have the name that the file had which the catalogue was made of, or
+                a usual one, such as `name` for the title.
+
+        Raises:
+            ValueError: If several fields may be one that the catalogue's features are made of.
+        """
+        return name_alike(record, self.source_fields, self._text_fields(), self.image_features is not None)
 
     def remove_items(self, item_ids: Iterable[str | int]) -> None:
         """Removes items; the others keep their order.
@@ -322,6 +372,14 @@ class ItemCatalog:
             "image_mask": self.image_mask,
         }
 
+    def _text_fields(self) -> Sequence[str]:
+        """The fields that texts are, or by default would be, made of."""
+        return self.feature_info.get("text", {}).get("fields") or PUBLISHED_TEXT_FIELDS
+
+    def _about(self) -> dict[str, Any]:
+        """What holds of all items alike."""
+        return {"root": self.root, "feature_info": self.feature_info, "source_fields": self.source_fields}
+
     def _row(self, item_id: str | int) -> int:
         key = canonical_id(item_id)
         if key not in self._rows:
@@ -331,7 +389,7 @@ class ItemCatalog:
     def _become(
         self, item_ids: list[str], records: list[dict[str, Any]], arrays: dict[str, np.ndarray | None]
     ) -> None:
-        changed = ItemCatalog(item_ids, records, root=self.root, feature_info=self.feature_info, **arrays)
+        changed = ItemCatalog(item_ids, records, **self._about(), **arrays)
         changed._encoder = self._encoder
         vars(self).update(vars(changed))
 

@@ -94,18 +94,19 @@ def encode_catalog(
         for name in ("features", "mask"):
             arrays[f"{modality}_{name}"] = np.concatenate([part[name] for part in parts])
         if state.is_main_process:
-            _log_missing(arrays[f"{modality}_mask"], modality, encoder.missing)
+            _log_missing(arrays[f"{modality}_mask"], modality, encoder)
     return arrays
 
 
-def _log_missing(mask: np.ndarray, modality: str, missing: str) -> None:
+def _log_missing(mask: np.ndarray, modality: str, encoder: ItemEncoder) -> None:
     """Says how many items have no text or no usable picture, those of finished shards too, and what they got."""
     without = len(mask) - int(mask.sum())
     if without:
         logger.warning(
-            "%d of %d items have no %s: %s",
+            "%d of %d items have no %s: %s%s",
             *(without, len(mask), "text" if modality == "text" else "usable picture"),
-            MISSING_POLICIES[modality][missing],
+            MISSING_POLICIES[modality][encoder.missing],
+            f"; texts are made of {', '.join(encoder.text_fields)}" if modality == "text" else "",
         )
 
 

@@ -35,7 +35,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 
 def read_items(
-    source: Any, format: str = "auto", id_column: str | None = None
+    source: Any, format: str = "auto", id_column: str | None = None, *, known_id: str | None = None
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Reads items, each id once.
 
@@ -47,6 +47,7 @@ def read_items(
         format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files,
             `"movielens"` or `"recbole"`. `"auto"` knows each by the names of files or fields.
         id_column (`str`, *optional*): The field that holds the item id; by default found by its usual names.
+        known_id (`str`, *optional*): A field that holds the item id where there is one of that name.
 
     Returns:
         `tuple[list[str], list[dict]]`: Ids as strings, and records without their ids.
@@ -64,6 +65,8 @@ def read_items(
         raise ValueError(f"no items were read from {_name(source)}")
     names = list(dict.fromkeys(str(name) for row in first for name in row))
     rows = chain(first, rows)
+    if known_id in names:
+        id_column = id_column or known_id
     layout = format if format in AMAZON_FORMATS else None
     if layout is not None and id_column is not None:
         raise ValueError(f"format={format!r} has its own field of ids; leave id_column={id_column!r} out")

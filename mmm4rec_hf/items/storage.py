@@ -72,7 +72,9 @@ def save_catalog(
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
-    content = {"num_items": len(catalog), "features": catalog.feature_info}
+    content: dict[str, Any] = {"num_items": len(catalog), "features": catalog.feature_info}
+    if catalog.source_fields:
+        content["source_fields"] = catalog.source_fields
     with contextlib.ExitStack() as stack:
         # What is entered first takes its place last.
         info, items, features = (
@@ -108,7 +110,8 @@ def load_catalog(folder: Path) -> dict[str, Any]:
         unknown = sorted(set(arrays) - set(ARRAYS))
         if unknown:
             raise ValueError(f"{FEATURES_NAME} holds {unknown[0]!r}, which is none of {', '.join(ARRAYS)}")
-        return {"item_ids": item_ids, "records": records, "feature_info": info["features"], **arrays}
+        about = {"feature_info": info["features"], "source_fields": info.get("source_fields")}
+        return {"item_ids": item_ids, "records": records, **about, **arrays}
 
 
 @contextlib.contextmanager

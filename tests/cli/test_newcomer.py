@@ -74,6 +74,16 @@ def test_unusual_names_are_asked_for_before_anything_is_encoded(
     assert ItemCatalog.from_pretrained(path.with_name("catalog")).titles[0] == "Title 0"
 
 
+def test_a_name_that_texts_are_made_of_is_the_title_too(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(products, shop, "--text-fields", "Name,Long description") == 0
+    assert ", 0 without text, 1 without a picture" in capsys.readouterr().out.replace(";", ",")
+    catalog = ItemCatalog.from_pretrained(products.with_name("catalog"))
+    assert catalog.titles[0] == "Title 0" and catalog["000"]["Name"] == "Title 0"
+    assert catalog.source_fields == {"title": "Name", "image": "Photo"}
+
+
 def test_two_fields_that_may_be_the_title_are_in_question(
     products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

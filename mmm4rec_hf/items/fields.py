@@ -64,8 +64,10 @@ def name_alike(
     for ours in ALIASES:
         if ours in named:
             continue
+        # What a text is made of is no path of a picture.
+        names = [name for name in named if ours != "image" or name not in text_fields]
         told = source_fields.get(ours)
-        found = [told] if told in named else usual_fields(ours, named)
+        found = [told] if told in names else usual_fields(ours, names)
         if len(found) > 1:
             if with_pictures if ours == "image" else ours in text_fields:
                 raise ValueError(

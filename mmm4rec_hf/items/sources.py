@@ -47,7 +47,7 @@ def read_items(
         format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files,
             `"movielens"` or `"recbole"`. `"auto"` knows each by the names of files or fields.
         id_column (`str`, *optional*): The field that holds the item id; by default found by its usual names.
-        known_id (`str`, *optional*): A field that holds the item id where there is one of that name.
+        known_id (`str`, *optional*): The field that holds the item id where there is no `item_id`.
 
     Returns:
         `tuple[list[str], list[dict]]`: Ids as strings, and records without their ids.
@@ -65,7 +65,7 @@ def read_items(
         raise ValueError(f"no items were read from {_name(source)}")
     names = list(dict.fromkeys(str(name) for row in first for name in row))
     rows = chain(first, rows)
-    if known_id in names:
+    if known_id in names and "item_id" not in names:
         id_column = id_column or known_id
     layout = format if format in AMAZON_FORMATS else None
     if layout is not None and id_column is not None:

@@ -275,7 +275,9 @@ class Recommender:
         if self.encoder is None:
             raise CannotAddItems(f"this server takes no new items: {self.encoder_problem}")
         item_id = canonical_id(item_id.strip())
-        texts = {name: text.strip() for name, text in fields.items() if text.strip()}
+        texts = self._state.catalog.name_alike({name: text.strip() for name, text in fields.items() if text.strip()})
+        # A text by a name that pictures have would be a path or an address on this machine, which nobody may name.
+        texts.pop("image", None)
         if image is None and not any(name in texts for name in self.encoder.text_fields):
             raise ValueError(f"an item needs a text ({', '.join(self.encoder.text_fields)}) or a picture")
         if not self._adders.acquire(blocking=False):

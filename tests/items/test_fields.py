@@ -57,6 +57,18 @@ def test_a_new_item_is_read_whatever_its_fields_are_called(
     assert catalog.titles == ["b", "aaa", "aaa"]
 
 
+def test_an_id_of_ours_goes_before_the_file_s(catalog: ItemCatalog, encoder: ItemEncoder) -> None:
+    catalog.add_items([{"item_id": "c", "Artikel": "7", "title": "a"}], encoder=encoder)
+    assert catalog.item_ids[-1] == "c"
+
+
+def test_what_texts_are_made_of_is_no_picture(shop: Path) -> None:
+    texts = ItemEncoder(text_encoder=letters, image_encoder=mean_colour, text_fields=["poster"])
+    catalog = ItemCatalog.from_items([{"item_id": "a", "poster": "by Ann"}], root=shop).encode(texts)
+    catalog.add_items([{"item_id": "b", "poster": "red.png"}])
+    assert catalog.image_mask.tolist() == [False, False] and catalog.text_mask.all()
+
+
 def test_a_picture_by_another_name_stays_in_its_folder_too(
     catalog: ItemCatalog, encoder: ItemEncoder, shop: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

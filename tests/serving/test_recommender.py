@@ -114,6 +114,19 @@ def test_a_new_item_without_a_picture_or_without_a_text_counts_as_lacking_it(rec
     assert why["blind"]["text"]["item_id"] == why["mute"]["image"]["item_id"] == "item-10"
 
 
+def test_a_new_item_s_fields_may_have_usual_names_but_name_no_picture_of_this_machine(
+    recommender: Recommender,
+) -> None:
+    recommender.add_item("named", {"Name": "Blue circle", "photo": "0.png"})
+    recommender.add_item("titled", {"title": "Blue circle"})
+    catalog = recommender.state.catalog
+    assert catalog.titles[-2:] == ["Blue circle"] * 2 and not recommender.item("named")["has_image"]
+    assert catalog.image_mask is not None and catalog.image_mask[-2:].tolist() == [False, False]
+    assert catalog.text_features is not None and (catalog.text_features[-1] == catalog.text_features[-2]).all()
+    with pytest.raises(ValueError, match="needs a text .* or a picture"):
+        recommender.add_item("picture", {"img": "0.png"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

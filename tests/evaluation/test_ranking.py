@@ -156,6 +156,12 @@ def test_a_draw_ranks_the_target_among_the_drawn_items_alone() -> None:
         ItemRanker(model, sampled=0)
 
 
+def test_a_draw_may_hold_any_item_but_the_padding_item() -> None:
+    model = model_of([0, 1, 2, 3, 4])
+    drawn = torch.stack([ItemRanker(model, sampled=1, seed=seed).competes for seed in range(60)])
+    assert drawn.any(0).tolist() == [False, True, True, True, True, True]
+
+
 def test_wrong_arguments_name_the_remedy() -> None:
     model = model_of([0, 1, 2])
     with pytest.raises(ValueError, match="sampled must be between 1 and the model's 3 items, got 4"):

@@ -356,14 +356,14 @@ class Processes:
     def exchange(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.given[self.own.rank] = x.detach().clone()
         self.barrier.wait()
-        given = list(self.given)
+        exchanged = list(self.given)
         self.barrier.wait()
-        return given
+        return exchanged
 
     def all_gather(self, parts: list[torch.Tensor], x: torch.Tensor) -> None:
-        for part, given in zip(parts, self.exchange(x), strict=True):
-            assert part.shape == given.shape
-            part.copy_(given)
+        for part, other in zip(parts, self.exchange(x), strict=True):
+            assert part.shape == other.shape
+            part.copy_(other)
 
     def all_reduce(self, x: torch.Tensor) -> None:
         x.copy_(torch.stack(self.exchange(x)).sum(0))

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: install demo test lint types pytest hf-suite quality-table docs wheel clean
+.PHONY: install demo test lint types pytest coverage hf-suite quality-table docs wheel clean
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(BIN)/pytest -n 2
+
+# Lines and branches that the tests run, commands in processes of their own too; no part of `make test`, which it slows.
+coverage: $(STAMP)
+	$(BIN)/pytest -n 2 --cov --cov-report=term --cov-report=json:.cache/coverage.json
 
 hf-suite: $(STAMP)
 	$(BIN)/python tests/hf_suite/run.py

@@ -2,12 +2,13 @@ r"""Give a trained model items that it has never seen, and recommend them at onc
 
     python examples/new_items.py run/model new_items.jsonl --output run-with-new --history 50 172
 
-New items must be encoded as the others were: by default by the two encoders that come from Python packages, else
+New items must be encoded as the others were: by the encoder that the catalogue records, which has a Hub name or comes
+as a Python package. Where it lay in a folder, the folder is told:
 
-    python examples/new_items.py run/model new_items.jsonl --output run-with-new \
-        --encoder google/siglip-base-patch16-224
+    python examples/new_items.py run/model new_items.jsonl --output run-with-new --text-encoder minilm
 
-Another encoder is refused: its features cannot be compared. `OUTPUT` recommends like `run/model`, from all the items.
+Another encoder is refused: its features cannot be compared. Fields may be called as in the file that the catalogue was
+made of. `OUTPUT` recommends like `run/model`, from all the items.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from pathlib import Path
 from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
-from mmm4rec_hf.cli.encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from mmm4rec_hf.cli.encoders import image_encoder, text_encoder
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
 
 
@@ -27,9 +29,14 @@ def main(args: argparse.Namespace) -> None:
     """Adds the items to a copy of the model, saves it and asks it."""
     catalog = ItemCatalog.from_pretrained(args.model / CATALOG_NAME)
     known = len(catalog)
-    fields = (catalog.feature_info.get("text") or {}).get("fields")
-    options = {} if fields is None else {"text_fields": fields}
-    encoder = load_item_encoder(args.encoder, args.text_encoder, args.image_encoder, **options)
+    encoder = None
+    if args.encoder or args.text_encoder or args.image_encoder:
+        encoder = recorded_encoder(
+            catalog.feature_info,
+            model=args.encoder,
+            text_encoder=text_encoder(args.text_encoder),
+            image_encoder=image_encoder(args.image_encoder),
+        )
     catalog.add_items(args.items, encoder=encoder)
     added = catalog.item_ids[known:]
 
@@ -55,12 +62,9 @@ if __name__ == "__main__":
     parser.add_argument("items", help="the new items' file")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--history", nargs="+", metavar="ID", help="items of a user, oldest first")
-    parser.add_argument("--encoder", help="a model of both texts and pictures")
-    parser.add_argument("--text-encoder", help=f"a text model (default: {TEXT_FROM_PACKAGE})")
-    parser.add_argument("--image-encoder", help=f"an image model (default: {IMAGE_FROM_PACKAGE})")
+    parser.add_argument("--encoder", help="a model of both texts and pictures (default: what the catalogue records)")
+    parser.add_argument("--text-encoder", help="a text model's name or folder, likewise")
+    parser.add_argument("--image-encoder", help="an image model's name or folder, likewise")
     arguments = parser.parse_args()
-    if arguments.encoder is None:
-        arguments.text_encoder = arguments.text_encoder or TEXT_FROM_PACKAGE
-        arguments.image_encoder = arguments.image_encoder or IMAGE_FROM_PACKAGE
     hide_bars_without_terminal()
     sys.exit(run_command("new_items.py", lambda: main(arguments)))

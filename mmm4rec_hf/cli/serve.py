@@ -5,15 +5,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, image_encoder, text_encoder
+from .encoders import image_encoder, packaged_names, text_encoder
 from .output import hide_bars_without_terminal
 from .running import UsageError
 
 if TYPE_CHECKING:
     from ..items import ItemEncoder
-
-# The weights of the text encoder that a package carries; a catalogue records of a folder no more than that.
-_TEXT_PACKAGE_REVISION = "sha256:53aa51172d142c89"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -88,15 +85,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _find_encoder(args: argparse.Namespace) -> "Callable[[Mapping[str, Mapping[str, Any]]], ItemEncoder]":
     """What finds a catalogue's encoder: by the names given, the catalogue's record, or the packages that carry it."""
-    from ..serving.encoders import recorded_encoder
+    from ..items.recorded import recorded_encoder
 
     def find(info: Mapping[str, Mapping[str, Any]]) -> "ItemEncoder":
         text, image = args.text_encoder, args.image_encoder
         if args.encoder is None:
-            if text is None and info.get("text", {}).get("revision") == _TEXT_PACKAGE_REVISION:
-                text = TEXT_FROM_PACKAGE
-            if image is None and info.get("image", {}).get("encoder") == IMAGE_FROM_PACKAGE:
-                image = IMAGE_FROM_PACKAGE
+            names = packaged_names(info)
+            text, image = text or names.get("text"), image or names.get("image")
         try:
             return recorded_encoder(
                 info,

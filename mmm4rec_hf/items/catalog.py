@@ -16,6 +16,7 @@ from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask
 from .fields import check_new_texts, name_alike, rename_field
 from .images import absolute_pictures, is_picture, is_url, load_picture
+from .recorded import encoder_for_more
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
 from .text import PUBLISHED_TEXT_FIELDS
@@ -235,12 +236,14 @@ class ItemCatalog:
             items (`Any`):
                 As for [`~ItemCatalog.from_items`]. Features may come with the items. Fields may have the names of the
                 file that the catalogue was made of, or usual ones, see [`~ItemCatalog.name_alike`].
-            encoder (`ItemEncoder`, *optional*): By default the one that [`~ItemCatalog.encode`] was called with.
+            encoder (`ItemEncoder`, *optional*):
+                By default the one that [`~ItemCatalog.encode`] was called with; of a loaded catalogue the one that is
+                recorded, which is loaded by its Hub name, or fetched where it comes as a package.
             root (`str` or `os.PathLike`, *optional*): Where their relative picture paths start, if not at `self.root`.
 
         Raises:
-            ValueError: If an item is there already, features are needed and the encoder is missing or another one, or
-                nothing of what the items say is read.
+            ValueError: If an item is there already, features are needed and the encoder is another one or not to be
+                had (the error says which it is, and the call that gives it), or nothing of what the items say is read.
         """
         item_ids, records = read_items(items, known_id=self.source_fields.get("item_id"))
         # Before a picture's path is looked at, by whatever name it goes.
@@ -396,7 +399,8 @@ class ItemCatalog:
     def _encoder_for_more(self, encoder: ItemEncoder | None) -> ItemEncoder:
         encoder = encoder or self._encoder
         if encoder is None:
-            raise ValueError("the catalogue has features, so new items need them too: give add_items(..., encoder=)")
+            made = [name for name in MODALITIES if self._arrays()[f"{name}_features"] is not None]
+            encoder = self._encoder = encoder_for_more(self.feature_info, made)
         for modality, info in encoder.info.items():
             if modality in self.feature_info and info != self.feature_info[modality]:
                 raise ValueError(

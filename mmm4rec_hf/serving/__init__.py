@@ -2,7 +2,7 @@
 
 What owns what:
 
-- `loading.py` finds what a model's folder holds, `encoders.py` the encoder that made its catalogue's
+- `loading.py` finds what a model's folder holds, `items/recorded.py` the encoder that made its catalogue's
   features.
 - `recommender.py` holds pipeline and catalogue as one state. A change builds a new state aside and swaps one
   reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that

@@ -12,13 +12,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.download import PictureDownloader
+from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.items.storage import INFO_NAME
 from mmm4rec_hf.modeling import MMM4RecConfig, SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.configuration_mmm4rec import TASK
 from mmm4rec_hf.training.finetuning import MODEL_NAME
 from mmm4rec_hf.training.saving import CATALOG_NAME
 
-from .encoders import recorded_encoder
 from .recommender import Recommender
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder, MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.serving.api import create_api
-from mmm4rec_hf.serving.encoders import recorded_encoder
 from mmm4rec_hf.serving.loading import load_recommender
 from mmm4rec_hf.serving.recommender import Recommender
 from mmm4rec_hf.training.saving import load_processor, save_encoded_catalog, save_recommender

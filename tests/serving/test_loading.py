@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder
-from mmm4rec_hf.serving.encoders import recorded_encoder
+from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.serving.loading import load_recommender
 
 from .conftest import IDS, TITLES
@@ -149,6 +149,6 @@ def test_a_joint_model_is_loaded_once_by_its_name(monkeypatch: pytest.MonkeyPatc
             asked.update(options, name=name)
             self.info = info
 
-    monkeypatch.setattr("mmm4rec_hf.serving.encoders.ItemEncoder", Joint)
+    monkeypatch.setattr("mmm4rec_hf.items.recorded.ItemEncoder", Joint)
     recorded_encoder(info, device="cpu")
     assert (asked["name"], asked["revision"], asked["text_fields"]) == ("org/joint", "a" * 40, ["title"])

@@ -149,7 +149,7 @@ def test_an_item_that_cannot_be_added_changes_nothing(
 def test_a_server_says_why_it_takes_no_items(load: Callable[..., Recommender]) -> None:
     assert load(find_encoder=None).encoder_problem == "it was started without an item encoder"
     # What the catalogue records of an encoder in a folder does not say where that is.
-    from mmm4rec_hf.serving.encoders import recorded_encoder
+    from mmm4rec_hf.items.recorded import recorded_encoder
 
     recommender = load(find_encoder=recorded_encoder)
     with pytest.raises(CannotAddItems, match=r"made by a model in a folder 'bert' \(sha256:.*--text-encoder"):

@@ -7,8 +7,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-
 ITEM_IDS_NAME = "item_ids.json"
 
 
@@ -78,6 +76,9 @@ def load_item_ids(name: str | os.PathLike, num_items: int | None, hub_options: d
     Raises:
         ValueError: If there are more or fewer ids than items.
     """
+    # Imported here: who compares ids alone, such as a reader of logs, does without transformers.
+    from transformers.utils import cached_file
+
     path = cached_file(
         name,
         ITEM_IDS_NAME,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -35,10 +36,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def hide_bars_without_terminal() -> None:
-    """Turns progress bars off where stderr is no terminal, such as a log file."""
-    if not sys.stderr.isatty():
-        import datasets
+    """
+    Turns progress bars off where stderr is no terminal, such as a log file. A library that is not loaded yet, and may
+    never be, is told by what it reads when it is.
+    """
+    if sys.stderr.isatty():
+        return
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()  # which transformers asks when it is loaded
+    if "transformers" in sys.modules:
         from transformers.utils.logging import disable_progress_bar
 
-        datasets.disable_progress_bars()
         disable_progress_bar()
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.disable_progress_bars()
+    else:
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"

@@ -1,10 +1,23 @@
-"""Logs of interactions in, datasets and batches out."""
+"""Logs of interactions in, datasets and batches out. Each loads on first use: reading a log needs no torch."""
 
-from .collator import MMM4RecDataCollator
-from .cooccurrence import count_near_items
-from .interactions import Interactions, load_interactions
-from .sequence_datasets import SequenceDatasets
-from .sequences import prepare_sequences
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collator import MMM4RecDataCollator
+    from .cooccurrence import count_near_items
+    from .interactions import Interactions, load_interactions
+    from .sequence_datasets import SequenceDatasets
+    from .sequences import prepare_sequences
+
+_FILES = {
+    "Interactions": "interactions",
+    "MMM4RecDataCollator": "collator",
+    "SequenceDatasets": "sequence_datasets",
+    "count_near_items": "cooccurrence",
+    "load_interactions": "interactions",
+    "prepare_sequences": "sequences",
+}
 
 __all__ = [
     "Interactions",
@@ -14,3 +27,9 @@ __all__ = [
     "load_interactions",
     "prepare_sequences",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILES:
+        return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,18 @@ print(statuses, sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     expected = [0, 0, 2, 2, 2, 0] + [0] * (len(lines) - 6)
     assert finished.stderr.splitlines()[-1] == f"{expected} []"
+
+
+def test_reading_a_log_waits_neither_for_torch_nor_for_transformers(tmp_path: Path):
+    log = [f"u{user},i{(user + n) % 6},{1_387_670_400 + n}\n" for user in range(6) for n in range(5)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(log))
+    code = (
+        "import sys; from mmm4rec_hf.cli import main; assert main(['prepare', 'log.csv', '-o', 'sequences']) == 0; "
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.stderr.splitlines()[-1] == "[]"
+    assert (tmp_path / "sequences" / "train.arrow").is_file()
 
 
 def test_the_module_runs_as_the_command_does():

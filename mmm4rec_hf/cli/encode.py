@@ -1,13 +1,18 @@
 """`mmm4rec encode`: the items of a shop to a catalogue with features."""
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
 from .fields import check_pictures, check_texts, name_fields, select_items
 from .output import add_json_option, hide_bars_without_terminal, print_json
 from .running import UsageError
+
+if TYPE_CHECKING:
+    from ..items import ItemCatalog
 
 SHARDS_NAME = "encoding"
 
@@ -20,11 +25,14 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Reads items (JSON lines, CSV, Parquet, or Amazon's, MovieLens' or RecBole's own; an id, text fields, and "
             "`image`: a path from the file's folder on), encodes them, and writes a catalogue: items, features and "
-            "what made them. What is finished is kept in a folder inside, so that a run that was stopped goes on "
-            "there. Under `accelerate launch -m mmm4rec_hf.cli encode ...` several processes share the work."
+            "what made them. Texts alone do: without --image-encoder no picture is looked at, and a zero stands for "
+            "each; likewise without --text-encoder. What is finished is kept in a folder inside, so that a run that "
+            "was stopped goes on there. Under `accelerate launch -m mmm4rec_hf.cli encode ...` several processes "
+            "share the work."
         ),
         epilog=(
             "examples:\n"
+            f"  mmm4rec encode texts.csv --sequences sequences --text-encoder {TEXT_FROM_PACKAGE} --output catalog\n"
             "  mmm4rec encode items.jsonl --output catalog --sequences sequences \\\n"
             f"      --text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}\n"
             "  mmm4rec encode items.jsonl --output catalog --model google/siglip-base-patch16-224 --dtype bfloat16"
@@ -51,7 +59,10 @@ def add_parser(subparsers: Any) -> None:
         "--text-encoder", metavar="NAME", help=f"a text model's name or folder; `{TEXT_FROM_PACKAGE}` needs no hub"
     )
     parser.add_argument(
-        "--image-encoder", metavar="NAME", help=f"an image model's name or folder; `{IMAGE_FROM_PACKAGE}` needs no hub"
+        "--image-encoder",
+        metavar="NAME",
+        help=f"an image model's name or folder; `{IMAGE_FROM_PACKAGE}` needs no hub; leave it out where items have no "
+        "pictures",
     )
     parser.add_argument(
         "--text-fields", metavar="A,B", help="the fields that make an item's text (default: title,brand,description)"
@@ -76,33 +87,29 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from ..data import SequenceDatasets
-    from ..items import ItemCatalog
-    from ..items.images import absolute_pictures
+    from ..items.batch_encoder import NO_ENCODER
     from ..items.text import PUBLISHED_TEXT_FIELDS
     from ..training.saving import save_encoded_catalog
 
     if args.model is None and args.text_encoder is None and args.image_encoder is None:
         raise UsageError(
-            f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and --image-encoder "
-            f"{IMAGE_FROM_PACKAGE}"
+            f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and, where items have "
+            f"pictures, --image-encoder {IMAGE_FROM_PACKAGE}"
         )
-    catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column, root=args.image_root)
     text_fields = list(PUBLISHED_TEXT_FIELDS)
     if args.text_fields is not None:
         text_fields = [name.strip() for name in args.text_fields.split(",") if name.strip()]
-    notes = name_fields(catalog, args.title_column, args.image_column, text_fields)
-    if args.follow_links:
-        catalog.records = absolute_pictures(catalog.records, catalog.root, follow_links=True)
-    if args.sequences is not None:
-        catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)
-    options: dict[str, Any] = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
-    options["text_fields"] = text_fields
-    if args.model is not None or args.text_encoder is not None:
+    catalog, notes = _read_items(args, text_fields)
+    names = {"text": args.text_encoder, "image": args.image_encoder}
+    if args.model is None:
+        # A model reads both; without an encoder a zero stands for each.
+        names = {modality: name or NO_ENCODER for modality, name in names.items()}
+    if names["text"] != NO_ENCODER:
         check_texts(catalog, text_fields)
-    if args.model is not None or args.image_encoder is not None:
+    if names["image"] != NO_ENCODER:
         check_pictures(catalog)
-    encoder = load_item_encoder(args.model, args.text_encoder, args.image_encoder, **options)
+    options = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
+    encoder = load_item_encoder(args.model, names["text"], names["image"], text_fields=text_fields, **options)
     catalog = catalog.encode(
         encoder,
         args.output / SHARDS_NAME,
@@ -113,11 +120,13 @@ def run(args: argparse.Namespace) -> None:
     if not PartialState().is_main_process:
         return
     save_encoded_catalog(catalog, encoder, args.output)
+    texts = [text for text in map(encoder.text_of, catalog.records) if text is not None]
     summary = {
         "output": str(args.output),
         "items": len(catalog),
-        "without_text": _missing(catalog.text_mask),
-        "without_image": _missing(catalog.image_mask),
+        "distinct_texts": len(set(texts)),
+        "without_text": len(catalog) - len(texts),
+        "without_image": int((~catalog.image_mask).sum()) if catalog.image_mask is not None else 0,
         "features": catalog.feature_info,
     }
     if args.json:
@@ -125,14 +134,50 @@ def run(args: argparse.Namespace) -> None:
         return
     for note in notes:
         print(f"{note}.")
-    unused = sorted({name for record in catalog.records for name in record} - {*encoder.text_fields, "image"})
-    if unused:
-        print(f"Texts are made of {', '.join(encoder.text_fields)}; --text-fields also takes {', '.join(unused)}.")
-    print(f"{catalog}; {summary['without_text']:,} without text, {summary['without_image']:,} without a picture")
+    for line in _told(catalog, summary, texts, [modality for modality, name in names.items() if name != NO_ENCODER]):
+        print(line)
     print(f"The catalogue is in {args.output}; next:")
     print(f"  mmm4rec finetune sequences={args.sequences or 'SEQUENCES'} catalog={args.output} output_dir=run")
 
 
-def _missing(mask: Any) -> int:
-    """Items without a modality; 0 for a modality that was not encoded."""
-    return 0 if mask is None else int((~mask).sum())
+def _read_items(args: argparse.Namespace, text_fields: Sequence[str]) -> "tuple[ItemCatalog, list[str]]":
+    """The items to encode, and what was taken for what."""
+    from ..data import SequenceDatasets
+    from ..items import ItemCatalog
+    from ..items.images import absolute_pictures
+
+    catalog = ItemCatalog.from_items(args.items, format=args.format, id_column=args.id_column, root=args.image_root)
+    notes = name_fields(catalog, args.title_column, args.image_column, text_fields)
+    if args.follow_links:
+        catalog.records = absolute_pictures(catalog.records, catalog.root, follow_links=True)
+    if args.sequences is not None:
+        catalog = select_items(catalog, SequenceDatasets.load_from_disk(args.sequences).item_ids, args.items)
+    return catalog, notes
+
+
+def _told(
+    catalog: "ItemCatalog", summary: Mapping[str, Any], texts: Sequence[str], read: Sequence[str]
+) -> Iterator[str]:
+    """What a person is told of the features: what was read, how much of it, and what was not."""
+    from ..items.images import is_picture
+
+    counts = []
+    if "text" in read:
+        fields = catalog.feature_info["text"]["fields"]
+        unused = sorted({name for record in catalog.records for name in record} - {*fields, "image"})
+        if unused:
+            yield f"Texts are made of {', '.join(fields)}; --text-fields also takes {', '.join(unused)}."
+        counts += [f"{summary['distinct_texts']:,} distinct texts, {summary['without_text']:,} without text"]
+    if "image" in read:
+        counts += [f"{summary['without_image']:,} without a picture"]
+    yield f"{len(catalog):,} items, {', '.join(counts)}"
+    if "text" in read:
+        shared = sum(count for count in Counter(texts).values() if count > 1)
+        if shared:
+            yield f"{shared:,} items share their text with another: the text part of their scores is the same."
+    else:
+        yield "No text was looked at: --text-encoder was left out."
+    if "image" not in read:
+        number = sum(is_picture(record.get("image")) for record in catalog.records)
+        has = f"; {number:,} items have one" if number else ""
+        yield f"No picture was looked at: --image-encoder was left out{has}."

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
+# The name of an encoder that looks at nothing.
+NO_ENCODER = "none"
+
 
 class BatchEncoder(ABC):
     """Turns a list of texts, or of RGB pictures, into one vector each.
@@ -57,6 +60,17 @@ class CallableEncoder(BatchEncoder):
             with inference_mode_of(owner):
                 return as_features(self._function(batch), len(batch), self.info["encoder"])
         return as_features(self._function(batch), len(batch), self.info["encoder"])
+
+
+class NoEncoder(BatchEncoder):
+    """What stands for an encoder where texts, or pictures, are not looked at: one zero an item."""
+
+    def __init__(self) -> None:
+        self.info = {"encoder": NO_ENCODER, "revision": None, "pooling": None}
+
+    def __call__(self, batch: list[Any]) -> np.ndarray:
+        """See [`BatchEncoder.__call__`]."""
+        return np.zeros((len(batch), 1), dtype=np.float32)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-from .batch_encoder import BatchEncoder, CallableEncoder
+from .batch_encoder import NO_ENCODER, BatchEncoder, CallableEncoder, NoEncoder
 from .download import PictureDownloader
 from .images import PictureError, load_picture, white_picture
 from .pretrained import load_image_encoder, load_joint, load_text_encoder
@@ -38,9 +38,11 @@ class ItemEncoder:
         text_encoder (`str`, `os.PathLike`, `BatchEncoder` or `Callable`, *optional*):
             In place of `model_name`: any text model, the text side of a joint one, or a function from a list of texts
             to an array of one row a text. A sentence-transformers folder is pooled as it states, others by the mean.
+            `"none"` looks at no text: a zero stands for each, for a shop of pictures alone.
         image_encoder (`str`, `os.PathLike`, `BatchEncoder` or `Callable`, *optional*):
             In place of `model_name`: any image model, the image side of a joint one, or a function from a list of
-            `PIL.Image.Image` in RGB to an array of one row a picture.
+            `PIL.Image.Image` in RGB to an array of one row a picture. `"none"` looks at no picture, for a shop of
+            texts alone.
         text_fields (`Sequence[str]`, *optional*, defaults to `("title", "brand", "description")`):
             The fields that make an item's text, see [`item_text`].
         missing (`"white"`, `"zeros"` or `"learned"`, *optional*, defaults to `"white"`):
@@ -83,6 +85,10 @@ class ItemEncoder:
             raise ValueError(f"missing must be one of {', '.join(MISSING_POLICIES['text'])}, got {missing!r}")
         if isinstance(text_fields, str) or not text_fields:
             raise ValueError(f"text_fields must be a list of field names, got {text_fields!r}")
+        if model_name is None and all(_is_none(encoder) for encoder in (text_encoder, image_encoder)):
+            raise ValueError(
+                f"text_encoder={text_encoder!r} and image_encoder={image_encoder!r} read nothing of an item"
+            )
         where = PartialState().device if device is None else torch.device(device)
         self.text_encoder: BatchEncoder | None
         self.image_encoder: BatchEncoder | None
@@ -137,6 +143,8 @@ class ItemEncoder:
         """
         if self.text_encoder is None:
             raise ValueError("this encoder has no text model; give ItemEncoder text_encoder=")
+        if isinstance(self.text_encoder, NoEncoder):
+            return self.text_encoder(list(texts)), np.zeros(len(texts), dtype=bool)
         mask = np.array([text is not None for text in texts], dtype=bool)
         present = sorted(np.flatnonzero(mask).tolist(), key=lambda row: len(texts[row] or ""), reverse=True)
         batches = (
@@ -168,12 +176,14 @@ class ItemEncoder:
         """
         if self.image_encoder is None:
             raise ValueError("this encoder has no image model; give ItemEncoder image_encoder=")
+        if isinstance(self.image_encoder, NoEncoder):
+            return self.image_encoder(list(images)), np.zeros(len(images), dtype=bool)
         mask = np.array([image is not None for image in images], dtype=bool)
         found: Counter[str] = Counter() if problems is None else problems
         batches = self._read_pictures(images, np.flatnonzero(mask).tolist(), mask, batch_size, root, found)
         features = self._fill(batches, mask, self.image_encoder, white_picture())
         if problems is None:
-            log_problems(found, len(images))
+            log_problems(found, len(images), root)
         return features, mask
 
     def _read_pictures(
@@ -229,18 +239,29 @@ class ItemEncoder:
         return features
 
 
-def log_problems(problems: Counter[str], total: int) -> None:
+def log_problems(problems: Counter[str], total: int, root: str | os.PathLike[str] | None = None) -> None:
     """Says once how many pictures could not be used, and why."""
     if problems:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in problems.most_common())
-        logger.warning("%d of %d pictures cannot be used and count as missing: %s", problems.total(), total, reasons)
+        where = ""
+        if problems["no such file"]:
+            where = f" (paths start from {root or 'the working directory'}; others: root=, --image-root)"
+        logger.warning(
+            "%d of %d pictures cannot be used and count as missing: %s%s", problems.total(), total, reasons, where
+        )
 
 
 def _as_encoder(encoder: EncoderLike | None, load: Callable[[str], BatchEncoder]) -> BatchEncoder | None:
     if encoder is None or isinstance(encoder, BatchEncoder):
         return encoder
+    if _is_none(encoder):
+        return NoEncoder()
     if isinstance(encoder, str | os.PathLike):
         return load(os.fspath(encoder))
     if callable(encoder):
         return CallableEncoder(encoder)
     raise TypeError(f"an encoder must be a model's name, a folder or a function, got {type(encoder).__name__}")
+
+
+def _is_none(encoder: Any) -> bool:
+    return encoder is None or (isinstance(encoder, str) and encoder == NO_ENCODER)

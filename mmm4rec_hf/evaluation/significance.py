@@ -4,6 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+# What `mmm4rec evaluate` and `mmm4rec report` say of a comparison: two methods, which may disagree close to 0.05.
+COMPARISON_WORDS = (
+    "interval: of the mean difference, 1,000 draws of users with replacement (percentile bootstrap); p: two-sided, "
+    "10,000 draws of the sign of each user's difference (paired randomisation test); near p = 0.05 they may disagree"
+)
 # Resamples x users held at once; a block of this size takes 80 MB.
 _BLOCK_CELLS = 10_000_000
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from mmm4rec_hf.evaluation.significance import COMPARISON_WORDS
 from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.training.finetuning import TRAINING_DEFAULTS
 
@@ -214,8 +215,8 @@ def _comparisons(panel: Panel, metrics: Sequence[str]) -> list[Table]:
     if not rows:
         return []
     note = (
-        "Paired by user: a randomisation test, in which the sign of each user's difference is a coin's, of 10,000 "
-        "draws. Each row is a test by itself: of twenty such rows one falls below 0.05 by chance."
+        f"Paired by user. In brackets the 95% {COMPARISON_WORDS}; the words go by p. Each row is a test by itself: of "
+        "twenty such rows one falls below 0.05 by chance."
     )
     return [Table(["difference", "metric", "mean (95% interval)", "p", "in words"], rows, note)]
 

@@ -292,7 +292,15 @@ def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
     assert main(["report", str(tmp_path / "kept"), "--metric", "ndcg@3", "-o", str(tmp_path / "report.html")]) == 0
     assert "report-metrics.png" in capsys.readouterr().out and (tmp_path / "report-metrics.png").is_file()
     assert main([*command, "--baselines"]) == 0
-    assert "Less ranking by co-occurrence, paired by user:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    table = printed.partition("Less ranking by co-occurrence, paired by user:\n")[2].splitlines()
+    assert table[0].split() == ["its", "mean", "difference", "95%", "interval", "p"]
+    own, difference = (float(cell) for cell in table[1].split()[1:3])
+    assert main([*command, "--baselines", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert own == pytest.approx(numbers["baselines"]["co-occurrence"]["metrics"]["hr@10"], abs=5e-5)
+    assert own + difference == pytest.approx(numbers["metrics"]["hr@10"], abs=1e-4)
+    assert "randomisation" in printed.splitlines()[-1] and "bootstrap" in printed.splitlines()[-1]
     # Without them, none of another evaluation stay.
     assert main(command) == 0
     assert not (tmp_path / "kept" / "baselines.parquet").exists()

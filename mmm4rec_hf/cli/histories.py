@@ -91,7 +91,8 @@ class _Names(NamedTuple):
 
 def _chosen(histories: Iterator[History], users: Sequence[str], path: Path) -> list[History]:
     """The histories of some users, in their order."""
-    wanted, found, known = set(users), {}, []
+    wanted, known = set(users), list[str]()
+    found: dict[str, History] = {}
     for history in histories:
         user = str(history["user_id"])
         if user in wanted:

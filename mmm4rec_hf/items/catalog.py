@@ -145,7 +145,7 @@ class ItemCatalog:
         if follow_links:
             records = absolute_pictures(records, root, follow_links=True)
         text_features, image_features = (_take_features(records, modality) for modality in MODALITIES)
-        features = {"text_features": text_features, "image_features": image_features}
+        features: dict[str, Any] = {"text_features": text_features, "image_features": image_features}
         return cls(item_ids, records, root=root, source_fields=source_fields, **features)
 
     def __len__(self) -> int:
@@ -187,7 +187,7 @@ class ItemCatalog:
         if unknown:
             raise ValueError(f"{len(unknown)} items are not in the catalogue, first {unknown[0]!r}")
         rows = [self._rows[item_id] for item_id in wanted]
-        arrays = {name: None if array is None else array[rows] for name, array in self._arrays().items()}
+        arrays: dict[str, Any] = {n: None if array is None else array[rows] for n, array in self._arrays().items()}
         selected = ItemCatalog(wanted, [self.records[row] for row in rows], **self._about(), **arrays)
         selected._encoder = self._encoder
         return selected
@@ -225,7 +225,7 @@ class ItemCatalog:
             self, encoder, output_dir, batch_size=batch_size, shard_size=shard_size, overwrite=overwrite
         )
         about = self._about() | {"feature_info": {**self.feature_info, **encoder.info}}
-        encoded = ItemCatalog(self.item_ids, self.records, **about, **{**self._arrays(), **arrays})
+        encoded = ItemCatalog(self.item_ids, self.records, **(about | self._arrays() | arrays))
         encoded._encoder = encoder
         return encoded
 
@@ -392,7 +392,8 @@ class ItemCatalog:
     def _become(
         self, item_ids: list[str], records: list[dict[str, Any]], arrays: dict[str, np.ndarray | None]
     ) -> None:
-        changed = ItemCatalog(item_ids, records, **self._about(), **arrays)
+        about: dict[str, Any] = self._about() | arrays
+        changed = ItemCatalog(item_ids, records, **about)
         changed._encoder = self._encoder
         vars(self).update(vars(changed))
 

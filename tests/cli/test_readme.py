@@ -18,13 +18,25 @@ from ..docs.films import TINY, make_films
 from ..hub.loopback import LoopbackHub
 
 # For a training of the published size.
-SHORTER = {"output_dir=run": f"output_dir=run training.num_train_epochs=1 {' '.join(TINY)}"}
+SHORTER = {
+    f"output_dir={run}": f"output_dir={run} training.num_train_epochs=1 {' '.join(TINY)}" for run in ("run", "shop")
+}
+# Files with columns of their own; the README shows one line of each.
+ORDER, PRODUCT = "c{user:04};A-{item};2024-03-{day:02} 13:36:00", "A-{item};large carbon ladder {item};ladder;10.53"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, published_files, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """The log, the items, and the published checkpoint that the README speaks of."""
     make_films(tmp_path)
+    orders = [
+        ORDER.format(user=user, item=100 + (user + day) % 7, day=day)
+        for user in range(10, 45)
+        for day in range(10, 16)
+    ]
+    products = [PRODUCT.format(item=item) for item in range(100, 107)]
+    (tmp_path / "orders.csv").write_text("\n".join(["buyer;article;bought_at", *orders, ""]))
+    (tmp_path / "products.csv").write_text("\n".join(["article;label;category;price", *products, ""]))
     files = published_files("base_1layer")
     files.checkpoint.rename(tmp_path / "best_epoch_model.ckpt")
     files.config.rename(tmp_path / "config.yaml")
@@ -65,6 +77,17 @@ def test_each_command_runs(
         else:
             assert main(arguments) == 0, capsys.readouterr().err
     assert ItemCatalog.from_pretrained("catalog").text_features.shape == (7, 16)
+    products = ItemCatalog.from_pretrained("products")
+    assert products.titles[:1] == ["large carbon ladder 100"] and products.feature_info["image"]["encoder"] == "none"
     assert (folder / "model.ckpt").is_file() and (folder / "model" / "model.safetensors").is_file()
     out = capsys.readouterr().out
     assert "NDCG@10" in out.upper() and "Film " in out
+    assert re.search(r"^c0017 +6$", out, re.M) and re.search(r"^c0042 +6$", out, re.M)
+    assert "large carbon ladder 10" in out
+
+
+def test_its_files_are_those_that_the_commands_read(repository: Path, folder: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    for name in ("orders.csv", "products.csv"):
+        header = (folder / name).read_text().splitlines()[0]
+        assert re.search(rf"^    .*{re.escape(header)}", readme, re.M), name

@@ -1,16 +1,20 @@
 """Changes the code in one place after another and counts the changes that no test notices.
 
     pip install cosmic-ray
-    OMP_NUM_THREADS=1 python benchmarks/reliability/mutation.py --json benchmarks/reliability/mutation.json
-    python benchmarks/reliability/mutation.py modeling/loss_mmm4rec.py --share 0.1 --seed 0
+    export OMP_NUM_THREADS=1
+    python benchmarks/reliability/mutation.py mmm4rec_hf/evaluation/metrics.py
+    python benchmarks/reliability/mutation.py modeling/loss_mmm4rec.py --share 0.1 --json .cache/mutants.json
+    python benchmarks/reliability/mutation.py --json .cache/mutants.json --again --short mutation.json
 
 The mutants are cosmic-ray's (`mutants.py`). Each is tried in a process of its own, forked from one that has imported
 the libraries and nothing of this package, so that it takes about a second: the changed source stands in for the one
 module, and the tests that belong to the file run until the first fails (`TESTS`). A mutant is killed by a failing
-test, an error, or more than `--patience` times the time of the unchanged file. Nothing is written to the file itself.
+test, an error, or more than `--patience` times the processor time of the unchanged file, so that other work on the
+machine changes nothing. Nothing is written to the file itself.
 
-With `--json` a run goes on where an earlier one of the same file stopped, and `--again` tries the survivors anew,
-after new tests. Status 1 where a mutant survived.
+With `--json` a run goes on where an earlier one of the same file stopped, and `--again` tries the survivors of all
+files anew, after new tests. `explained.json` says why survivors may survive; `--short` writes the counts of all files
+and the survivors with these reasons. Status 1 where one without a reason survived.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -28,13 +33,13 @@ import resource
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+from explained import Explanation, counts, in_short, read_explanations, reason
 from hypothesis import Phase, settings
 from mutants import Mutant, change, module_name, mutants_of
 from tqdm.auto import tqdm
@@ -47,6 +52,8 @@ LIBRARIES = (
     "transformers.processing_utils", "transformers.trainer", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.processing_auto", "safetensors.numpy", "tqdm.contrib.logging", "pdb", "psutil",
 )  # fmt: skip
+# Seconds after which a process is given up that takes no processor time, as one that waits for itself.
+WALL = 1800
 # Bytes that a mutant may take beside what the libraries have: some ask for all there are.
 MEMORY = 8 << 30
 NOT_IMPORTED, SURVIVED, NO_TESTS = 70, 0, 5
@@ -126,14 +133,16 @@ def prepare_to_fork() -> None:
     assert not any(name.partition(".")[0] == "mmm4rec_hf" for name in sys.modules)
 
 
-def run_tests(path: Path, source: str, tests: Sequence[str], folder: str) -> None:
-    """In the forked process: the tests with another source for one module; ends with pytest's status."""
+def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, seconds: float) -> None:
+    """In the forked process: the tests with another source for one module; ends with pytest's status, or by a signal
+    after so many seconds of processor time."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(null, stream)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
     name = module_name(path, ROOT)
     sys.meta_path.insert(0, Finder(name, path, source))
     options = [
@@ -157,18 +166,24 @@ def outcome(path: Path, source: str, tests: Sequence[str], seconds: float) -> in
     """The status of the tests, negative where a signal ended them, and `None` where they took too long."""
     with tempfile.TemporaryDirectory() as folder:
         child = multiprocessing.get_context("fork").Process(
-            target=run_tests, args=(path, source, tests, f"{folder}/tests")
+            target=run_tests, args=(path, source, tests, f"{folder}/tests", seconds)
         )
         child.start()
         try:
-            child.join(seconds)
-            return child.exitcode
+            child.join(WALL)
+            return None if child.exitcode == -signal.SIGXCPU else child.exitcode
         finally:
             # What the tests started has the child's number as its group.
             if child.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
             child.join()
+
+
+def processor_time() -> float:
+    """Seconds that children took so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, save: Any) -> None:
@@ -189,24 +204,27 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
         drawn = random.Random(f"{args.seed}-{shown}").sample(mutants, len(mutants))
         drawn = drawn[: max(1, round(args.share * len(mutants)))]
         mutants = sorted(drawn, key=mutants.index)
+    explained = {
+        survivor["name"] for survivor in record["survived"] if reason(shown, survivor, args.explanations) is not None
+    }
     survivors = {survivor["name"] for survivor in record["survived"]}
     finished = {*record["killed"].split(), *record["too_long"].split(), *record.get("invalid", "").split()}
     finished |= {mutant["name"] for mutant in record["killed_later"]}
     if args.again:
-        todo = [mutant for mutant in mutants_of(source) if mutant.name in survivors]
+        todo = [mutant for mutant in mutants_of(source) if mutant.name in survivors - explained]
     else:
         todo = [mutant for mutant in mutants if mutant.name not in finished | survivors]
     if not todo:
         return
-    began = time.monotonic()
+    began = processor_time()
     status = outcome(path, source, tests, 600)
     if status != SURVIVED:
         reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
         reason = reasons.get(status, f"they fail, status {status}")
         raise ValueError(f"the tests of {shown} cannot judge mutants: {reason}; run {' '.join(tests)}")
-    seconds = args.patience * (time.monotonic() - began) + 5
+    seconds = args.patience * (processor_time() - began) + 5
     for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
-        note(mutant, source, path, tests, seconds, record)
+        note(mutant, source, path, tests, seconds, record, args.explanations)
         save()
 
 
@@ -220,7 +238,13 @@ def forget_others(record: dict[str, Any], names: set[str]) -> None:
 
 
 def note(
-    mutant: Mutant, source: str, path: Path, tests: Sequence[str], seconds: float, record: dict[str, Any]
+    mutant: Mutant,
+    source: str,
+    path: Path,
+    tests: Sequence[str],
+    seconds: float,
+    record: dict[str, Any],
+    explanations: list[Explanation],
 ) -> None:
     """Tries a mutant and puts the result into the record."""
     changed = mutant.source(source)
@@ -232,6 +256,7 @@ def note(
     if status == SURVIVED:
         if entry not in record["survived"]:
             record["survived"].append(entry)
+        if reason(shown_path(path), entry, explanations) is None:
             print(f"{shown_path(path)}:{mutant.line}: {entry['change']}", flush=True)
     elif entry in record["survived"]:
         record["survived"].remove(entry)
@@ -247,13 +272,12 @@ def shown_path(path: Path) -> str:
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(resolved)
 
 
-def summary(record: dict[str, Any]) -> str:
-    """Counts of a file."""
-    killed, too_long = len(record["killed"].split()), len(record["too_long"].split())
-    later, survived = len(record["killed_later"]), len(record["survived"])
+def summary(found: dict[str, Any]) -> str:
+    """Counts of a file as a line."""
     return (
-        f"{killed + too_long + later + survived} of {record['mutants'] - len(record.get('invalid', '').split())} "
-        f"mutants, {killed + too_long} killed ({too_long} took too long), {later} by later tests, {survived} survived"
+        f"{found['tried']} of {found['mutants']} mutants, {found['killed']} killed "
+        f"({found['survived_until_a_test_was_written']} by later tests), {found['timed_out']} took too long, "
+        f"{len(found['explained'])} survived for a reason, {len(found['survived'])} without"
     )
 
 
@@ -276,15 +300,22 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="try the survivors of an earlier run, and nothing else")
     parser.add_argument("--patience", type=float, default=5, help="times the unchanged file's time (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write results and go on from")
+    parser.add_argument(
+        "--short", type=Path, metavar="FILE", help="where to write the counts and reasons of all files"
+    )
     args = parser.parse_args()
     if not 0 < args.share <= 1:
         parser.error(f"--share must be above 0 and at most 1, got {args.share}")
     evaluated = [ROOT / path for path in TESTS if path.startswith("mmm4rec_hf/")]
+    args.explanations = read_explanations()
     files = args.files or [*evaluated, *sorted((ROOT / "modeling").glob("*_mmm4rec.py"))]
     records: dict[str, Any] = {}
     if args.json is not None and args.json.exists():
         records = json.loads(args.json.read_text(encoding="utf-8"))
+    if args.again and not args.files:
+        files = [ROOT / path for path in records]
     prepare_to_fork()
+    survived = 0
     for path in files:
         record = records.setdefault(shown_path(path), {})
         try:
@@ -292,8 +323,12 @@ def main() -> int:
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2
-        print(f"{shown_path(path)}: {summary(record)}", flush=True)
-    return int(any(records[shown_path(path)]["survived"] for path in files))
+        found = counts(shown_path(path), record, args.explanations)
+        survived += len(found["survived"])
+        print(f"{shown_path(path)}: {summary(found)}", flush=True)
+    if args.short is not None:
+        write_json(args.short, in_short(records, args.explanations))
+    return int(survived > 0)
 
 
 if __name__ == "__main__":

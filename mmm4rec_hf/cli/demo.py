@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
 
     set_seed(args.seed)
     model = build_model(catalog)
-    with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log; stdout is for the result
+    with contextlib.redirect_stdout(sys.stderr):  # what transformers prints; stdout is for the result
         train(model, sequences, source, args)
     evaluation, baselines = evaluate(model, sequences, catalog, args.output / "evaluation")
     folder = save(model, encoder, catalog, args.output / "model")
@@ -175,6 +175,7 @@ def train(
     from ..data import MMM4RecDataCollator, count_near_items
     from ..evaluation import compute_metrics, ranking_counts
     from ..training.folders import RECIPE_NAME
+    from ..training.progress import show_progress
     from ..training.record import RECORD_NAME, RunRecord, count_parameters, describe_data
 
     # MMM4RecTrainer would count by itself.
@@ -199,6 +200,7 @@ def train(
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=ranking_counts,
     )
+    show_progress(trainer)
     # The record of an earlier demo is of another training.
     (args.output / RECORD_NAME).unlink(missing_ok=True)
     training = TRAINING_OPTIONS | {"num_train_epochs": args.epochs, "seed": args.seed}

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from ..training.finetuning import FinetuneRecipe, finetune
 
     recipe = read_recipe(FinetuneRecipe, *recipe_arguments(args))
-    # The trainer prints its log; stdout is for the result.
+    # What transformers or a tracker prints; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         evaluation = finetune(recipe)
     print_finetuning(recipe, evaluation, args.json)

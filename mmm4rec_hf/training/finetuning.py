@@ -19,6 +19,7 @@ from mmm4rec_hf.outputs import naming_full_disk
 
 from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
+from .progress import show_progress
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_data
 from .resuming import last_whole_checkpoint, step_of
@@ -199,7 +200,7 @@ def _trainer(
     sequences: SequenceDatasets,
 ) -> MMM4RecTrainer:
     patience = recipe.early_stopping_patience
-    return MMM4RecTrainer(
+    trainer = MMM4RecTrainer(
         model,
         arguments,
         train_dataset=sequences["train"],
@@ -207,3 +208,5 @@ def _trainer(
         use_published_optimizer=recipe.optimizer == "nadam",
         callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
     )
+    show_progress(trainer)
+    return trainer

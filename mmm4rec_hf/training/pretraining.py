@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
@@ -28,6 +29,7 @@ from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
+from .progress import progress_line
 from .recipes import check_options
 from .record import RunRecord, count_parameters
 from .validation import validate
@@ -244,7 +246,8 @@ class Pretraining:
         record.begin(progress.step, processes, kind="pretraining", training_rows=rows, parameters=parameters)
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
-        with tqdm(total=self.max_steps, initial=progress.step, desc="Pretraining", disable=hidden) as bar:
+        progress_bar = tqdm(total=self.max_steps, initial=progress.step, desc="Pretraining", disable=hidden)
+        with progress_bar as bar, logging_redirect_tqdm():  # so that lines stand above the bar
             while progress.step < self.max_steps and not self._is_out_of_patience():
                 loss = self._step(batches)
                 progress.step += 1
@@ -324,7 +327,7 @@ class Pretraining:
     def _log(self, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=self.progress.step)
         if self.accelerator.is_main_process:
-            logger.info("step %d: %s", self.progress.step, ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
+            logger.info(progress_line(values, self.progress.step, self.max_steps))
             with (self.output / LOG_NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.progress.step} | values) + "\n")
 

@@ -174,6 +174,8 @@ def test_stdout_is_json_alone_and_stderr_has_no_bars(model: Path, shop: Path, tm
         found = json.loads(done.stdout)
         assert found, command
         assert "%|" not in done.stderr and "\r" not in done.stderr, (command, done.stderr)
+        if command in ("pretrain", "finetune"):
+            assert ", validation: " in done.stderr and "{" not in done.stderr, done.stderr
         if command == "recommend":
             assert {entry["item_id"] for entry in found} == {*ITEMS} - {"1"}
 

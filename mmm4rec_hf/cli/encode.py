@@ -174,7 +174,7 @@ def _told(
     if "text" in read:
         shared = sum(count for count in Counter(texts).values() if count > 1)
         if shared:
-            yield f"{shared:,} items share their text with another: the text part of their scores is the same."
+            yield f"{shared:,} items share their text with another: texts cannot tell these apart."
     else:
         yield "No text was looked at: --text-encoder was left out."
     if "image" not in read:

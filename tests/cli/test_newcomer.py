@@ -127,6 +127,9 @@ def test_a_shop_of_texts_needs_no_image_encoder(
     # Texts alone tell the four others apart.
     assert len({round(entry["image_score"], 5) for entry in entries}) == 1
     assert len({round(entry["score"], 5) for entry in entries}) == len(entries) == 4
+    assert main(["recommend", run, "--device", "cpu", "--history", "b", "--json"]) == 0
+    scores = {entry["item_id"]: entry["score"] for entry in json.loads(capsys.readouterr().out)}
+    assert scores["a"] == pytest.approx(scores["c"], abs=1e-6) and scores["a"] != pytest.approx(scores["e"], abs=1e-4)
     items = ItemCatalog.from_pretrained(catalog)
     items.add_items([{"item_id": "new", "name": "Title 1"}])
     assert items.image_mask is not None and not items.image_mask.any()

@@ -13,7 +13,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
-from .features import MODALITIES, check_features, check_mask
+from .features import MODALITIES, check_features, check_mask, what_counts
 from .fields import check_new_texts, name_alike, rename_field
 from .images import absolute_pictures, is_picture, is_url, load_picture
 from .recorded import encoder_for_more
@@ -403,7 +403,7 @@ class ItemCatalog:
             made = [name for name in MODALITIES if self._arrays()[f"{name}_features"] is not None]
             encoder = self._encoder = encoder_for_more(self.feature_info, made)
         for modality, info in encoder.info.items():
-            if modality in self.feature_info and info != self.feature_info[modality]:
+            if modality in self.feature_info and what_counts(info) != what_counts(self.feature_info[modality]):
                 raise ValueError(
                     f"the {modality} features were made with {self.feature_info[modality]}, the encoder given is "
                     f"{info}; features of two encoders cannot be compared"

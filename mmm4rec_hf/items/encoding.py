@@ -21,7 +21,7 @@ from mmm4rec_hf.outputs import replace_file
 
 from .batch_encoder import NO_ENCODER
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
-from .features import check_finite
+from .features import check_finite, what_counts
 from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:
@@ -133,7 +133,11 @@ def _claim(folder: Path, info: dict[str, dict[str, Any]], overwrite: bool) -> No
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); remove {folder} to encode again") from error
-    changed = [modality for modality in info if before.get(modality, info[modality]) != info[modality]]
+    changed = [
+        modality
+        for modality in info
+        if what_counts(before.get(modality, info[modality])) != what_counts(info[modality])
+    ]
     if changed and not overwrite:
         differences = "; ".join(_difference(modality, before[modality], info[modality]) for modality in changed)
         raise ValueError(

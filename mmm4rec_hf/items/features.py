@@ -1,11 +1,18 @@
 """Feature matrices: their checks, and files that are whole or not there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 MODALITIES = ("text", "image")
+
+
+def what_counts(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What features depend on, of all that is recorded of their encoder: a digest of its weights tells more than the
+    name of the folder that they lay in."""
+    by_digest = str(info.get("revision") or "").startswith("sha256:")
+    return {key: value for key, value in info.items() if not (by_digest and key == "encoder")}
 
 
 def check_features(features: Any, item_ids: Sequence[str], modality: str) -> np.ndarray:

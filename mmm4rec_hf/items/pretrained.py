@@ -43,7 +43,8 @@ class PretrainedEncoder(BatchEncoder):
     def __init__(self, model: PreTrainedModel, name: str, dtype: torch.dtype, pooling: str) -> None:
         self.model: Any = model
         self.dtype = dtype
-        self.info = {"encoder": _public_name(name), "revision": _revision(model, name), "pooling": pooling}
+        revision = _revision(model, name)
+        self.info = {"encoder": _public_name(name, revision), "revision": revision, "pooling": pooling}
         if dtype != torch.float32:
             self.info["dtype"] = str(dtype).removeprefix("torch.")
 
@@ -262,9 +263,17 @@ def _read_json(name: str, revision: str | None, path: str) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _public_name(name: str) -> str:
-    """A Hub name as it is, a folder by its last part: features travel, and the path to them is nobody's business."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
+def _public_name(name: str, revision: str | None) -> str:
+    """
+    A Hub name as it is, a model that comes as a package by the name that fetches it, another folder by its last part:
+    features travel, and the path to them is nobody's business.
+    """
+    # The commands' code knows the packages.
+    from mmm4rec_hf.cli.encoders import packaged_names
+
+    if not Path(name).is_dir():
+        return name
+    return packaged_names({"text": {"revision": revision}}).get("text") or Path(name).resolve().name
 
 
 def _revision(model: PreTrainedModel, name: str) -> str | None:

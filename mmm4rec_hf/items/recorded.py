@@ -10,7 +10,7 @@ import torch
 
 from .batch_encoder import NO_ENCODER
 from .encoder import ItemEncoder
-from .features import MODALITIES
+from .features import MODALITIES, what_counts
 from .text import PUBLISHED_TEXT_FIELDS
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,10 @@ def recorded_encoder(
         names: dict[str, Any] = dict.fromkeys(MODALITIES)
         names |= {name: given[name] or _recorded_name(info.get(name), name, remedy) for name in modalities}
         # Two commits, of two models, are not one revision; without one the newest is compared with the recorded one.
-        revisions = {_revision([info[name]]) for name in MODALITIES if name in info and not given[name]}
+        recorded_names = [
+            name for name in MODALITIES if name in info and not given[name] and names[name] != NO_ENCODER
+        ]
+        revisions = {_revision([info[name]]) for name in recorded_names}
         options["revision"] = revisions.pop() if len(revisions) == 1 else None
         pooling = str(text.get("pooling") or "").split(",")[0]
         options["pooling"] = pooling if pooling in _POOLINGS else None
@@ -187,7 +190,7 @@ def _compare(encoder: ItemEncoder, info: Mapping[str, Mapping[str, Any]], modali
     for modality in modalities:
         if modality not in encoder.info:
             raise ValueError(f"the encoder has no {modality} model, and new items need {modality} features")
-        now, before = encoder.info[modality], dict(info.get(modality, encoder.info[modality]))
+        now, before = what_counts(encoder.info[modality]), what_counts(info.get(modality, encoder.info[modality]))
         differences = [
             f"{key} {before.get(key)!r}, not {now.get(key)!r}"
             for key in sorted({*before, *now})

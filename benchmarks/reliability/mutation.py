@@ -220,8 +220,8 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
     status = outcome(path, source, tests, 600)
     if status != SURVIVED:
         reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
-        reason = reasons.get(status, f"they fail, status {status}")
-        raise ValueError(f"the tests of {shown} cannot judge mutants: {reason}; run {' '.join(tests)}")
+        found = reasons.get(status, f"they fail, status {status}")
+        raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
     seconds = args.patience * (processor_time() - began) + 5
     for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
         note(mutant, source, path, tests, seconds, record, args.explanations)

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
         return
     rows = [[name.replace("_", " "), f"{count:,}"] for name, count in sequences.statistics.items()]
     print_table(["", "number"], rows)
-    print(f"\nThe sequences are in {args.output}; next, with your items' file in the place of ITEMS:")
+    print(f"\nThe sequences are in {args.output}; next, with your items' file in the place of ITEMS, and without")
+    print("--image-encoder where they have no pictures:")
     encoders = f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"
     print(f"  mmm4rec encode ITEMS --sequences {args.output} {encoders} --output catalog")

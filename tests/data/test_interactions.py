@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from mmm4rec_hf.data import Interactions, load_interactions
+from mmm4rec_hf.data.readers import files
 
 # Ids that integers, floats and sloppy parsers damage; the times are not in order.
 ROWS = [
@@ -374,6 +375,30 @@ def test_a_parquet_file_cut_off_is_refused_by_name(tmp_path: Path, cut: float) -
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
     with pytest.raises(ValueError, match="log.parquet cannot be read as Parquet"):
         load_interactions(path)
+
+
+def test_a_parquet_file_that_holds_far_more_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 1 << 20)
+    events = {"user_id": ["u"] * 200_000, "item_id": ["a"] * 200_000, "timestamp": [1] * 200_000}
+    path = tmp_path / "log.parquet"
+    pl.DataFrame(events).write_parquet(path, compression="zstd")
+    with monkeypatch.context() as patch:
+        # Before its rows are in memory.
+        patch.setattr(pl.LazyFrame, "collect", None)
+        with pytest.raises(ValueError, match=r"log.parquet unpacks to 4,800,000 bytes, more than 200 times its size"):
+            load_interactions(path)
+    # Few rows, of long ids that the file holds once.
+    pl.DataFrame({"user_id": ["u" * 1000] * 2000, "item_id": ["a"] * 2000, "timestamp": [1] * 2000}).write_parquet(
+        path
+    )
+    with pytest.raises(ValueError, match=r"log.parquet unpacks to 2,002,000 bytes, more than 200 times its size"):
+        load_interactions(path)
+    # Columns that are not read do not count.
+    frame = pl.DataFrame({"user_id": ["u"] * 2000, "item_id": ["a"] * 2000, "timestamp": range(2000)})
+    frame.with_columns(pl.lit("x" * 1000).alias("review")).write_parquet(path)
+    assert len(rows_of(load_interactions(path))) == 2000
 
 
 @pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz", "log.csv.bz2", "log.jsonl.xz"])

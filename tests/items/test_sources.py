@@ -7,6 +7,7 @@ import lzma
 from pathlib import Path
 
 import datasets
+import numpy as np
 import polars
 import pytest
 from hypothesis import given
@@ -119,6 +120,52 @@ def test_a_decompression_bomb_is_refused_before_memory_is_full(tmp_path, monkeyp
     (tmp_path / name).write_bytes(pack(b"item_id,title\n" + b" " * 20_000_000))
     with pytest.raises(ValueError, match=rf"{name} unpacks to more than 200 times its size"):
         ItemCatalog.from_items(tmp_path / name)
+
+
+LONG = "x" * 1000
+BOMBS = {
+    "rows": {"item_id": ["a"] * 1_000_000},
+    "nothing": {"item_id": ["a"] * 200_000, **{f"empty{n}": [None] * 200_000 for n in range(5)}},
+    "texts": {"item_id": [str(n) for n in range(3000)], "title": [LONG] * 3000},
+    "bytes": {"item_id": [str(n) for n in range(3000)], "image": [LONG.encode()] * 3000},
+    "lists": {"item_id": ["a"], "tags": [[LONG] * 3000]},
+    "lists of lists": {"item_id": ["a"], "tags": [[[LONG] * 30] * 100]},
+    "structs": {"item_id": [str(n) for n in range(3000)], "brand": [{"name": LONG, "size": 1}] * 3000},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_parquet_file_that_holds_far_more_than_its_size_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 1 << 20)
+    path = tmp_path / "items.parquet"
+    polars.DataFrame(BOMBS[name]).write_parquet(path, compression="zstd")
+    assert path.stat().st_size < 14_000
+    if name in ("rows", "nothing"):
+        # Its end says so.
+        monkeypatch.setattr(polars, "read_parquet", None)
+    with pytest.raises(
+        ValueError, match=r"items.parquet unpacks to [\d,]+ bytes, more than 200 times its size.*as CSV"
+    ):
+        ItemCatalog.from_items(path)
+
+
+def test_large_parquet_files_are_read_as_long_as_they_are_not_much_larger_than_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 0)
+    rows = range(20_000)
+    features = np.random.default_rng(0).normal(size=(len(rows), 16)).astype("f4")
+    kinds = polars.Series([f"kind {row % 7}" for row in rows], dtype=polars.Categorical)
+    table = polars.DataFrame(
+        {
+            "item_id": [str(row) for row in rows],
+            "text_features": features,
+            "kind": kinds,
+            "nothing": [None] * len(rows),
+        }
+    )
+    table.write_parquet(tmp_path / "items.parquet")
+    catalog = ItemCatalog.from_items(tmp_path / "items.parquet")
+    assert len(catalog) == 20_000 and np.array_equal(catalog.text_features, features)
+    assert catalog["8"] == {"kind": "kind 1"}
 
 
 def test_of_a_key_that_stands_twice_the_last_value_counts(tmp_path):

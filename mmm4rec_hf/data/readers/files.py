@@ -61,7 +61,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path, self._read = stream, path, 0
-        self._most = max(UNPACKED_BYTES, MOST_TIMES * path.stat().st_size)
+        self._most = most_unpacked([path])
 
     def readable(self) -> bool:
         return True
@@ -80,6 +80,11 @@ class _Bounded(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+def most_unpacked(paths: Iterable[Path]) -> int:
+    """The bytes that compressed files may hold."""
+    return max(UNPACKED_BYTES, MOST_TIMES * sum(path.stat().st_size for path in paths))
 
 
 def kind_of(path: Path) -> str:

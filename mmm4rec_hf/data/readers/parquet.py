@@ -1,25 +1,101 @@
-"""Logs in Parquet: one file, many, or a folder of parts."""
+"""Logs in Parquet: one file, many, or a folder of parts; and what a small file may unpack to."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import narwhals as nw
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..columns import LogColumns
-from .files import RawLog, describe
+from .files import MOST_TIMES, RawLog, describe, most_unpacked
+
+# What a value takes in memory at least, a missing one too.
+VALUE_BYTES = 8
+TEXTS = (pl.String, pl.Binary, pl.Categorical, pl.Enum)
+DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError)
 
 
 def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
     """A log from Parquet files with the same columns, one after the other; only the columns needed are read.
 
     Raises:
-        ValueError: For files that are no Parquet or differ in their columns, and unknown or ambiguous columns.
+        ValueError: For files that are no Parquet, differ in their columns or hold far more than their size, and for
+            unknown or ambiguous columns.
     """
     where = describe(paths)
     try:
         frame = pl.scan_parquet(paths, glob=False)
         found = columns.resolve(frame.collect_schema().names(), where)
-        frame = frame.select(pl.col(theirs).alias(ours) for ours, theirs in found.items()).collect().lazy()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"{where} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    return RawLog(nw.from_native(frame), LogColumns(**{name: name for name in found}), where)
+        check_declared(paths, found.values())
+        table = frame.select(pl.col(theirs).alias(ours) for ours, theirs in found.items()).collect()
+    except DAMAGE as error:
+        raise unreadable(where, error) from error
+    check_unpacked(table, paths)
+    return RawLog(nw.from_native(table.lazy()), LogColumns(**{name: name for name in found}), where)
+
+
+def unreadable(where: str | Path, error: BaseException) -> ValueError:
+    """What is told of files that are no Parquet, or damaged."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(f"{where} cannot be read as Parquet: {reason}")
+
+
+def check_declared(paths: Sequence[Path], columns: Collection[str] | None = None) -> None:
+    """
+    Reads the ends of Parquet files, which say how much they hold.
+
+    Args:
+        paths (`Sequence[Path]`): The files.
+        columns (`Collection[str]`, *optional*): Those that will be read; by default all.
+
+    Raises:
+        ValueError: If that is more than 256 MB and 200 times their size.
+        pyarrow.ArrowException, OSError: If they are no Parquet.
+    """
+    total = 0
+    for path in paths:
+        about = pq.read_metadata(path)
+        for group in map(about.row_group, range(about.num_row_groups)):
+            for chunk in map(group.column, range(about.num_columns)):
+                name = chunk.path_in_schema
+                if columns is None or any(name == column or name.startswith(f"{column}.") for column in columns):
+                    total += max(chunk.total_uncompressed_size, VALUE_BYTES * chunk.num_values, 0)
+    _check(total, paths)
+
+
+def check_unpacked(table: pl.DataFrame, paths: Sequence[Path]) -> None:
+    """
+    Measures the texts of a table as whoever takes its rows gets them: in the file, and in the table too, each stands
+    once and the rows point to it.
+
+    Args:
+        table (`pl.DataFrame`): What was read.
+        paths (`Sequence[Path]`): From where.
+
+    Raises:
+        ValueError: If it is more than 256 MB and 200 times the size of the files.
+    """
+    _check(sum(map(_size, table.get_columns())), paths)
+
+
+def _size(column: pl.Series) -> int:
+    """The bytes of a column's texts."""
+    kind = column.dtype
+    if isinstance(kind, pl.List | pl.Array):
+        # Numbers, such as features, are in the table as large as they are.
+        return _size(column.explode()) if kind.inner in TEXTS or kind.inner.is_nested() else 0
+    if isinstance(kind, pl.Struct):
+        return sum(map(_size, column.struct.unnest().get_columns()))
+    if kind == pl.Binary:
+        return int(column.bin.size().sum())
+    return int(column.cast(pl.String).str.len_bytes().sum()) if kind in TEXTS else 0
+
+
+def _check(size: int, paths: Sequence[Path]) -> None:
+    if size > most_unpacked(paths):
+        raise ValueError(
+            f"{describe(list(paths))} unpacks to {size:,} bytes, more than {MOST_TIMES} times its size, which no log "
+            "or list of items does; write it as CSV if it is meant"
+        )

@@ -187,3 +187,53 @@ def test_no_package_is_pinned_in_two_files():
                 name = canonicalize_name(Requirement(line).name)
                 assert pins.setdefault(name, path) == path, f"{name} in {pins[name]} and {path}"
     assert len(pins) > 100
+
+
+def _dependencies() -> list[Requirement]:
+    # Of Python 3.11 and later.
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(line) for lines in (project["dependencies"], *extras) for line in lines]
+
+
+def test_each_dependency_has_a_lowest_and_a_highest_version_and_its_pin_lies_between():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
+    dependencies = [each for each in _dependencies() if each.name != "mmm4rec-hf"]
+    assert len(dependencies) > 40
+    for each in dependencies:
+        assert sorted(bound.operator for bound in each.specifier) == ["<", ">="], str(each)
+        assert pinned[canonicalize_name(each.name)] in each.specifier, str(each)
+
+
+# Forms that keys and tokens have, each with an example; put together here, so that this file holds none.
+SECRETS = {
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[\w+/=]{20}": "-----BEGIN OPENSSH PRIVATE KEY" + "-----\n" + "b3Bl" * 10,
+    r"\bhf_[A-Za-z]{34}\b": "hf_" + "aB" * 17,
+    r"\bpypi-[\w-]{50,}": "pypi-" + "AgEI" * 20,
+    r"\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{60,}": "ghp_" + "a1" * 18,
+    r"\bA(KI|SI)A[A-Z0-9]{16}\b": "AKIA" + "A7" * 8,
+    r"\bsk-[\w-]{32,}": "sk-" + "aB3" * 12,
+    r"\bxox[abprs]-[\w-]{10,}": "xoxb-" + "1234567890",
+    r"\bAIza[\w-]{35}\b": "AIza" + "a" * 35,
+    r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}": "eyJ" + "hbGciOiJI" * 2 + ".eyJ" + "a" * 12 + "." + "b" * 12,
+    r"(?<!\w)https?://[^\s/:@'\"{}]+:(?!\{)[^\s/:@'\"{}]+@": "https://user:" + "word@example.org",
+    r"(?i)\b(password|passwd|secret|api_?key)['\"]?\s*[:=]\s*['\"][^\s'\"{}<>]{8,}['\"]": "pass"
+    + "word = 'hunter2hunter2'",
+}
+
+
+@pytest.mark.parametrize("form", SECRETS)
+def test_no_file_holds_what_looks_like_a_key_or_a_token(form: str):
+    assert re.search(form, SECRETS[form])
+    texts = 0
+    for name in _tracked_files():
+        path = ROOT / name
+        if path.is_symlink():
+            continue
+        content = path.read_bytes()
+        texts += b"\0" not in content[:1000]
+        found = re.search(form.encode(), content)
+        assert found is None, f"{name}: {found[0].decode(errors='replace')!r}" if found else None
+    assert texts > 300

@@ -201,9 +201,13 @@ class MMM4RecProcessor(ProcessorMixin):
             rows, positions = self.rows(history["items"], unknown_items)
             held.append(rows)
             if not rows and empty_histories == "error":
+                ids = list(history["items"])
+                reason = (
+                    f"none of its {len(ids)} ids is in the catalogue, the first is {ids[0]!r}" if ids else "no events"
+                )
                 raise ValueError(
-                    f"{_name(number, history)} holds no known item; leave the user out, or pass "
-                    "empty_histories='default' to rank as for someone without events"
+                    f"{_name(number, history)} holds no known item ({reason}); leave the user out, or pass "
+                    "empty_histories='default', which gives the ranking of someone without events, one for all of them"
                 )
             kept = np.array(rows, dtype=np.int64)
             kept_times = None

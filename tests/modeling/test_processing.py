@@ -123,7 +123,8 @@ def test_skipped_items_are_warned_of_once(processor: MMM4RecProcessor, caplog: p
 
 def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecProcessor) -> None:
     histories = [{"items": ["50"], "timestamps": [T]}, {"items": ["99"], "timestamps": [T]}]
-    with pytest.raises(ValueError, match="history 1 holds no known item"):
+    message = r"history 1 holds no known item \(none of its 1 ids is in the catalogue, the first is '99'\)"
+    with pytest.raises(ValueError, match=message):
         processor(histories=histories)
     batch = processor(histories=histories, empty_histories="default")
     assert batch["attention_mask"].tolist() == [[1], [0]] and batch["input_ids"].tolist() == [[2], [0]]
@@ -146,7 +147,11 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
         ([{"items": {"50"}}], {}, "items of history 0 must be a list"),
         ([{"items": None}], {}, "items of history 0 must be a list, got None"),
         ([{"items": ["50"], "timestamps": "5"}], {}, "timestamps of history 0 must be a list, got '5'"),
-        ([{"user_id": 7, "items": [], "timestamps": []}], {}, r"history 0 \(user 7\) holds no known item"),
+        (
+            [{"user_id": 7, "items": [], "timestamps": []}],
+            {},
+            r"history 0 \(user 7\) holds no known item \(no events\)",
+        ),
         ([{"items": [""]}], {}, "an id is the empty string"),
         ([{"items": [None]}], {}, "an id must be a string or an integer, got None"),
         ([[], [1]], {}, r"history 0 is \[\]; expected a dictionary"),

@@ -36,6 +36,15 @@ _STATUS: dict[type[Exception], int] = {
     ValueError: 422,
     TypeError: 422,
 }
+# What a body should look like, for an error about one that looks otherwise.
+_FORMS = {
+    "/recommend": (
+        "JSON (content-type: application/json) such as "
+        '{"histories": [{"items": ["50", "172"], "timestamps": [891035000, 891035500]}]}'
+    ),
+    "/items": "a form, not JSON, such as curl -F item_id=new-1 -F title='Blue mug' -F image=@mug.jpg",
+}
+_OTHER_FORM = {"missing", "extra_forbidden", "json_invalid", "model_attributes_type", "list_type"}
 _Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
 
 
@@ -83,11 +92,15 @@ def _add_errors(app: FastAPI) -> None:
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, answer(status))
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         # Without what was sent, which may be large.
         assert isinstance(error, RequestValidationError)
         places = [(".".join(str(part) for part in e["loc"][1:]) or "body", e["msg"]) for e in error.errors()]
-        return JSONResponse({"detail": "; ".join(f"{place}: {message}" for place, message in places[:10])}, 422)
+        told = [f"{place}: {message}" for place, message in places[:10]]
+        has_other_form = any(e["loc"][0] == "body" and e["type"] in _OTHER_FORM for e in error.errors())
+        if has_other_form and request.url.path in _FORMS:
+            told.append(f"send {_FORMS[request.url.path]}")
+        return JSONResponse({"detail": "; ".join(told)}, 422)
 
     app.add_exception_handler(RequestValidationError, invalid)
 

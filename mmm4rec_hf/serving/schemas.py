@@ -36,7 +36,9 @@ class History(_Request):
     """One user's events."""
 
     items: list[_Id] = Field(
-        min_length=1, max_length=MAX_EVENTS, description="Item ids, oldest first.", examples=[["50", "172"]]
+        max_length=MAX_EVENTS,
+        description="Item ids, oldest first; none of someone without events, see empty_histories.",
+        examples=[["50", "172"]],
     )
     timestamps: list[_Time] | None = Field(
         default=None,
@@ -58,7 +60,10 @@ class RecommendRequest(_Request):
     unknown_items: Literal["skip", "error"] = Field(default="skip", description="Ids that the catalogue lacks.")
     empty_histories: Literal["error", "default"] = Field(
         default="error",
-        description="Histories without a known item: an error, or the ranking of someone without events.",
+        description=(
+            "Histories without a known item: an error for the whole request, or the ranking of someone without "
+            "events, one for all of them."
+        ),
     )
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
         default=None, description="Of timestamps that are numbers; told by their size by default."

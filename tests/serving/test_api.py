@@ -59,7 +59,8 @@ def test_similar_items_are_the_pipelines(client: TestClient, reference: Any) -> 
     [
         ({"histories": []}, "histories: "),
         ({"histories": [{"items": ["7"]}] * 65}, "histories: .* at most 64"),
-        ({"histories": [{"items": []}]}, "histories.0.items: .* at least 1"),
+        ({"histories": [{"items": []}]}, r"holds no known item \(no events\); .* empty_histories='default'"),
+        ({"histories": [["7"]]}, r'histories.0: .*; send JSON .* such as {"histories": \[{"items": \["50"'),
         ({"histories": [{"items": ["7"] * 1001}]}, "histories.0.items: .* at most 1000"),
         ({"histories": [{"items": ["x" * 201]}]}, "histories.0.items.0"),
         ({"histories": [{"items": [1.5]}]}, "histories.0.items.0"),
@@ -116,6 +117,25 @@ def test_whatever_is_asked_is_answered_or_refused(client: TestClient, body: Any,
     assert client.get("/items", params={"query": text}).status_code == 200
     assert client.get(f"/items/{quote(text, safe='')}").status_code in (200, 404)
     assert client.get("/similar", params={"item_id": text}).status_code in (200, 404, 422)
+
+
+def test_someone_without_events_gets_the_default_ranking(client: TestClient, reference: Any) -> None:
+    body = {"histories": [{"items": []}, {"items": ["nobody"]}], "empty_histories": "default", "top_k": 5}
+    answer = client.post("/recommend", json=body)
+    assert answer.status_code == 200, answer.text
+    empty, unknown = answer.json()["recommendations"]
+    expected = reference({"items": []}, empty_histories="default", top_k=5)
+    assert empty == unknown and [item["item_id"] for item in empty] == [item["item_id"] for item in expected]
+
+
+@pytest.mark.parametrize("body", [{"items": ["7"]}, ["7"], "7", {}, {"history": {"items": ["7"]}}])
+def test_a_body_of_another_form_is_answered_with_the_right_one(client: TestClient, body: Any) -> None:
+    told = detail(client.post("/recommend", json=body), 422)
+    shown = told.partition("send JSON (content-type: application/json) such as ")[2]
+    # What is shown is taken, but for its ids, which this shop lacks.
+    assert "holds no known item" in detail(client.post("/recommend", json=json.loads(shown)), 422)
+    told = detail(client.post("/items", json=body), 422)
+    assert "item_id: Field required" in told and "curl -F item_id=new-1 -F title='Blue mug'" in told
 
 
 def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:

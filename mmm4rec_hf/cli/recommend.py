@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("--history", nargs="+", metavar="ID", help="items of one user, oldest first")
     what.add_argument("--input", "-i", type=Path, metavar="FILE", help="a file of users, or a log of interactions")
     parser.add_argument("--timestamps", nargs="+", metavar="TIME", help="of the history: unix numbers or ISO dates")
@@ -69,7 +69,8 @@ def add_parser(subparsers: Any) -> None:
         "--empty-histories",
         choices=("error", "default"),
         default="error",
-        help="users without a known item: an error, or the ranking of someone without events",
+        help="users without a known item: an error, or the ranking of someone without events, one for all of them; "
+        "`default` without --history and --input prints that ranking",
     )
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: an accelerator where there is one)")
@@ -122,6 +123,13 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: For options that do not belong together.
     """
+    if args.history is None and args.input is None:
+        if args.empty_histories != "default":
+            raise UsageError(
+                "whom to recommend to? give --history ID ..., or --input FILE; --empty-histories default alone "
+                "recommends to someone without events"
+            )
+        args.history = []
     if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
     if args.timestamps is not None and args.history is None:

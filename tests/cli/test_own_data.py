@@ -266,6 +266,13 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
     assert "(user 'none') holds no known item" in line and "--empty-histories default" in line
     found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
     assert sorted(ids(found["none"])) == sorted(ITEMS) and len(found["one"]) == len(ITEMS) - 1
+    # Alone, without a user, the same list.
+    capsys.readouterr()
+    alone = ["recommend", str(model), "--device", "cpu", "--empty-histories", "default", "--top-k", "50", "--json"]
+    assert main(alone) == 0
+    assert ids(json.loads(capsys.readouterr().out)) == ids(found["none"])
+    assert main(["recommend", str(model)]) == 2
+    assert "give --history ID ..., or --input FILE" in capsys.readouterr().err
 
 
 def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(

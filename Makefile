@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: install demo test lint types pytest coverage hf-suite quality-table docs wheel clean
+.PHONY: install demo test lint types pytest coverage audit hf-suite quality-table docs wheel clean
 
 install: $(STAMP)
 
@@ -41,6 +41,12 @@ coverage: $(STAMP)
 
 hf-suite: $(STAMP)
 	$(BIN)/python tests/hf_suite/run.py
+
+# Known vulnerabilities of the pinned versions, asked of PyPI; one that it cannot be asked about is an error.
+audit:
+	test -x .cache/audit/bin/pip-audit || $(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	.cache/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 # The main table of the quality study anew, without RecBole's rows: 2 hours at most on 2 cores. It goes on where it stopped.
 RESULTS ?= .cache/quality/results

@@ -113,7 +113,7 @@ def train(folder: Path) -> Path:
         ["encode", str(folder / "items.jsonl"), "--sequences", sequences, "--output", catalog]
         + ["--text-encoder", "minilm", "--image-encoder", "efficientnet-lite0"],
         ["finetune", f"sequences={sequences}", f"catalog={catalog}", f"output_dir={run}", "model.hidden_size=64"]
-        + ["model.intermediate_size=64", "model.head_dim=16", "model.time_mode=log"]
+        + ["model.intermediate_size=64", "model.head_dim=16", "model.time_mode=log", "model.use_cooccurrence=true"]
         + ["training.num_train_epochs=15", "training.per_device_train_batch_size=64"],
     ]
     for command in commands:

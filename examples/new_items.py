@@ -18,10 +18,10 @@ from pathlib import Path
 from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
-from mmm4rec_hf.cli.encoders import image_encoder, text_encoder
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.items.recorded import recorded_encoder
+from mmm4rec_hf.packaged_encoders import image_encoder, text_encoder
 from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
 
 

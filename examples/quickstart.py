@@ -29,9 +29,9 @@ from mmm4rec_hf import (
     load_interactions,
     prepare_sequences,
 )
-from mmm4rec_hf.cli.encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
 from mmm4rec_hf.training.saving import save_recommender
 
 

@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
 from mmm4rec_hf.cli import main as mmm4rec
-from mmm4rec_hf.cli.encoders import image_encoder, text_encoder
 from mmm4rec_hf.items.recorded import recorded_encoder
+from mmm4rec_hf.packaged_encoders import image_encoder, text_encoder
 from mmm4rec_hf.serving.loading import load_recommender
 from mmm4rec_hf.serving.page import create_app
 from mmm4rec_hf.serving.server import address, bind

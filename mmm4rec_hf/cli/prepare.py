@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .columns import HISTORY_COLUMNS, add_log_options, log_options
-from .encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 
 _COLUMNS = (*HISTORY_COLUMNS, "rating", "order")

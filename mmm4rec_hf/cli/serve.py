@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .encoders import image_encoder, packaged_names, text_encoder
+from ..packaged_encoders import image_encoder, packaged_names, text_encoder
 from .output import hide_bars_without_terminal
 from .running import UsageError
 

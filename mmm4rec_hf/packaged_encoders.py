@@ -12,7 +12,7 @@ from .registry_packages import (
 )
 
 if TYPE_CHECKING:
-    from ..items import BatchEncoder, ItemEncoder
+    from .items import BatchEncoder, ItemEncoder
 
 TEXT_FROM_PACKAGE = "minilm"
 IMAGE_FROM_PACKAGE = "efficientnet-lite0"
@@ -30,7 +30,7 @@ def load_item_encoder(model: str | None, text: str | None, image: str | None, **
         image (`str`, *optional*): An image model, or `"efficientnet-lite0"`, which is fetched from two packages.
         options: Of [`ItemEncoder`].
     """
-    from ..items import ItemEncoder
+    from .items import ItemEncoder
 
     return ItemEncoder(model, text_encoder=text_encoder(text), image_encoder=image_encoder(image), **options)
 
@@ -45,7 +45,7 @@ def text_encoder(name: str | None) -> str | Path | None:
 def image_encoder(name: str | None) -> "str | BatchEncoder | None":
     """As [`text_encoder`], of pictures."""
     if name == IMAGE_FROM_PACKAGE and not Path(name).exists():
-        from ..items.efficientnet_lite import EfficientNetLiteEncoder
+        from .items.efficientnet_lite import EfficientNetLiteEncoder
 
         return EfficientNetLiteEncoder(
             fetch_package(*EFFICIENTNET_LITE_CODE), fetch_package(*EFFICIENTNET_LITE0_WEIGHTS)

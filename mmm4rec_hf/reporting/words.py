@@ -182,6 +182,8 @@ def training_words(run: Run, training: Mapping[str, Any]) -> str:
         return "Not noted."
     start = recipe.get("start_from")
     parts = [f"From {'fresh weights' if start is None else f'the pretrained model {start}'}"]
+    if recipe.get("fresh_projections"):
+        parts[0] += ", its layers alone"
     batch = recipe.get("batch_size", training.get("per_device_train_batch_size"))
     rate = recipe.get("learning_rate", training.get("learning_rate"))
     parts.append(f"{recipe.get('optimizer', 'adamw')}, learning rate {rate}, batches of {batch}")

@@ -58,6 +58,9 @@ class FinetuneRecipe:
         output_dir (`str`): Where `model/`, `evaluation/` and `checkpoints/` go. A run that was stopped goes on there.
         start_from (`str`, *optional*): A pretrained model's folder or Hub name; fresh weights without it.
         revision (`str`, *optional*): Of that model.
+        fresh_projections (`bool`, *optional*, defaults to `False`):
+            Whether of that model the layers alone are kept, and what projects texts and pictures starts anew: any
+            encoder may have made the catalogue's features then.
         model (`dict`, *optional*):
             Options of [`MMM4RecConfig`] other than its defaults, or other than those of `start_from`. With
             `num_hidden_layers: 1` a pretrained model of two layers gives its first.
@@ -78,6 +81,7 @@ class FinetuneRecipe:
     output_dir: str
     start_from: str | None = None
     revision: str | None = None
+    fresh_projections: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     freeze_encoder: bool = False
     optimizer: Literal["adamw", "nadam"] = "adamw"
@@ -92,6 +96,8 @@ class FinetuneRecipe:
             raise ValueError("training: output_dir stands at the recipe's top, not in this section")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
+        if self.fresh_projections and self.start_from is None:
+            raise ValueError("fresh_projections: true keeps the layers of a pretrained model; name it by start_from")
 
 
 def finetune(recipe: FinetuneRecipe) -> Evaluation:
@@ -164,7 +170,11 @@ def build_model(recipe: FinetuneRecipe, catalog: ItemCatalog) -> MMM4RecForSeque
     if recipe.start_from is not None:
         pretrained = MMM4RecConfig.from_pretrained(recipe.start_from, revision=recipe.revision or "main")
         model = MMM4RecForSequentialRecommendation.from_pretrained(
-            recipe.start_from, catalog=catalog, revision=recipe.revision or "main", **recipe.model
+            recipe.start_from,
+            catalog=catalog,
+            fresh_projections=recipe.fresh_projections,
+            revision=recipe.revision or "main",
+            **recipe.model,
         )
         kept, had = model.config.num_hidden_layers, pretrained.num_hidden_layers
         if kept < had:

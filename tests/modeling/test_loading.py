@@ -105,6 +105,29 @@ def test_what_a_checkpoint_lacks_is_no_memory_of_others(
     assert loaded.items.log_q is None
 
 
+def test_layers_alone_are_kept_where_projections_start_fresh(
+    model: Any, tiny_catalog: Catalog, batch: Batch, tmp_path: Path
+) -> None:
+    model.config.feature_encoder = {"text": {"encoder": "one", "revision": "1", "pooling": "mean"}}
+    model.save_pretrained(tmp_path / "base")
+    shop = tiny_catalog(IDS)
+    shop.text_features = shop.text_features.repeat(1, 2)
+    shop.feature_info = {"text": {"encoder": "another", "revision": "2", "pooling": "mean"}}
+    load = MMM4RecForSequentialRecommendation.from_pretrained
+    with pytest.raises(ValueError, match="catalog="):
+        load(tmp_path / "base", fresh_projections=True)
+    with pytest.raises(ValueError):
+        load(tmp_path / "base", catalog=shop)
+    loaded = load(tmp_path / "base", catalog=shop, fresh_projections=True)
+    kept, had = loaded.model.encoder.state_dict(), model.model.encoder.state_dict()
+    assert kept.keys() == had.keys() and all(torch.equal(kept[name], had[name]) for name in had)
+    assert loaded.config.feature_encoder["text"]["encoder"] == "another"
+    scores = logits(loaded, batch)
+    assert scores.shape == (3, 13) and scores[:, 1:].isfinite().all()
+    loaded.save_pretrained(tmp_path / "shop")
+    assert torch.equal(logits(load(tmp_path / "shop"), batch), scores)
+
+
 def test_layers_of_another_width_are_not_made_up(model: Any, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     for kind in (MMM4RecForSequentialRecommendation, MMM4RecModel):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import pipeline
@@ -95,6 +96,26 @@ def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> N
     assert learning == {
         f"model.{modality}_projection.{part}" for modality in ("text", "image") for part in ("weight", "bias")
     } | {"items.text_bias", "items.image_bias"}  # fmt: skip
+
+
+def test_layers_of_a_base_serve_features_of_another_encoder(make: MakeRecipe, base: Path) -> None:
+    with pytest.raises(ValueError, match="fresh_projections.*name it by start_from"):
+        make(fresh_projections=True)
+    recipe = make(start_from=str(base), fresh_projections=True)
+    catalog = ItemCatalog.from_pretrained(recipe.catalog)
+    text = np.hstack([catalog.text_features, catalog.text_features[:, :3]])
+    other = ItemCatalog(catalog.item_ids, text_features=text, image_features=catalog.image_features)
+    model, again = build_model(recipe, other), build_model(recipe, other)
+    pretrained = MMM4RecForSequentialRecommendation.from_pretrained(base)
+    for name, weight in pretrained.model.encoder.named_parameters():
+        assert torch.equal(model.model.encoder.get_parameter(name), weight), name
+    assert model.config.text_feature_size == text.shape[1] == pretrained.config.text_feature_size + 3
+    for modality in ("text", "image"):
+        projection = getattr(model.model, f"{modality}_projection")
+        assert projection.weight.shape == (model.config.hidden_size, getattr(other, f"{modality}_features").shape[1])
+        assert 0.5 < projection.weight.std() / model.config.initializer_range < 1.5 and not projection.bias.any()
+        # Each start draws its own.
+        assert not torch.equal(projection.weight, getattr(again.model, f"{modality}_projection").weight)
 
 
 def test_a_frozen_encoder_stays_bit_for_bit_while_the_rest_learns(

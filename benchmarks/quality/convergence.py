@@ -4,6 +4,9 @@
 
 Both are trained by the same schedule and measured on the validation split at the same steps. For each seed: the step
 at which the fresh model is best by cross entropy (by NDCG@10), and the first at which the pretrained one is as good.
+Both are variants of the study, or STUDY/VARIANT of another that measures at the same steps:
+
+    python benchmarks/quality/convergence.py why --fresh transfer/scratch --other fresh-projections
 """
 
 import argparse
@@ -96,6 +99,12 @@ def plot(groups: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     plt.close(figure)
 
 
+def runs_of_variant(results: Path, data: str, name: str) -> list[dict[str, Any]]:
+    """The runs of all seeds of STUDY/VARIANT."""
+    study, variant = name.split("/")
+    return read_runs(results, f"{study}-{data}-{variant}-[0-9]*.json")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="the name of a study")
@@ -106,7 +115,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     arguments = parser.parse_args()
     groups = {
-        name: read_runs(arguments.results, f"{arguments.study}-{arguments.data}-{name}-[0-9]*.json")
+        name: runs_of_variant(arguments.results, arguments.data, name if "/" in name else f"{arguments.study}/{name}")
         for name in (arguments.fresh, *arguments.other)
     }
     lacking = [name for name, runs in groups.items() if not runs]

@@ -5,7 +5,7 @@
 
 A row a method: the mean over its seeds, the 95% interval of that mean over users (users are drawn, each with the mean
 of its seeds), and the paired difference to the best method that only counts, with its p-value. `beauty` is also told
-without the users of its bundle (see `results.bundle_users`).
+without the users of its bundle (see `run_files.bundle_users`).
 """
 
 import argparse

@@ -70,7 +70,7 @@ def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[s
 
 
 def plot(parts: Sequence[tuple[str, dict[str, list[dict[str, Any]]], np.ndarray]], path: Path) -> None:
-    """A panel a data set: NDCG@10 of each method with its interval; ours in colour. Other studies stand in tables alone."""
+    """A panel a data set: NDCG@10 with intervals, ours in colour. Other studies stand in the tables alone."""
     figure, axes = plt.subplots(1, len(parts), figsize=(4.2 * len(parts), 5), layout="constrained", squeeze=False)
     for axis, (title, methods, users) in zip(axes[0], parts, strict=True):
         values = {name: user_means(runs, METRIC)[users] for name, runs in methods.items() if name[-1] != ")"}

@@ -45,6 +45,15 @@ def test_the_mutants_on_the_page_are_those_of_the_results(repository: Path) -> N
         assert found[column] == sum(file[column] for file in found["files"].values()) > 0
 
 
+def test_the_shares_of_lines_and_branches_on_the_page_are_those_that_were_counted(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
+    found = json.loads((repository / "benchmarks" / "reliability" / "coverage.json").read_text())
+    for name, folder in found["folders"].items():
+        lines, branches = (100 * folder[f"{what}_run"] / folder[what] for what in ("lines", "branches"))
+        assert f"| {name} | {folder['lines']:,} | {lines:.1f} | {folder['branches']:,} | {branches:.1f} |" in page
+        assert lines > 90 and branches > 90
+
+
 def test_each_reason_is_of_a_line_that_is_there(repository: Path) -> None:
     for entry in json.loads((repository / "benchmarks" / "reliability" / "explained.json").read_text()):
         lines = (repository / entry["file"]).read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,15 @@ from types import ModuleType
 
 from .. import __version__
 from . import convert, demo, encode, evaluate, finetune, prepare, pretrain, push, recommend, report, serve
-from .parsing import HelpFormatter, add_completion, add_options_file, all_parsers, as_options, with_options_of_file
+from .parsing import (
+    HelpFormatter,
+    Parser,
+    add_completion,
+    add_options_file,
+    all_parsers,
+    as_options,
+    with_options_of_file,
+)
 from .running import run_command
 
 COMMANDS: dict[str, ModuleType] = {
@@ -44,7 +52,7 @@ WITHOUT_OPTIONS_FILE = ("pretrain", "finetune", "convert", "push")
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `mmm4rec` with all its sub-commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmm4rec", description=DESCRIPTION, epilog=EPILOG, formatter_class=HelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"mmm4rec {__version__}")

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 OPTIONS_FILE = "--options"
 # Arguments that name a file or a folder without a type that says so.
@@ -27,6 +27,14 @@ class HelpFormatter(argparse.HelpFormatter):
             else super(HelpFormatter, self)._fill_text(part, width, indent)
             for part in parts
         )
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which says in one line what is wrong: the usage of a command with many options would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

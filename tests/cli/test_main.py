@@ -76,7 +76,10 @@ def test_wrong_usage_exits_with_2(command, capsys, argv):
     with pytest.raises(SystemExit) as exit_info:
         cli.main(argv)
     assert exit_info.value.code == 2
-    assert "usage: mmm4rec" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    program = "mmm4rec work" if argv[:1] == ["work"] and argv[1] == "--steps" else "mmm4rec"
+    assert told.startswith(f"{program}: error: ") and told.endswith(f"; see {program} --help\n")
+    assert told.count("\n") == 1
 
 
 def test_each_command_has_help_and_the_version_is_the_package_s(capsys):

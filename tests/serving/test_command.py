@@ -57,7 +57,9 @@ def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2
-    assert "usage: mmm4rec serve" in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    assert [line.startswith("mmm4rec serve: error: ") for line in told] == [True, True, False]
+    assert all(line.endswith(" --help") for line in told)
 
 
 def test_an_address_is_one_that_a_browser_takes() -> None:

@@ -8,6 +8,8 @@ import uvicorn
 
 # Pages keep a connection open for news; a server that is stopped does not wait for them.
 _LAST_SECONDS = 2
+# One that is closed while its next request is on the way is an error for who asks; proxies keep theirs a minute.
+_IDLE_SECONDS = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -38,7 +40,9 @@ def serve(app: Any, sock: socket.socket) -> None:
         app (ASGI application): What to serve.
         sock (`socket.socket`): What [`bind`] gave.
     """
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_LAST_SECONDS)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=_LAST_SECONDS, timeout_keep_alive=_IDLE_SECONDS
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[sock])
 

@@ -1,10 +1,13 @@
 """`mmm4rec serve`: from a folder to an address, and what goes wrong in one line."""
 
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from mmm4rec_hf.cli import main
-from mmm4rec_hf.serving.server import address, bind
+from mmm4rec_hf.serving.server import address, bind, serve
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) -> str:
@@ -99,3 +102,21 @@ def test_the_command_serves_page_and_api_until_it_is_interrupted(run: Path, shop
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_a_connection_may_rest_longer_than_uvicorn_lets_it() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+    sock = bind("127.0.0.1", 0)
+    threading.Thread(target=serve, args=(app, sock), daemon=True).start()
+    connection = http.client.HTTPConnection(*sock.getsockname()[:2], timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"ok"
+    used = connection.sock
+    time.sleep(6)  # uvicorn's own limit is 5
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"ok" and connection.sock is used

@@ -1,5 +1,6 @@
 """Where a saved model lies, whether its own folder is named or that of the run that wrote it."""
 
+import logging
 from pathlib import Path
 
 MODEL_NAME, CONFIG_NAME = "model", "config.json"
@@ -25,4 +26,6 @@ def saved_model(name: str) -> str:
     # A Hub name is `name` or `organization/name`.
     if folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or folder.parent.is_dir() and "/" in name:
         raise FileNotFoundError(f"no such folder: {name}")
+    # What is told in the end, in one line, is that the Hub cannot be reached: not each try before.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     return name

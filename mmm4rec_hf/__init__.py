@@ -7,6 +7,7 @@ first use: the import itself needs no torch, and serving a model imports neither
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .lazy import load_on_use
 from .registration import register
 
 if TYPE_CHECKING:
@@ -58,14 +59,13 @@ __all__ = [
 ]
 
 register()
+_load = load_on_use(__name__, _LAZY)
 
 
 def __getattr__(name: str) -> Any:
     if name == "modeling":
         return importlib.import_module(".modeling", __name__)
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load(name)
 
 
 def __dir__() -> list[str]:

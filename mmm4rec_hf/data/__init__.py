@@ -1,7 +1,8 @@
 """Logs of interactions in, datasets and batches out. Each loads on first use: reading a log needs no torch."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmm4rec_hf.lazy import load_on_use
 
 if TYPE_CHECKING:
     from .collator import MMM4RecDataCollator
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
     from .sequences import prepare_sequences
 
 _FILES = {
-    "Interactions": "interactions",
-    "MMM4RecDataCollator": "collator",
-    "SequenceDatasets": "sequence_datasets",
-    "count_near_items": "cooccurrence",
-    "load_interactions": "interactions",
-    "prepare_sequences": "sequences",
+    "Interactions": ".interactions",
+    "MMM4RecDataCollator": ".collator",
+    "SequenceDatasets": ".sequence_datasets",
+    "count_near_items": ".cooccurrence",
+    "load_interactions": ".interactions",
+    "prepare_sequences": ".sequences",
 }
 
 __all__ = [
@@ -28,8 +29,4 @@ __all__ = [
     "prepare_sequences",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _FILES:
-        return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = load_on_use(__name__, _FILES)

@@ -1,19 +1,20 @@
 """Ranking metrics and the baselines that stand beside a model. Each loads on first use: a protocol needs no torch."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmm4rec_hf.lazy import load_on_use
 
 if TYPE_CHECKING:
     from .metrics import DEFAULT_KS, compute_metrics, metrics_from_counts, ranking_counts
     from .ranking import HistoryCollator, ItemRanker
 
 _FILES = {
-    "DEFAULT_KS": "metrics",
-    "HistoryCollator": "ranking",
-    "ItemRanker": "ranking",
-    "compute_metrics": "metrics",
-    "metrics_from_counts": "metrics",
-    "ranking_counts": "metrics",
+    "DEFAULT_KS": ".metrics",
+    "HistoryCollator": ".ranking",
+    "ItemRanker": ".ranking",
+    "compute_metrics": ".metrics",
+    "metrics_from_counts": ".metrics",
+    "ranking_counts": ".metrics",
 }
 
 __all__ = [
@@ -25,8 +26,4 @@ __all__ = [
     "ranking_counts",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _FILES:
-        return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = load_on_use(__name__, _FILES)

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from transformers import pipeline
 
 import mmm4rec_hf  # noqa: F401  registers the pipeline
-from mmm4rec_hf.cli.histories import History, read_histories
+from mmm4rec_hf.cli.histories import History, HistoryFile, open_histories
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.recommend import Recommended, write
 from mmm4rec_hf.cli.running import run_command
@@ -43,17 +43,18 @@ def main(args: argparse.Namespace) -> None:
         print(f"Recommendations for {users:,} users are in {args.output}")
 
 
-def batches(args: argparse.Namespace) -> Iterator[list[History]]:
+def batches(file: HistoryFile, batch_size: int) -> Iterator[list[History]]:
     """Users of the file, so many at a time."""
-    histories = read_histories(args.users)
-    while batch := list(itertools.islice(histories, args.batch_size)):
+    while batch := list(itertools.islice(file.histories, batch_size)):
         yield batch
 
 
 def recommendations(recommend: object, args: argparse.Namespace, state: PartialState) -> Iterator[Recommended]:
     """Every num_processes-th batch, beginning with that of this process."""
-    for batch in itertools.islice(batches(args), state.process_index, None, state.num_processes):
-        lists = recommend(batch, top_k=args.top_k, batch_size=args.batch_size, empty_histories="default")
+    file = open_histories(args.users)
+    options = {"top_k": args.top_k, "batch_size": args.batch_size, "time_unit": file.time_unit}
+    for batch in itertools.islice(batches(file, args.batch_size), state.process_index, None, state.num_processes):
+        lists = recommend(batch, empty_histories="default", **options)
         yield from zip(batch, lists, strict=True)
 
 

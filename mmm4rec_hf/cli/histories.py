@@ -31,11 +31,6 @@ class HistoryFile(NamedTuple):
     time_unit: str | None
 
 
-def read_histories(path: Path, time_unit: str | None = None) -> Iterator[History]:
-    """The histories of a file; see [`open_histories`]."""
-    return open_histories(path, time_unit=time_unit).histories
-
-
 def open_histories(
     path: Path,
     *,

@@ -80,6 +80,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec recommend`."""
     _check(args)
+    if args.history is None and args.input is None:
+        args.history = []  # of someone without events
     hide_bars_without_terminal()
     from transformers import pipeline
 
@@ -123,13 +125,11 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: For options that do not belong together.
     """
-    if args.history is None and args.input is None:
-        if args.empty_histories != "default":
-            raise UsageError(
-                "whom to recommend to? give --history ID ..., or --input FILE; --empty-histories default alone "
-                "recommends to someone without events"
-            )
-        args.history = []
+    if args.history is None and args.input is None and args.empty_histories != "default":
+        raise UsageError(
+            "whom to recommend to? give --history ID ..., or --input FILE; --empty-histories default alone "
+            "recommends to someone without events"
+        )
     if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
     if args.timestamps is not None and args.history is None:

@@ -40,7 +40,8 @@ def run_command(
     except _failures() as error:
         if debug:
             raise
-        message = translate(" ".join(_told(str(_cause(error))).split())) or type(_cause(error)).__name__
+        cause = _cause(error)
+        message = translate(" ".join(_told(str(cause)).split())) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0

@@ -31,6 +31,7 @@ from .loss_mmm4rec import (
 )
 from .packing_mmm4rec import events_first
 from .pretrained_mmm4rec import MMM4RecPreTrainedModel
+from .transfer_mmm4rec import check_complete, config_without_items, hub_arguments, take_catalog
 
 logger = logging.get_logger(__name__)
 
@@ -633,57 +634,18 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             raise ValueError("fresh_projections=True starts a fine-tuning: give the shop's items as catalog=")
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
-            kwargs["config"] = cls._config_without_items(pretrained_model_name_or_path, kwargs)
+            kwargs["config"] = config_without_items(cls.config_class, pretrained_model_name_or_path, kwargs)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
-        fresh_by_design = {
-            f"items.{name}" for name in ("text_bias", "image_bias", "fusion_factor", "missing_text", "missing_image")
-        } | {f"cooccurrence.{name}" for name in ("weight", "log_scale", "neighbours", "counts")}
-        lacking = sorted(set(info["missing_keys"]) - fresh_by_design)
         # Who asks for the loading info, or gives the weights as a dictionary, judges for himself.
-        if lacking and not output_loading_info and pretrained_model_name_or_path is not None:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks the weights {', '.join(lacking)}; it is no complete "
-                "checkpoint for this configuration"
-            )
+        if not output_loading_info and pretrained_model_name_or_path is not None:
+            check_complete(pretrained_model_name_or_path, info["missing_keys"])
         if catalog is not None:
-            dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
-            fresh = [*info["missing_keys"], *(model._renew_projections(catalog) if fresh_projections else ())]
-            logger.warning(
-                f"kept the backbone of {pretrained_model_name_or_path}; dropped what belonged to its own catalogue: "
-                f"{', '.join(dropped) or 'nothing'}; started fresh: {', '.join(fresh) or 'nothing'}"
-            )
-            model.set_items(catalog)
+            take_catalog(model, pretrained_model_name_or_path, catalog, info, fresh_projections)
         elif pretrained_model_name_or_path is not None:
-            model._item_ids = load_item_ids(pretrained_model_name_or_path, model.config.num_items, _hub_kwargs(kwargs))
+            options = hub_arguments(kwargs)
+            model._item_ids = load_item_ids(pretrained_model_name_or_path, model.config.num_items, options)
         return (model, info) if output_loading_info else model
-
-    def _renew_projections(self, catalog: Any) -> list[str]:
-        """Projections as at the start of a training, of the catalogue's features; their names."""
-        names = []
-        for modality in ("text", "image"):
-            features, name = getattr(catalog, f"{modality}_features", None), f"{modality}_projection"
-            weight = getattr(self.model, name).weight
-            # Of a catalogue without features nothing is known; set_items says so.
-            size = weight.shape[1] if features is None else features.shape[1]
-            projection = nn.Linear(size, weight.shape[0], device=weight.device, dtype=weight.dtype)
-            self._init_weights(projection)
-            setattr(self.model, name, projection)
-            setattr(self.config, f"{modality}_feature_size", size)
-            names.append(f"model.{name}")
-        self.config.feature_encoder = None
-        return names
-
-    @classmethod
-    def _config_without_items(cls, name: Any, kwargs: dict[str, Any]) -> MMM4RecConfig:
-        """The checkpoint's configuration with the options in `kwargs`, which it takes out, and no catalogue."""
-        config = kwargs.pop("config", None)
-        if config is None:
-            options = {key: kwargs.pop(key) for key in list(kwargs) if key in MMM4RecConfig.__annotations__}
-            config = cls.config_class.from_pretrained(name, **_hub_kwargs(kwargs), **options)
-        config = copy.deepcopy(config)
-        config.num_items = None
-        return config
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
@@ -701,12 +663,6 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             os.makedirs(save_directory, exist_ok=True)
             save_item_ids(save_directory, self._item_ids)
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
-
-
-def _hub_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Of the arguments of `from_pretrained`, those that say where and how files are found."""
-    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-    return {key: value for key, value in kwargs.items() if key in names}
 
 
 __all__ = [

@@ -1,0 +1,88 @@
+"""How a checkpoint is loaded to recommend from another catalogue: what is kept of it, and what starts fresh."""
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .configuration_mmm4rec import MMM4RecConfig
+
+logger = logging.get_logger(__name__)
+
+# What belongs to a catalogue or to a log may be absent: it starts fresh.
+_FRESH_BY_DESIGN = {
+    "items.text_bias", "items.image_bias", "items.fusion_factor", "items.missing_text", "items.missing_image",
+    "cooccurrence.weight", "cooccurrence.log_scale", "cooccurrence.neighbours", "cooccurrence.counts",
+}  # fmt: skip
+
+
+def hub_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained`, those that say where and how files are found."""
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+    return {key: value for key, value in kwargs.items() if key in names}
+
+
+def check_complete(name: Any, missing_keys: Collection[str]) -> None:
+    """
+    Refuses a checkpoint that lacks weights which cannot start fresh.
+
+    Raises:
+        ValueError: With their names.
+    """
+    if lacking := sorted(set(missing_keys) - _FRESH_BY_DESIGN):
+        raise ValueError(
+            f"{name} lacks the weights {', '.join(lacking)}; it is no complete checkpoint for this configuration"
+        )
+
+
+def config_without_items(config_class: type[MMM4RecConfig], name: Any, kwargs: dict[str, Any]) -> MMM4RecConfig:
+    """The checkpoint's configuration with the options in `kwargs`, which it takes out, and no catalogue."""
+    config = kwargs.pop("config", None)
+    if config is None:
+        options = {key: kwargs.pop(key) for key in list(kwargs) if key in MMM4RecConfig.__annotations__}
+        config = config_class.from_pretrained(name, **hub_arguments(kwargs), **options)
+    config = copy.deepcopy(config)
+    config.num_items = None
+    return config
+
+
+def take_catalog(
+    model: PreTrainedModel, name: Any, catalog: Any, info: Mapping[str, Collection[str]], fresh_projections: bool
+) -> None:
+    """
+    Gives a model that was loaded without items those of a shop, and logs what was kept and what was not.
+
+    Args:
+        model ([`MMM4RecForSequentialRecommendation`]): Loaded with [`config_without_items`].
+        name (`str` or `os.PathLike`): The checkpoint.
+        catalog (`ItemCatalog`): The shop's.
+        info (`dict`): transformers' loading info.
+        fresh_projections (`bool`): Whether what projects texts and pictures starts anew.
+    """
+    dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
+    fresh = [*info["missing_keys"], *(_renew_projections(model, catalog) if fresh_projections else ())]
+    logger.warning(
+        f"kept the backbone of {name}; dropped what belonged to its own catalogue: {', '.join(dropped) or 'nothing'}; "
+        f"started fresh: {', '.join(fresh) or 'nothing'}"
+    )
+    model.set_items(catalog)
+
+
+def _renew_projections(model: PreTrainedModel, catalog: Any) -> list[str]:
+    """Projections as at the start of a training, of the catalogue's features; their names."""
+    names = []
+    for modality in ("text", "image"):
+        features, name = getattr(catalog, f"{modality}_features", None), f"{modality}_projection"
+        weight = getattr(model.model, name).weight
+        # Of a catalogue without features nothing is known; set_items says so.
+        size = weight.shape[1] if features is None else features.shape[1]
+        projection = nn.Linear(size, weight.shape[0], device=weight.device, dtype=weight.dtype)
+        model._init_weights(projection)
+        setattr(model.model, name, projection)
+        setattr(model.config, f"{modality}_feature_size", size)
+        names.append(f"model.{name}")
+    model.config.feature_encoder = None
+    return names

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mmm4rec_hf.data import load_interactions
 from mmm4rec_hf.data.engines import stream
+from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
 from mmm4rec_hf.data.splits import in_time_order
 
 History = dict[str, Any]
@@ -133,12 +134,9 @@ def _from_json_lines(path: Path, names: _Names) -> Iterator[History]:
 
 
 def _from_parquet(path: Path, names: _Names) -> Iterator[History]:
-    file = pq.ParquetFile(path)
-    number = 0
-    for batch in file.iter_batches():
-        for record in batch.to_pylist():
-            number += 1
-            yield names.history(record, number)
+    rows = (row for batch in read_parquet_batches(path) for row in batch.iter_rows(named=True))
+    for number, record in enumerate(rows, start=1):
+        yield names.history(record, number)
 
 
 def _from_log(frame: nw.LazyFrame) -> Iterator[History]:
@@ -158,7 +156,10 @@ def _from_log(frame: nw.LazyFrame) -> Iterator[History]:
 
 
 def _type_of(path: Path, column: str) -> pa.DataType:
-    schema = pq.read_schema(path)
+    try:
+        schema = pq.read_schema(path)
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
     return schema.field(column).type if column in schema.names else pa.null()
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
+from mmm4rec_hf.data.readers.parquet import read_parquet_table
 from mmm4rec_hf.outputs import replace_file
 
 from . import subgroups
@@ -143,7 +144,7 @@ class Evaluation:
                 raise ValueError(f"{source} holds no evaluation: {name} is missing; see mmm4rec evaluate --output")
         numbers = json.loads((source / METRICS_NAME).read_text(encoding="utf-8"))
         coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
-        return cls(pl.read_parquet(source / TARGETS_NAME), numbers["protocol"], coverage)
+        return cls(read_parquet_table(source / TARGETS_NAME), numbers["protocol"], coverage)
 
 
 def evaluate_model(

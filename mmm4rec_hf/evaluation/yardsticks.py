@@ -10,6 +10,8 @@ import datasets
 import numpy as np
 import polars as pl
 
+from mmm4rec_hf.data.readers.parquet import read_parquet_table
+
 from .baselines import (
     Baseline,
     CooccurrenceBaseline,
@@ -99,7 +101,7 @@ def load_baselines(folder: str | os.PathLike[str], evaluation: Evaluation) -> di
     path = Path(folder) / BASELINES_NAME
     if not path.is_file():
         return {}
-    table = pl.read_parquet(path)
+    table = read_parquet_table(path)
     if len(table) != len(evaluation.targets):
         raise ValueError(
             f"{path} has {len(table)} rows, the evaluation beside it {len(evaluation.targets)} targets; evaluate again"

@@ -11,13 +11,12 @@ from typing import Any
 
 import datasets
 import narwhals
-import polars
 
 from mmm4rec_hf.data.columns import candidates_for
 from mmm4rec_hf.data.readers.delimited import read_table
 from mmm4rec_hf.data.readers.files import KINDS, existing_paths, kind_of
 from mmm4rec_hf.data.readers.json_lines import json_records, log_bad_lines
-from mmm4rec_hf.data.readers.parquet import DAMAGE, check_declared, check_unpacked, unreadable
+from mmm4rec_hf.data.readers.parquet import read_parquet_table
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS
@@ -222,10 +221,4 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        check_declared([path])
-        table = polars.read_parquet(path, glob=False)
-    except DAMAGE as error:
-        raise unreadable(path, error) from error
-    check_unpacked(table, [path])
-    return table.iter_rows(named=True)
+    return read_parquet_table(path).iter_rows(named=True)

@@ -1,6 +1,6 @@
 """Logs in Parquet: one file, many, or a folder of parts; and what a small file may unpack to."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import narwhals as nw
@@ -34,6 +34,34 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
         raise unreadable(where, error) from error
     check_unpacked(table, paths)
     return RawLog(nw.from_native(table.lazy()), LogColumns(**{name: name for name in found}), where)
+
+
+def read_parquet_table(path: Path) -> pl.DataFrame:
+    """
+    A Parquet file as a whole.
+
+    Raises:
+        ValueError: If it is no Parquet, or holds far more than its size.
+    """
+    try:
+        check_declared([path])
+        table = pl.read_parquet(path, glob=False)
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
+    check_unpacked(table, [path])
+    return table
+
+
+def read_parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
+    """A Parquet file a batch of rows after the other; errors are those of [`read_parquet_table`]."""
+    try:
+        check_declared([path])
+        for batch in pq.ParquetFile(path).iter_batches():
+            table = pl.DataFrame(batch)
+            check_unpacked(table, [path])
+            yield table
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(where: str | Path, error: BaseException) -> ValueError:

@@ -71,7 +71,7 @@ def take_catalog(
     model.set_items(catalog)
 
 
-def _renew_projections(model: PreTrainedModel, catalog: Any) -> list[str]:
+def _renew_projections(model: Any, catalog: Any) -> list[str]:
     """Projections as at the start of a training, of the catalogue's features; their names."""
     names = []
     for modality in ("text", "image"):

@@ -134,11 +134,11 @@ def pretrain(inputs: Path) -> int:
 
 
 def model_read(folder: str) -> str:
-    from mmm4rec_hf.cli.models import saved_model
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
+    from mmm4rec_hf.saved_models import find_model
 
     # As a command that reads a model, which says in one line that a folder is not there.
-    model = MMM4RecForSequentialRecommendation.from_pretrained(saved_model(f"./{folder}"))
+    model = MMM4RecForSequentialRecommendation.from_pretrained(find_model(f"./{folder}"))
     # A pushed card names the repository, which is another one for each run.
     card = Path(folder, "README.md").read_text(encoding="utf-8").replace(f"author/{Path.cwd().name}", "author/name")
     return digest(model.item_ids, card, *(value.numpy() for _, value in sorted(model.state_dict().items())))
@@ -170,9 +170,9 @@ def finetune(inputs: Path) -> int:
 def recommender_read(folder: str) -> str:
     from transformers import pipeline
 
-    from mmm4rec_hf.cli.models import saved_model
+    from mmm4rec_hf.saved_models import find_model
 
-    recommend = pipeline("sequential-recommendation", model=saved_model(f"./{folder}"), device="cpu")
+    recommend = pipeline("sequential-recommendation", model=find_model(f"./{folder}"), device="cpu")
     found = recommend({"items": recommend.processor.item_ids[:3], "timestamps": [1, 2, 3]}, top_k=3)
     return digest(model_read(folder), found, recommend.processor.item_ids)
 

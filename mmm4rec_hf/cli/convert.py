@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .models import saved_model
+from ..saved_models import find_model
 from .output import add_json_option, hide_bars_without_terminal, print_json
 
 
@@ -104,7 +104,7 @@ def _run_published(args: argparse.Namespace) -> None:
 def _run_to_published(args: argparse.Namespace) -> None:
     from ..conversion import convert_to_published
 
-    notes = convert_to_published(saved_model(args.model), args.output, args.data)
+    notes = convert_to_published(find_model(args.model), args.output, args.data)
     if args.json:
         print_json({"output": str(args.output), "config": str(args.output.with_suffix(".yaml")), "notes": notes})
         return

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .models import saved_model
+from ..saved_models import find_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
 
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec evaluate`."""
     ks = _cut_offs(args.ks)
-    args.model = saved_model(args.model)
+    args.model = find_model(args.model)
     hide_bars_without_terminal()
     from accelerate import PartialState
 

@@ -58,7 +58,8 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     from accelerate import PartialState
 
     from ..evaluation.protocol import describe
-    from ..training.finetuning import EVALUATION_NAME, MODEL_NAME
+    from ..saved_models import MODEL_NAME
+    from ..training.finetuning import EVALUATION_NAME
 
     if not PartialState().is_main_process:
         return

@@ -52,7 +52,7 @@ def print_pretraining(recipe: "PretrainRecipe", metrics: dict[str, float], as_js
     """Prints what a pretraining came to on the validation splits; of several processes the first prints."""
     from accelerate import PartialState
 
-    from ..training.pretraining import MODEL_NAME
+    from ..saved_models import MODEL_NAME
 
     if not PartialState().is_main_process:
         return

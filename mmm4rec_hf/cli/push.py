@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .models import CONFIG_NAME, MODEL_NAME
+from ..saved_models import CONFIG_NAME, MODEL_NAME
 from .output import add_json_option, hide_bars_without_terminal, print_json
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     if (args.folder / MODEL_NAME / CONFIG_NAME).is_file():
         args.folder /= MODEL_NAME
-    if (args.folder / "config.json").is_file():
+    if (args.folder / CONFIG_NAME).is_file():
         commit, kind = _push_model(args), "model"
     elif (args.folder / "catalog.json").is_file():
         commit, kind = _push_catalog(args), "catalogue"
@@ -53,7 +53,7 @@ def _push_model(args: argparse.Namespace) -> str:
     from ..modeling import MMM4RecConfig
     from ..modeling.hub_mmm4rec import push_folder
 
-    found = json.loads((args.folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    found = json.loads((args.folder / CONFIG_NAME).read_text(encoding="utf-8")).get("model_type")
     if found != MMM4RecConfig.model_type:
         raise ValueError(f"{args.folder} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
     commit = push_folder(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..saved_models import find_model
 from .columns import HISTORY_COLUMNS, add_log_options, log_options
-from .models import saved_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers import pipeline
 
     recommender = pipeline(  # type: ignore[call-overload]
-        "sequential-recommendation", model=saved_model(args.model), device=args.device
+        "sequential-recommendation", model=find_model(args.model), device=args.device
     )
     options = {
         "top_k": args.top_k,

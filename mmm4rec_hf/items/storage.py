@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mmm4rec_hf.hub import fetching
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
@@ -132,13 +132,8 @@ def fetch_catalog(repo_id: str, revision: str | None, token: str | bool | None) 
     Raises:
         ValueError: If there is no such folder and no such data set, or it cannot be reached.
     """
-    try:
+    with fetching(repo_id, "data set"):
         return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
-    except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is neither a folder nor a data set's name on the Hub") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{repo_id!r} is no folder, and no data set to be had from the Hub: {reason}") from error
 
 
 def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **options: Any) -> str:

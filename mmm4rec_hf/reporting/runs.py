@@ -9,7 +9,8 @@ from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
-from mmm4rec_hf.training.finetuning import CHECKPOINTS_NAME, EVALUATION_NAME, MODEL_NAME
+from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME
+from mmm4rec_hf.training.finetuning import CHECKPOINTS_NAME, EVALUATION_NAME
 from mmm4rec_hf.training.folders import RECIPE_NAME
 from mmm4rec_hf.training.pretraining import LOG_NAME
 from mmm4rec_hf.training.record import RECORD_NAME
@@ -144,7 +145,7 @@ def _run(
     if (path / EVALUATION_NAME / TARGETS_NAME).is_file():
         evaluation = Evaluation.load(path / EVALUATION_NAME)
         baselines = load_baselines(path / EVALUATION_NAME, evaluation)
-    config = _read_json(path / MODEL_NAME / "config.json") or _read_json(path / "config.json")
+    config = _read_json(path / MODEL_NAME / CONFIG_NAME) or _read_json(path / CONFIG_NAME)
     return Run(name, path, kind, recipe, record, curves, evaluation, baselines, tables, config)
 
 

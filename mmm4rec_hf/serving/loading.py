@@ -1,6 +1,5 @@
 """From a model's folder, or its Hub name, to a recommender."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.download import PictureDownloader
 from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.items.storage import INFO_NAME
-from mmm4rec_hf.modeling import MMM4RecConfig, SequentialRecommendationPipeline
+from mmm4rec_hf.modeling import SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.configuration_mmm4rec import TASK
-from mmm4rec_hf.training.finetuning import MODEL_NAME
+from mmm4rec_hf.saved_models import find_model
 from mmm4rec_hf.training.saving import CATALOG_NAME
 
 from .recommender import Recommender
@@ -54,11 +53,12 @@ def load_recommender(
         `Recommender`
 
     Raises:
+        FileNotFoundError: If there is no such folder.
         ValueError: If there is no such model, it holds no items, or the catalogue does not fit it.
     """
-    folder = _model_folder(model)
+    folder = find_model(model)
     pipeline: Any = transformers.pipeline(  # type: ignore[call-overload]
-        TASK, model=str(folder), device=device
+        TASK, model=folder, device=device
     )
     items = _catalog(folder, catalog, pipeline)
     if pipeline.processor.item_ids != items.item_ids:
@@ -82,26 +82,6 @@ def load_recommender(
         fetch=PictureDownloader() if download else None,
         **options,
     )
-
-
-def _model_folder(model: str | Path) -> str | Path:
-    """The folder that a model lies in, or the Hub name as it is."""
-    folder = Path(model)
-    if not folder.exists():
-        if folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2:
-            raise ValueError(f"{model} is not there; name the folder that `mmm4rec finetune` wrote")
-        return str(model)
-    for place in (folder, folder / MODEL_NAME):
-        config = place / "config.json"
-        if not config.is_file():
-            continue
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-        if found != MMM4RecConfig.model_type:
-            raise ValueError(f"{place} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
-        return place
-    if (folder / INFO_NAME).is_file():
-        raise ValueError(f"{folder} is a catalogue, not a model; name a model, and this folder as --catalog")
-    raise ValueError(f"{folder} holds no model (config.json); name the folder that `mmm4rec finetune` wrote")
 
 
 def _catalog(model: str | Path, catalog: str | Path | None, pipeline: SequentialRecommendationPipeline) -> ItemCatalog:

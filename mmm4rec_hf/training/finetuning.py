@@ -16,6 +16,7 @@ from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.outputs import naming_full_disk
+from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
@@ -28,7 +29,7 @@ from .trainer import MMM4RecTrainer
 
 logger = logging.getLogger(__name__)
 
-MODEL_NAME, CHECKPOINTS_NAME, EVALUATION_NAME = "model", "checkpoints", "evaluation"
+CHECKPOINTS_NAME, EVALUATION_NAME = "checkpoints", "evaluation"
 # What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept. transformers' own batch of 8
 # and rate of 5e-5 are for models a thousand times the size.
 TRAINING_DEFAULTS: dict[str, Any] = {
@@ -168,9 +169,10 @@ def build_model(recipe: FinetuneRecipe, catalog: ItemCatalog) -> MMM4RecForSeque
         ValueError: If the catalogue lacks features, or they do not fit the pretrained model.
     """
     if recipe.start_from is not None:
-        pretrained = MMM4RecConfig.from_pretrained(recipe.start_from, revision=recipe.revision or "main")
+        base = find_model(recipe.start_from, recipe.revision)
+        pretrained = MMM4RecConfig.from_pretrained(base, revision=recipe.revision or "main")
         model = MMM4RecForSequentialRecommendation.from_pretrained(
-            recipe.start_from,
+            base,
             catalog=catalog,
             fresh_projections=recipe.fresh_projections,
             revision=recipe.revision or "main",

@@ -21,6 +21,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
 from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
@@ -42,7 +43,7 @@ _NOT_OF_PRETRAINING = {
     "num_items", "feature_encoder", "use_item_bias", "use_cooccurrence", "cooccurrence_context", "cooccurrence_window",
     "num_neighbours", "score_padding_item",
 }  # fmt: skip
-MODEL_NAME, CHECKPOINTS_NAME, LOG_NAME = "model", "checkpoints", "log.jsonl"
+CHECKPOINTS_NAME, LOG_NAME = "checkpoints", "log.jsonl"
 
 
 @dataclass
@@ -368,7 +369,7 @@ def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSeq
         model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(sizes | recipe.model)))
     else:
         options = recipe.model | {"num_items": None, "use_item_bias": False, "use_cooccurrence": False}
-        model = MMM4RecForSequentialRecommendation.from_pretrained(recipe.start_from, **options)
+        model = MMM4RecForSequentialRecommendation.from_pretrained(find_model(recipe.start_from), **options)
     if model.config.fusion == "dynamic_instance":
         raise ValueError(
             "fusion is 'dynamic_instance', weights of each item, but a base model holds no items; give "

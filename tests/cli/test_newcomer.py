@@ -9,8 +9,8 @@ from PIL import Image
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.cli import build_parser, main
-from mmm4rec_hf.cli.models import saved_model
 from mmm4rec_hf.cli.parsing import as_options
+from mmm4rec_hf.saved_models import find_model
 
 from .conftest import MODEL
 
@@ -206,14 +206,13 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
 def test_the_folder_of_a_run_stands_for_its_model(
     model: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert saved_model(str(shop / "run")) == str(shop / "run" / "model") == saved_model(str(model))
-    assert saved_model("org/films") == "org/films"
+    assert find_model(str(shop / "run")) == str(shop / "run" / "model") == find_model(str(model))
     monkeypatch.chdir(shop)
     for name in ("run/modle", "./nowhere", str(tmp_path / "nowhere")):
         with pytest.raises(FileNotFoundError, match="no such folder"):
-            saved_model(name)
+            find_model(name)
     with pytest.raises(ValueError, match=r"sequences holds no model: there is no config.json"):
-        saved_model("sequences")
+        find_model("sequences")
     capsys.readouterr()
     assert main(["recommend", "run", "--device", "cpu", "--history", "1", "--top-k", "3", "--json"]) == 0
     from_run = capsys.readouterr().out

@@ -148,7 +148,32 @@ assert load("author/secret", token="hf_of_the_author").item_ids[0] == "007"
         token=None,
     )
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mmm4rec: error: ")]
-    assert "author/secret" in line and "token" in line
+    assert "'author/secret' is no folder here, and no model to be had from the Hub: " in line
+    assert line.endswith("or it is private and asks for a token (`hf auth login` or HF_TOKEN)")
+
+
+def test_what_a_repository_has_not_is_said(pushed: list[str], author: Run) -> None:
+    author(
+        f"""
+from huggingface_hub import CommitOperationAdd, HfApi
+from mmm4rec_hf.saved_models import find_model
+HfApi().create_repo("author/notes")
+HfApi().create_commit("author/notes", [CommitOperationAdd("notes.txt", b"no model")], commit_message="Notes")
+assert find_model({NAME!r}) == find_model({NAME!r}, revision="experiment") == {NAME!r}
+for name, revision, reason in (
+    ({NAME!r}, "absent", "the repository has no such revision"),
+    ("author/notes", None, "the repository holds none"),
+    ("author/nothing", None, "it has none of that name, or it is private and asks for a token"),
+    ("a--b", None, "it cannot be a repository's name"),
+):
+    try:
+        find_model(name, revision)
+    except ValueError as error:
+        assert f"{{name!r}} is no folder here, and no model to be had from the Hub: {{reason}}" in str(error), error
+    else:
+        raise SystemExit(f"found {{name}}")
+"""
+    )
 
 
 def test_what_was_loaded_once_loads_offline_and_what_was_not_says_so(
@@ -178,7 +203,7 @@ assert main(["recommend", {NAME!r}, "--history", "7"]) == 1
 try:
     ItemCatalog.from_pretrained("author/shop")
 except ValueError as error:
-    assert "'author/shop' is no folder, and no data set to be had from the Hub" in str(error), error
+    assert "'author/shop' is no folder here, and no data set to be had from the Hub" in str(error), error
 else:
     raise SystemExit("loaded what nobody has")
 """,
@@ -186,7 +211,8 @@ else:
             **variables,
         )
         (line,) = [line for line in cold.stderr.splitlines() if line.startswith("mmm4rec: error: ")]
-        assert re.search("couldn't connect|offline", line), line
+        assert f"'{NAME}' is no folder here, and no model to be had from the Hub: " in line
+        assert line.endswith("the Hub is not asked (HF_HUB_OFFLINE) or cannot be reached")
 
 
 def test_a_file_that_breaks_off_is_fetched_again_or_refused(pushed: list[str], reader: Run) -> None:

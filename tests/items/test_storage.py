@@ -123,12 +123,13 @@ def test_a_name_that_is_nowhere_is_said_in_one_line(monkeypatch):
         raise LocalEntryNotFoundError("Cannot find the snapshot.\nCheck the connection.")
 
     monkeypatch.setattr(storage, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match="'org/none' is no folder, and no data set.*: Cannot find the snapshot.$"):
+    told = "'org/none' is no folder here, and no data set .*: it was not loaded before, .* or cannot be reached$"
+    with pytest.raises(ValueError, match=told):
         ItemCatalog.from_pretrained("org/none")
 
 
 def test_a_path_that_does_not_exist_is_no_name():
-    with pytest.raises(ValueError, match="neither a folder nor a data set's name"):
+    with pytest.raises(ValueError, match="no data set to be had from the Hub: it cannot be a repository's name"):
         ItemCatalog.from_pretrained("./not/a/folder")
 
 

@@ -33,7 +33,7 @@ def test_what_cannot_be_served_is_said_in_one_line(
 ) -> None:
     free = ["--port", "0"]
     assert "holds no model" in refusal(capsys, str(tmp_path), *free)
-    assert "is not there" in refusal(capsys, str(tmp_path / "absent"), *free)
+    assert "no such folder: " in refusal(capsys, str(tmp_path / "absent"), *free)
     assert "is a catalogue, not a model" in refusal(capsys, str(shop / "catalog"), *free)
     assert "not a saved catalogue" in refusal(capsys, str(run), "--catalog", str(tmp_path), *free)
     assert "give another --port or --host" in refusal(capsys, str(run), "--host", "192.0.2.1", *free)

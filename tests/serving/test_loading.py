@@ -81,7 +81,7 @@ def test_what_is_no_model_is_named(run: Path, shop: Path, tmp_path: Path) -> Non
         load_recommender(shop / "bert")
     with pytest.raises(ValueError, match="holds no model"):
         load_recommender(tmp_path)
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="no such folder: .*absent"):
         load_recommender(tmp_path / "absent")
 
 

@@ -1,0 +1,60 @@
+"""Where a saved model lies, whether its own folder is named, that of the run that wrote it, or a Hub repository."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+MODEL_NAME, CONFIG_NAME = "model", "config.json"
+_TYPE, _CATALOG_INFO = "mmm4rec", "catalog.json"
+
+
+def find_model(name: str | os.PathLike[str], revision: str | None = None) -> str:
+    """
+    A model's folder or Hub name.
+
+    Args:
+        name (`str` or `os.PathLike`):
+            Such a name, or the `output_dir` of `finetune` or `pretrain`, whose model lies in `model/`.
+        revision (`str`, *optional*): Of a Hub repository.
+
+    Returns:
+        `str`: What `from_pretrained` takes.
+
+    Raises:
+        FileNotFoundError: For the path of a folder that is not there.
+        ValueError: For a folder that holds no model, or another one's, and for a name that the Hub has not either.
+    """
+    folder, name = Path(name), str(name)
+    if folder.is_dir():
+        return _in_folder(folder)
+    # A Hub name is `name` or `organization/name`.
+    if folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or folder.parent.is_dir() and "/" in name:
+        raise FileNotFoundError(f"no such folder: {name}")
+    _ask_the_hub(name, revision)
+    return name
+
+
+def _in_folder(folder: Path) -> str:
+    for candidate in (folder, folder / MODEL_NAME):
+        config = candidate / CONFIG_NAME
+        if config.is_file():
+            found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+            if found != _TYPE:
+                raise ValueError(f"{candidate} holds a model of type {found!r}, not {_TYPE!r}")
+            return str(candidate)
+    if (folder / _CATALOG_INFO).is_file():
+        raise ValueError(f"{folder} is a catalogue, not a model; name a model, and this folder as --catalog")
+    raise ValueError(f"{folder} holds no model: there is no {CONFIG_NAME}, nor {MODEL_NAME}/{CONFIG_NAME}")
+
+
+def _ask_the_hub(name: str, revision: str | None) -> None:
+    """Fetches the configuration, so that a mistyped folder is told as one and not by what failed to load."""
+    from huggingface_hub import hf_hub_download
+
+    from mmm4rec_hf.hub import fetching
+
+    # What is told in the end, in one line, is that the Hub cannot be reached: not each try before.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+    with fetching(name, "model"):
+        hf_hub_download(name, CONFIG_NAME, revision=revision)

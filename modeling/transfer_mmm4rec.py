@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_mmm4rec import MMM4RecConfig
@@ -50,7 +49,7 @@ def config_without_items(config_class: type[MMM4RecConfig], name: Any, kwargs: d
 
 
 def take_catalog(
-    model: PreTrainedModel, name: Any, catalog: Any, info: Mapping[str, Collection[str]], fresh_projections: bool
+    model: Any, name: Any, catalog: Any, info: Mapping[str, Collection[str]], fresh_projections: bool
 ) -> None:
     """
     Gives a model that was loaded without items those of a shop, and logs what was kept and what was not.

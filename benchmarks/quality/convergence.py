@@ -31,6 +31,13 @@ def points_of(run: Mapping[str, Any], metric: str) -> tuple[np.ndarray, np.ndarr
     return np.array(list(values)), np.array(list(values.values()))
 
 
+def mean_curve(runs: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps that all seeds have measured, and the mean over seeds there."""
+    curves = [dict(zip(*points_of(run, metric), strict=True)) for run in runs]
+    steps = sorted(set.intersection(*map(set, curves)))
+    return np.array(steps), np.array([np.mean([curve[step] for curve in curves]) for step in steps])
+
+
 def reached(fresh: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """
     When `other` is as good as the best of `fresh`.

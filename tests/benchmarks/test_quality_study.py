@@ -47,6 +47,25 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
     changed = {name for name, value in learned.items() if not np.array_equal(value, fresh[name])}
     assert changed and all(name.startswith("model.encoder.") for name in changed)
 
+    told = run_benchmark(
+        "quality/variants.py", "smoke", "--against", "mmm4rec", "--steps", "2", "--results", results
+    ).stdout
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in told.split("\n\n")[1].splitlines()]
+    table = {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
+    assert set(table) == set(variants) and table["mmm4rec"]["difference"] == ""
+    first = runs["smoke-shop-mmm4rec-0.json"]["split"]["test"]["metrics"]["ndcg@10"]
+    losses = [point["validation"]["loss"] for point in runs["smoke-shop-mmm4rec-0.json"]["curve"]]
+    for variant, row in table.items():
+        run = runs[f"smoke-shop-{variant}-0.json"]
+        held_out, test = (run["split"][name]["metrics"] for name in ("validation", "test"))
+        assert row["NDCG@10, test"] == f"{test['ndcg@10']:.4f}" and row["seeds"] == "1"
+        assert row["cross entropy, validation"] == f"{held_out['loss']:.3f}"
+        assert row["difference"] in ("", f"{test['ndcg@10'] - first:+.4f}")
+        curve = [point["validation"]["loss"] for point in run["curve"]]
+        assert row["step 2"] == f"{curve[0]:.3f}"
+        there = [str(step) for step, loss in zip((2, 4), curve, strict=True) if loss <= min(losses)]
+        assert row["there at step"] == (there or ["never"])[0]
+
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run_benchmark("quality/study.py", "smoke", "--results", results)
     assert {path: path.stat().st_mtime_ns for path in results.glob("*.json")} == before

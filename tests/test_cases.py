@@ -22,7 +22,8 @@ def test_every_row_of_the_tables_names_tests_that_are_there(rows: list[tuple[str
 
 
 def test_every_case_of_a_neighbour_names_its_thread_once(rows: list[tuple[str, str]]) -> None:
-    # The first 31 are those of people who did this very job.
-    threads = [row.split("|")[1].strip() for _, row in rows[31:]]
+    # Rows that have one are those of neighbours: what came before went wrong in this very job, what follows here.
+    threads = [cells[1].strip() for cells in (row.split("|") for _, row in rows) if len(cells) == 4]
+    assert len(threads) >= 30
     assert all(re.fullmatch(r"[\w-]+/[\w-]+#\d+", thread) for thread in threads), threads
     assert len(set(threads)) == len(threads)

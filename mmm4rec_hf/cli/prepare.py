@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=(
             "examples:\n"
             "  mmm4rec prepare ratings.csv --output sequences\n"
-            "  mmm4rec prepare log.parquet -o sequences --user-column customer --item-column sku --time-unit ms"
+            "  mmm4rec prepare log.parquet -o sequences --user-column kunde --item-column artikel --time-unit ms"
         ),
     )
     parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")

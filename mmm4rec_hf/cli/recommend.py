@@ -39,8 +39,8 @@ def add_parser(subparsers: Any) -> None:
             "examples:\n"
             "  mmm4rec recommend run/model --history 50 172 --timestamps 891035000 891035500 --top-k 5\n"
             "  mmm4rec recommend run/model --input interactions.csv --output recommendations.parquet\n"
-            "  mmm4rec recommend run/model --input orders.csv --user-column customer --item-column sku \\\n"
-            "      --timestamp-column bought_at --user c0017 --user c0042"
+            "  mmm4rec recommend run/model --input orders.csv --user-column kunde --item-column artikel \\\n"
+            "      --timestamp-column gekauft_am --user c0017 --user c0042"
         ),
     )
     parser.add_argument("model", help="what `finetune` wrote (its folder, or model/ in it), or a Hub name")

@@ -5,22 +5,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Compared in lower case, with letters and digits only: `userId`, `user_id` and RecBole's `user_id:token` are one name.
+# Names that stand beside another of the same list in usual logs, such as `updated_at` or `username`, are left out.
 ALIASES = {
-    "user_id": ("userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "memberid"),
+    "user_id": (
+        *("userid", "user", "uid", "reviewerid", "reviewer", "visitorid", "visitor", "memberid", "member"),
+        *(
+            "customerid",
+            "customer",
+            "customerno",
+            "customernumber",
+            "custid",
+            "buyerid",
+            "buyer",
+            "clientid",
+            "client",
+        ),
+        *("shopperid", "shopper", "purchaserid", "purchaser"),
+    ),
     "item_id": (
-        *("itemid", "item", "iid", "asin", "parentasin", "movieid", "productid", "product", "articleid", "sku"),
-        *("trackid", "songid", "bookid"),
+        *("itemid", "item", "iid", "itemno", "itemnumber", "asin", "parentasin", "movieid", "trackid", "songid"),
+        *("bookid", "videoid", "gameid", "recipeid", "businessid", "productid", "product", "productno"),
+        *("productnumber", "articleid", "article", "articleno", "articlenumber", "sku", "stockcode", "lineitemsku"),
     ),
     "timestamp": (
-        "timestamp",
-        "time",
-        "ts",
-        "unixreviewtime",
-        "datetime",
-        "date",
-        "unixtime",
-        "eventtime",
-        "reviewtime",
+        *("timestamp", "time", "ts", "datetime", "date", "unixtime", "unixtimestamp", "unixreviewtime"),
+        *("reviewtime", "reviewdate", "reviewedat", "ratedat", "eventtime", "eventtimestamp", "eventdate"),
+        *("eventdatetime", "occurredat", "createdat", "creationtime", "creationdate", "createdon", "viewedat"),
+        *("clickedat", "boughtat", "boughton", "purchasedat", "purchasedon", "purchasedate", "purchasetime"),
+        *("purchasetimestamp", "orderedat", "orderedon", "orderdate", "ordertime", "ordertimestamp"),
+        *("orderdatetime", "placedat", "solddate", "soldat", "saledate", "invoicedate", "transactiondate"),
+        *("transactiontime", "transactiontimestamp", "dateofpurchase", "dateoforder", "tdat"),
     ),
     "rating": ("rating", "overall", "score", "stars"),
 }

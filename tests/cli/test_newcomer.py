@@ -188,10 +188,11 @@ def test_ids_that_are_spelled_otherwise_are_shown_side_by_side(
 
 
 def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(products, ["Customer", "SKU", "Bought at"], [["u", "1", "2024-01-01"]])
+    write(products, ["Customer", "SKU", "Wann"], [["u", "1", "2024-01-01"]])
     assert main(["prepare", str(products), "--output", "x"]) == 1
-    assert "Give --timestamp-column;" in last_line(capsys)
-    assert main(["prepare", str(products), "--output", "x", "--timestamp-column", "Bought at"]) == 1
+    told = last_line(capsys)
+    assert "it has 'Customer', 'SKU', 'Wann'. Give --timestamp-column;" in told
+    assert main(["prepare", str(products), "--output", "x", "--timestamp-column", "Wann"]) == 1
     assert last_line(capsys).endswith("no users and items with 5 events each; lower --k-core")
     parser = build_parser()
     for message, told in (

@@ -21,7 +21,7 @@ from ..hub.loopback import LoopbackHub
 SHORTER = {
     f"output_dir={run}": f"output_dir={run} training.num_train_epochs=1 {' '.join(TINY)}" for run in ("run", "shop")
 }
-# Files with columns of their own; the README shows one line of each.
+# Files of a shop; the README shows one line of each.
 ORDER, PRODUCT = "c{user:04};A-{item};2024-03-{day:02} 13:36:00", "A-{item};large carbon ladder {item};ladder;10.53"
 
 
@@ -35,8 +35,8 @@ def folder(tmp_path: Path, published_files, monkeypatch: pytest.MonkeyPatch) -> 
         for day in range(10, 16)
     ]
     products = [PRODUCT.format(item=item) for item in range(100, 107)]
-    (tmp_path / "orders.csv").write_text("\n".join(["buyer;article;bought_at", *orders, ""]))
-    (tmp_path / "products.csv").write_text("\n".join(["article;label;category;price", *products, ""]))
+    (tmp_path / "orders.csv").write_text("\n".join(["customer;sku;bought_at", *orders, ""]))
+    (tmp_path / "products.csv").write_text("\n".join(["sku;name;category;price", *products, ""]))
     files = published_files("base_1layer")
     files.checkpoint.rename(tmp_path / "best_epoch_model.ckpt")
     files.config.rename(tmp_path / "config.yaml")

@@ -187,6 +187,34 @@ def test_two_candidates_for_a_column_are_refused_with_both_names_and_the_argumen
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "customer;sku;bought_at",
+        "Buyer ID;Article No.;Order Date",
+        "CustomerID;StockCode;InvoiceDate",
+        "client;product_id;created_at",
+        "customer_id;article_id;t_dat",
+        "visitor;article;purchaseDate",
+        "shopper_id;item number;event_timestamp",
+        "user;SKU;purchased-at",
+        "memberId;productNumber;ordered_at",
+    ],
+)
+def test_names_of_shops_orders_are_found_and_other_columns_left_alone(tmp_path: Path, header: str) -> None:
+    (tmp_path / "orders.csv").write_text(
+        f"order_id;{header};updated_at;price\n9;u;a;2024-03-13 13:36:00;2025-01-01;1\n"
+    )
+    assert rows_of(load_interactions(tmp_path / "orders.csv")) == [("u", "a", 1_710_336_960)]
+
+
+def test_of_two_times_of_an_order_none_is_guessed() -> None:
+    frame = pl.DataFrame({"customer": ["u"], "sku": ["a"], "order_date": [1], "created_at": [2]})
+    with pytest.raises(ValueError, match="'order_date' and 'created_at' .* timestamp_column='order_date'"):
+        load_interactions(frame)
+    assert rows_of(load_interactions(frame, timestamp_column="created_at")) == [("u", "a", 2)]
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"user_column": "who"}, "user_column='who' is no column .* it has 'user_id', 'item_id', 'time'"),

@@ -9,18 +9,8 @@ from dataclasses import dataclass
 ALIASES = {
     "user_id": (
         *("userid", "user", "uid", "reviewerid", "reviewer", "visitorid", "visitor", "memberid", "member"),
-        *(
-            "customerid",
-            "customer",
-            "customerno",
-            "customernumber",
-            "custid",
-            "buyerid",
-            "buyer",
-            "clientid",
-            "client",
-        ),
-        *("shopperid", "shopper", "purchaserid", "purchaser"),
+        *("customerid", "customer", "customerno", "customernumber", "custid", "buyerid", "buyer"),
+        *("clientid", "client", "shopperid", "shopper", "purchaserid", "purchaser"),
     ),
     "item_id": (
         *("itemid", "item", "iid", "itemno", "itemnumber", "asin", "parentasin", "movieid", "trackid", "songid"),

@@ -1,12 +1,13 @@
 """What the parsers of all sub-commands share: help with examples, options out of a file, completion of the shell."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from ..suggestions import remedy
 
 OPTIONS_FILE = "--options"
 # Arguments that name a file or a folder without a type that says so.
@@ -101,9 +102,7 @@ def with_options_of_file(parser: argparse.ArgumentParser, argv: Sequence[str] | 
     for key, value in _read(child, Path(path)).items():
         action = known.get(str(key).replace("_", "-"))
         if action is None:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-            child.error(f"{path}: no option is named {key!r}; {remedy}")
+            child.error(f"{path}: no option is named {key!r}; {remedy(str(key), known)}")
         if not action.option_strings:
             positional += _words(value)
         elif not _is_given(action, own):

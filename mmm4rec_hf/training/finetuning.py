@@ -4,7 +4,7 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
@@ -89,6 +89,8 @@ class FinetuneRecipe:
     early_stopping_patience: int | None = None
     training: dict[str, Any] = field(default_factory=dict)
     card: CardOptions = field(default_factory=CardOptions)
+
+    SECTIONS: ClassVar[dict[str, type]] = {"model": MMM4RecConfig, "training": TrainingArguments}
 
     def __post_init__(self) -> None:
         self.model = check_options(self.model, MMM4RecConfig, "model")

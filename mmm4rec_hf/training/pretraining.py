@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
@@ -117,6 +117,8 @@ class PretrainRecipe:
     report_to: list[str] = field(default_factory=list)
     seed: int = 0
     card: CardOptions = field(default_factory=CardOptions)
+
+    SECTIONS: ClassVar[dict[str, type]] = {"model": MMM4RecConfig}
 
     def __post_init__(self) -> None:
         self.model = check_options(self.model, MMM4RecConfig, "model")

@@ -1,7 +1,6 @@
 """Recipes: a YAML file and `key=value` changes, checked against the dataclass that they fill."""
 
 import dataclasses
-import difflib
 import inspect
 import os
 import types
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmm4rec_hf.plain_yaml import load_yaml, read_yaml
+from mmm4rec_hf.suggestions import did_you_mean, remedy
 
 Recipe = TypeVar("Recipe")
 
@@ -20,7 +20,8 @@ def load_recipe(kind: type[Recipe], path: str | os.PathLike[str] | None, changes
     Reads a recipe.
 
     Args:
-        kind (`type`): The dataclass to fill; its fields may be dataclasses, and lists of them.
+        kind (`type`): The dataclass to fill; its fields may be dataclasses, and lists of them. Where it has a class
+            variable `SECTIONS`, that names for sections without a dataclass the class whose options they hold.
         path (`str` or `os.PathLike`, *optional*): A YAML file; without it the changes are all there is.
         changes (`Sequence[str]`, *optional*):
             `key=value` each, the value in YAML; `model.hidden_size=64` reaches into a section, `domains.0.catalog=x`
@@ -56,6 +57,7 @@ def build(kind: type[Recipe], values: Any, where: str) -> Recipe:
         raise ValueError(f"{where}: expected `key: value` lines, got {values!r}")
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    _check_sections(values, list(fields), getattr(kind, "SECTIONS", {}), where)
     check_names(values, list(fields), where)
     missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
     if missing:
@@ -63,13 +65,20 @@ def build(kind: type[Recipe], values: Any, where: str) -> Recipe:
     return kind(**{name: coerce(value, hints[name], f"{where}: {name}") for name, value in values.items()})
 
 
-def check_names(names: Iterable[Any], known: Sequence[str], where: str) -> None:
-    """Refuses the first name that is not known, with the one that may have been meant."""
+def check_names(names: Iterable[Any], known: Sequence[str], where: str, listed_in: str | None = None) -> None:
+    """Refuses the first name that is not known, with those that may have been meant, or what lists them."""
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-            remedy = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-            raise ValueError(f"{where}: no option is named {name!r}; {remedy}")
+            raise ValueError(f"{where}: no option is named {name!r}; {remedy(str(name), known, listed_in)}")
+
+
+def _check_sections(names: Iterable[Any], known: Sequence[str], sections: Mapping[str, type], where: str) -> None:
+    """Refuses a name at the top that belongs into a section: `learning_rate` of `training.learning_rate`."""
+    for name in names:
+        inside = [section for section, kind in sections.items() if name in inspect.get_annotations(kind)]
+        if name not in known and inside:
+            meant = did_you_mean([f"{section}.{name}" for section in inside])
+            raise ValueError(f"{where}: no option is named {name!r}; {meant}")
 
 
 def check_options(options: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
@@ -86,7 +95,8 @@ def check_options(options: Mapping[str, Any], kind: type, where: str) -> dict[st
     """
     # The class's own fields alone: those of a base class need not be importable.
     hints = inspect.get_annotations(kind, eval_str=True)
-    check_names(options, list(hints), where)
+    library = "transformers' " if kind.__module__.startswith("transformers.") else ""
+    check_names(options, list(hints), where, f"the documentation of {library}{kind.__name__}")
     return {name: coerce(value, hints[name], f"{where}: {name}") for name, value in options.items()}
 
 

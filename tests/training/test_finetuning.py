@@ -170,6 +170,15 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     ("changes", "message"),
     [
         ({"training": {"learning_rates": 1}}, "did you mean 'learning_rate'"),
+        ({"training": {"epochs": 2}}, r"no option is named 'epochs'; did you mean 'num_train_epochs'\?$"),
+        (
+            {"training": {"zzz": 2}},
+            r"the documentation of transformers' TrainingArguments lists all \d+$",
+        ),
+        ({"model": {"zzz": 2}}, r"named 'zzz'; the documentation of MMM4RecConfig lists all \d+$"),
+        ({"learning_rate": 1}, r"named 'learning_rate'; did you mean 'training\.learning_rate'\?$"),
+        ({"use_item_bias": True}, r"did you mean 'model\.use_item_bias'\?$"),
+        ({"zzz": 2}, "named 'zzz'; there are card, catalog, early_stopping_patience"),
         ({"training": {"output_dir": "x"}}, "output_dir stands at the recipe's top"),
         ({"model": {"use_item_bais": True}}, "did you mean 'use_item_bias'"),
         ({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1, got 0"),

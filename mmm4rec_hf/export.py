@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .extras import how_to_install
 from .modeling.packing_mmm4rec import events_first
 from .outputs import replace_file
 
@@ -125,7 +126,7 @@ def export_onnx(
         import onnx  # noqa: F401  # torch's own error names one package after the other
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError("an export to ONNX needs its packages: pip install 'mmm4rec-hf[onnx]'") from error
+        raise ImportError(f"an export to ONNX needs its packages: {how_to_install('onnx')}") from error
     program = torch.onnx.export(
         export_user_encoder(model, inputs),
         input_names=list(_names(inputs)),
@@ -163,7 +164,7 @@ class OnnxUserEncoder:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError("a program in ONNX needs onnxruntime: pip install 'mmm4rec-hf[onnx]'") from error
+            raise ImportError(f"a program in ONNX needs onnxruntime: {how_to_install('onnx')}") from error
         self.path, self.threads = os.fspath(path), threads
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 1

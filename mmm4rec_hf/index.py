@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .extras import how_to_install
 from .outputs import replace_file
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("the index needs faiss: pip install 'mmm4rec-hf[faiss]'") from error
+        raise ImportError(f"the index needs faiss: {how_to_install('faiss')}") from error
     return faiss
 
 

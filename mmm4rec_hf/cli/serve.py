@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..extras import how_to_install
 from ..packaged_encoders import image_encoder, packaged_names, text_encoder
 from .output import hide_bars_without_terminal
 from .running import UsageError
@@ -23,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
             "catalogue, click a history together and see what is recommended, with the two modalities' shares; and a "
             "JSON API, described at /docs. New items can be added where the encoder that made the catalogue's "
             "features can be loaded; they are kept until the server stops. Writes nothing. Only this machine reaches "
-            "it, unless --host says otherwise. Needs the extra: pip install 'mmm4rec-hf[serve]'."
+            f"it, unless --host says otherwise. Needs the extra: {how_to_install('serve')}."
         ),
         epilog=(
             "examples:\n"
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         from ..serving.page import create_app
         from ..serving.server import address, bind, serve
     except ImportError as error:
-        raise RuntimeError(f"{error}; install what serve needs: pip install 'mmm4rec-hf[serve]'") from error
+        raise RuntimeError(f"{error}; install what serve needs: {how_to_install('serve')}") from error
 
     # First: a port that is taken should not be found out after a minute of loading.
     with bind(args.host, args.port) as sock:

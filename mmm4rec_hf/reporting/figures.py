@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmm4rec_hf.extras import how_to_install
+
 from .estimates import RANDOM, Estimate, Panel
 from .runs import Points, Run
 from .words import GROUP_TITLES, METRIC_UNITS, metric_title
@@ -42,7 +44,7 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise RuntimeError(
-            f"the pictures need matplotlib ({error}): pip install matplotlib, or the extra mmm4rec-hf[report]"
+            f"the pictures need matplotlib ({error}); install it: {how_to_install('report')}"
         ) from error
 
 

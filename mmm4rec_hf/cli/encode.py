@@ -65,7 +65,10 @@ def add_parser(subparsers: Any) -> None:
         "pictures",
     )
     parser.add_argument(
-        "--text-fields", metavar="A,B", help="the fields that make an item's text (default: title,brand,description)"
+        "--text-fields",
+        metavar="A,B",
+        help="the fields that make an item's text (default: title,brand,description); `title` is the title's column, "
+        "whatever that is called",
     )
     parser.add_argument(
         "--missing",
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
         # A model reads both; without an encoder a zero stands for each.
         names = {modality: name or NO_ENCODER for modality, name in names.items()}
     if names["text"] != NO_ENCODER:
-        check_texts(catalog, text_fields)
+        check_texts(catalog, text_fields, args.text_fields is not None)
     if names["image"] != NO_ENCODER:
         check_pictures(catalog)
     options = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
@@ -164,7 +167,9 @@ def _told(
     counts = []
     if "text" in read:
         fields = catalog.feature_info["text"]["fields"]
-        unused = sorted({name for record in catalog.records for name in record} - {*fields, "image"})
+        # What is read under the one of its two names is not offered under the other.
+        twice = [ours for ours, theirs in catalog.source_fields.items() if theirs in fields]
+        unused = sorted({name for record in catalog.records for name in record} - {*fields, *twice, "image"})
         if unused:
             yield f"Texts are made of {', '.join(fields)}; --text-fields also takes {', '.join(unused)}."
         counts += [f"{summary['distinct_texts']:,} distinct texts, {summary['without_text']:,} without text"]

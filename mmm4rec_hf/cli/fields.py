@@ -66,12 +66,19 @@ def select_items(catalog: "ItemCatalog", item_ids: Sequence[str], where: str) ->
     return catalog.select(item_ids)
 
 
-def check_texts(catalog: "ItemCatalog", fields: Sequence[str]) -> None:
+def check_texts(catalog: "ItemCatalog", fields: Sequence[str], told: bool) -> None:
     """
+    Args:
+        catalog (`ItemCatalog`): With its fields named.
+        fields (`Sequence[str]`): The fields that texts are made of.
+        told (`bool`): Whether these were given. Of the default ones any may be absent.
+
     Raises:
-        UsageError: If no item has a text in these fields, but some have others: a model would learn from nothing.
+        UsageError: If no item has a text in these fields, but some have others: a model would learn from nothing. And
+            if none has one of those that were given.
     """
     # Imported here: with the package `items`, torch and transformers, comes what `--help` should not wait for.
+    from ..items.fields import check_text_fields
     from ..items.text import item_text
 
     others = [name for name in _names(catalog) if name != "image"]
@@ -81,6 +88,11 @@ def check_texts(catalog: "ItemCatalog", fields: Sequence[str]) -> None:
             "title with --title-column, or the fields to read, such as "
             f"--text-fields {','.join(repr(name) if ' ' in name else name for name in others[:2])}"
         )
+    if told:
+        try:
+            check_text_fields(catalog.records, fields)
+        except ValueError as error:
+            raise UsageError(f"--text-fields: {error}") from error
 
 
 def check_pictures(catalog: "ItemCatalog") -> None:

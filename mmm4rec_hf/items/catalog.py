@@ -14,7 +14,15 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from .encoder import ItemEncoder
 from .encoding import encode_catalog
 from .features import MODALITIES, check_features, check_mask, what_counts
-from .fields import check_new_texts, name_alike, rename_field
+from .fields import (
+    check_new_fields,
+    check_new_texts,
+    check_text_fields,
+    name_alike,
+    rename_field,
+    title_by_both_names,
+    with_title,
+)
 from .images import absolute_pictures, is_picture, is_url, load_picture
 from .recorded import encoder_for_more
 from .sources import read_items
@@ -217,13 +225,27 @@ class ItemCatalog:
             `ItemCatalog`: The same items with features; [`~ItemCatalog.add_items`] will use the same encoder.
 
         Raises:
-            ValueError: If `output_dir` holds another encoder's features, or a feature is not finite.
+            ValueError: If `output_dir` holds another encoder's features, a feature is not finite, or no item has one
+                of the encoder's text fields. Of the default ones any may be absent.
         """
         if len(self) == 0:
             raise ValueError("the catalogue is empty: there is nothing to encode")
-        arrays = encode_catalog(
-            self, encoder, output_dir, batch_size=batch_size, shard_size=shard_size, overwrite=overwrite
-        )
+        named = self
+        if encoder.reads_texts:
+            source_fields = with_title(self.source_fields, self.records, encoder.text_fields)
+            theirs = source_fields.get("title", "title")
+            records = [title_by_both_names(record, theirs, encoder.text_fields) for record in self.records]
+            if encoder.text_fields != PUBLISHED_TEXT_FIELDS:
+                check_text_fields(records, encoder.text_fields)
+            about = self._about() | {"source_fields": source_fields}
+            named = ItemCatalog(self.item_ids, records, **(about | self._arrays()))
+        return named._encode(encoder, output_dir, batch_size=batch_size, shard_size=shard_size, overwrite=overwrite)
+
+    def _encode(
+        self, encoder: ItemEncoder, output_dir: str | os.PathLike[str] | None = None, **options: Any
+    ) -> "ItemCatalog":
+        """These records as they are, with features."""
+        arrays = encode_catalog(self, encoder, output_dir, **options)
         about = self._about() | {"feature_info": {**self.feature_info, **encoder.info}}
         encoded = ItemCatalog(self.item_ids, self.records, **(about | self._arrays() | arrays))
         encoded._encoder = encoder
@@ -243,11 +265,14 @@ class ItemCatalog:
 
         Raises:
             ValueError: If an item is there already, features are needed and the encoder is another one or not to be
-                had (the error says which it is, and the call that gives it), or nothing of what the items say is read.
+                had (the error says which it is, and the call that gives it), nothing of what the items say is read, or
+                a field's name is nearly that of one that is. Others that neither texts are made of nor the catalogue's
+                items have are logged.
         """
         item_ids, records = read_items(items, known_id=self.source_fields.get("item_id"))
+        source_fields, with_pictures = self._names(), self.image_features is not None
         # Before a picture's path is looked at, by whatever name it goes.
-        records = [self.name_alike(record) for record in records]
+        records = [name_alike(record, source_fields, self._text_fields(), with_pictures) for record in records]
         added = ItemCatalog._made_of(items, item_ids, records, {}, root)
         known = [item_id for item_id in added.item_ids if item_id in self._rows]
         if known:
@@ -259,9 +284,11 @@ class ItemCatalog:
         elif added.root is None:
             added.root = self.root
         if self.text_features is not None and added.text_features is None:
-            check_new_texts(added.item_ids, added.records, self._text_fields(), self.source_fields)
+            check_new_texts(added.item_ids, added.records, self._text_fields(), source_fields)
+            known_fields = set().union(*self.records)
+            check_new_fields(added.item_ids, added.records, self._text_fields(), known_fields)
         if any(array is not None and getattr(added, name) is None for name, array in self._arrays().items()):
-            added = added.encode(self._encoder_for_more(encoder))
+            added = added._encode(self._encoder_for_more(encoder))
         arrays = {
             name: None if array is None else np.concatenate([array, getattr(added, name)])
             for name, array in self._arrays().items()
@@ -278,9 +305,10 @@ class ItemCatalog:
                 a usual one, such as `name` for the title.
 
         Raises:
-            ValueError: If several fields may be one that the catalogue's features are made of.
+            ValueError: If several fields may be one that the catalogue's features are made of, or differ where they
+                are one.
         """
-        return name_alike(record, self.source_fields, self._text_fields(), self.image_features is not None)
+        return name_alike(record, self._names(), self._text_fields(), self.image_features is not None)
 
     def remove_items(self, item_ids: Iterable[str | int]) -> None:
         """Removes items; the others keep their order.
@@ -378,6 +406,10 @@ class ItemCatalog:
     def _text_fields(self) -> Sequence[str]:
         """The fields that texts are, or by default would be, made of."""
         return self.feature_info.get("text", {}).get("fields") or PUBLISHED_TEXT_FIELDS
+
+    def _names(self) -> dict[str, str]:
+        """What the shop's file calls our fields; of the title also where a file's reader did not tell."""
+        return with_title(self.source_fields, self.records, self._text_fields())
 
     def _about(self) -> dict[str, Any]:
         """What holds of all items alike."""

@@ -126,6 +126,11 @@ class ItemEncoder:
             info["image"] = {**self.image_encoder.info, "missing": self.missing}
         return info
 
+    @property
+    def reads_texts(self) -> bool:
+        """`bool`: Whether there is a text model, of whatever kind."""
+        return self.text_encoder is not None and not isinstance(self.text_encoder, NoEncoder)
+
     def text_of(self, record: dict[str, Any]) -> str | None:
         """The text that is encoded for an item, `None` where it has none of the fields."""
         return item_text(record, self.text_fields)

@@ -60,11 +60,11 @@ class Shard:
 def encode_catalog(
     catalog: "ItemCatalog",
     encoder: ItemEncoder,
-    output_dir: str | os.PathLike[str] | None,
+    output_dir: str | os.PathLike[str] | None = None,
     *,
-    batch_size: int,
-    shard_size: int,
-    overwrite: bool,
+    batch_size: int = 16,
+    shard_size: int = 1024,
+    overwrite: bool = False,
 ) -> dict[str, np.ndarray]:
     """Features and masks of a catalogue, as [`ItemCatalog.encode`] describes.
 

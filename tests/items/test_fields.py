@@ -121,6 +121,138 @@ def test_a_field_that_texts_are_made_of_keeps_its_name(shop: Path) -> None:
     assert catalog.titles[1] == "aaa"
 
 
+SHOP = [
+    {"sku": "a", "name": "iron spade", "category": "spade", "price": 3},
+    {"sku": "b", "name": "saw", "category": "saw", "price": 4},
+]
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """What was encoded, in order."""
+    return []
+
+
+def shop_of(texts: list[str], text_fields: list[str], how: str) -> ItemCatalog:
+    def read(batch: list[str]) -> np.ndarray:
+        texts.extend(batch)
+        return letters(batch)
+
+    catalog = ItemCatalog.from_items(SHOP, id_column="sku", title_column="name" if how == "told" else None)
+    return catalog.encode(ItemEncoder(text_encoder=read, text_fields=text_fields))
+
+
+@pytest.mark.parametrize("how", ["told", "found"])
+@pytest.mark.parametrize("given", ["title", "name", "Name", "product name", "title and name"])
+@pytest.mark.parametrize(
+    ("text_fields", "text"),
+    [
+        (["name", "category"], "Name: iron spade ; Category: spade ;"),
+        (["title", "category"], "Title: iron spade ; Category: spade ;"),
+        (["title", "name"], "Title: iron spade ; Name: iron spade ;"),
+    ],
+)
+def test_the_title_and_the_file_s_column_of_it_are_one_field(
+    texts: list[str], text_fields: list[str], text: str, given: str, how: str
+) -> None:
+    catalog = shop_of(texts, text_fields, how)
+    assert texts[0] == text and catalog.titles == ["iron spade", "saw"]
+    texts.clear()
+    names = dict.fromkeys(given.split(" and "), "iron spade")
+    catalog.add_items([{"sku": "new", "category": "spade", **names}])
+    assert texts == [text] and catalog.titles[-1] == "iron spade"
+    np.testing.assert_array_equal(catalog.text_features[-1], catalog.text_features[0])
+
+
+def test_one_field_of_a_catalogue_that_does_not_record_it(texts: list[str]) -> None:
+    catalog = shop_of(texts, ["name", "category"], "found")
+    catalog.source_fields.clear()
+    catalog.add_items([{"item_id": "new", "title": "iron spade", "category": "spade"}])
+    np.testing.assert_array_equal(catalog.text_features[-1], catalog.text_features[0])
+
+
+def test_a_column_of_the_file_that_was_told_is_read_by_its_own_name(texts: list[str]) -> None:
+    catalog = ItemCatalog.from_items([{"sku": "a", "Etikett": "saw", "kind": "tool"}], title_column="Etikett")
+    catalog = catalog.encode(ItemEncoder(text_encoder=letters, text_fields=["kind", "Etikett"]))
+    np.testing.assert_array_equal(catalog.text_features, letters(["Kind: tool ; Etikett: saw ;"]))
+    catalog.add_items([{"sku": "b", "title": "saw", "kind": "tool"}])
+    np.testing.assert_array_equal(catalog.text_features[1], catalog.text_features[0])
+
+
+def test_a_title_that_is_given_twice_and_differs_is_in_question(texts: list[str]) -> None:
+    catalog = shop_of(texts, ["name", "category"], "found")
+    with pytest.raises(ValueError, match="'title' and 'name' are one field .* has 'saw' and 'spade'; give one"):
+        catalog.add_items([{"sku": "new", "title": "saw", "name": "spade", "category": "saw"}])
+    texts.clear()
+    catalog.add_items([{"sku": "c", "title": "", "name": "spade"}, {"sku": "d", "title": "saw", "name": " "}])
+    assert sorted(texts) == ["Name: saw ;", "Name: spade ;"]
+
+
+def test_two_columns_that_differ_are_two_fields() -> None:
+    items = [{"item_id": "a", "title": "Great!", "name": "saw"}]
+    catalog = ItemCatalog.from_items(items).encode(ItemEncoder(text_encoder=letters, text_fields=["name", "title"]))
+    catalog.add_items([{"item_id": "b", "title": "Great!", "name": "spade"}])
+    np.testing.assert_array_equal(catalog.text_features[1], letters(["Name: spade ; Title: Great! ;"])[0])
+
+
+@pytest.mark.parametrize(
+    ("text_fields", "message"),
+    [
+        (["title", "categry"], r"no item has 'categry', .*; did you mean 'category'\?$"),
+        (["Category"], r"no item has 'Category', .*; did you mean 'category'\?$"),
+        (["name", "colour"], "no item has 'colour', .*; there are category, name, price, title$"),
+    ],
+)
+def test_a_text_field_that_no_item_has_is_named(texts: list[str], text_fields: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shop_of(texts, text_fields, "found")
+    assert texts == []
+
+
+def test_of_the_default_text_fields_any_may_be_absent(texts: list[str]) -> None:
+    shop_of(texts, ["title", "brand", "description"], "found")
+    assert sorted(texts) == ["Title: iron spade ;", "Title: saw ;"]
+
+
+def test_a_title_that_is_called_otherwise_is_asked_for() -> None:
+    catalog = ItemCatalog.from_items([{"item_id": "a", "label": "saw", "kind": "tool"}])
+    with pytest.raises(ValueError, match=r"no item has 'title', .* are kind, label; if the title .* title_column=$"):
+        catalog.encode(ItemEncoder(text_encoder=letters, text_fields=["title", "kind"]))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (
+            {"nmae": "saw", "category": "saw"},
+            "'new' has a field 'nmae', of which no text is made; did you mean 'name'",
+        ),
+        ({"name": "saw", "Categories": "saw"}, "'new' has a field 'Categories', .* did you mean 'category'"),
+    ],
+)
+def test_a_field_of_a_new_item_that_is_misspelt_is_asked_for(
+    texts: list[str], item: dict[str, str], message: str
+) -> None:
+    catalog = shop_of(texts, ["name", "category"], "found")
+    with pytest.raises(ValueError, match=message):
+        catalog.add_items([{"sku": "fine", "name": "x"}, {"sku": "new", **item}])
+    assert catalog.item_ids == ["a", "b"]
+
+
+def test_fields_of_new_items_that_are_not_read_are_told_once(
+    texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = shop_of(texts, ["name", "category"], "found")
+    # The catalogue's own items have prices, too.
+    catalog.add_items([{"sku": "c", "title": "x", "price": 3, "image": "x.png"}])
+    assert "not read" not in caplog.text
+    # A second name, beside the one that is read, is no slip.
+    catalog.add_items([{"sku": n, "name": "x", "colour": "red", "names": "y"} for n in ("d", "e")])
+    told = "new items have fields that are not read: colour, names; texts are made of name, category"
+    assert [record.getMessage() for record in caplog.records].count(told) == 1
+    assert catalog["d"]["colour"] == "red"
+
+
 def test_a_column_that_no_item_has_is_named(shop: Path) -> None:
     with pytest.raises(ValueError, match="title_column='Labels' is no field of any item; there are 'Label', 'File'"):
         ItemCatalog.from_items(shop / "products.jsonl", id_column="Artikel", title_column="Labels")

@@ -15,7 +15,8 @@ from mmm4rec_hf.items.recorded import recorded_encoder
 from ..tiny_encoders import save_tiny_encoders
 from .test_catalog import letters
 
-OLD, NEW = [{"item_id": "a", "title": "red"}, {"item_id": "b"}], {"item_id": "c", "title": "blue", "colour": "red"}
+OLD = [{"item_id": "a", "title": "red", "colour": "blue"}, {"item_id": "b"}]
+NEW = {"item_id": "c", "title": "blue", "colour": "red"}
 
 
 @pytest.fixture

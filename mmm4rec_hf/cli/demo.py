@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers import set_seed
 
     from ..data import prepare_sequences
+    from ..evaluation.verdicts import against_best
 
     interactions, catalog, source = load_data(args.data)
     sequences = prepare_sequences(interactions, k_core=5)
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> None:
         print_json(results | {"output": str(folder), "user": user, "recommendations": recommended})
         return
     print_metrics(source, sequences, results["test"])
+    print(against_best(evaluation, baselines))
     print_recommendations(sequences, catalog, user, recommended)
     print(f"\nThe model is in {folder}, the numbers are in {args.output / 'results.json'}.")
     print(f"A page on both, with pictures: mmm4rec report {args.output}")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation
     from ..items import ItemCatalog
 
+# A share of targets; with more that tie there is something to be done.
+_FEW_TIES = 0.05
 GROUP_TITLES = {
     "history_length": "events in the history",
     "target_popularity": "target (head: the items that make half of the training events)",
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
     from ..evaluation.protocol import describe, read_preparation
     from ..evaluation.significance import COMPARISON_WORDS
+    from ..evaluation.verdicts import against_best, deciding_metric, sentence
     from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
 
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
         print_json(evaluation.to_dict() | parts | ({"baselines": found} if found else {}))
         return
     print(f"{args.model}: {describe(evaluation.protocol)}.\n")
-    print_metrics(evaluation)
+    print_metrics(evaluation, model.config.use_item_bias)
     if args.subgroups:
         _print_subgroups(evaluation)
     for name, rows in against.items():
@@ -110,6 +113,13 @@ def run(args: argparse.Namespace) -> None:
         _print_comparison(comparison, other, str(args.compare))
     if against or comparison is not None:
         print(f"\n{COMPARISON_WORDS[:1].upper()}{COMPARISON_WORDS[1:]}.")
+    # Last, where it is read: how the model did.
+    if against:
+        print(f"\n{against_best(evaluation, baselines, against)}")
+    if comparison is not None and other is not None:
+        metric = deciding_metric(evaluation)
+        values = (evaluation.metrics[metric], str(args.compare), other.metrics[metric])
+        print(f"\n{sentence(metric, *values, comparison[metric])}")
 
 
 def _cut_offs(text: str) -> list[int]:
@@ -128,13 +138,26 @@ def _catalog(args: argparse.Namespace) -> "ItemCatalog | None":
     return None if folder is None else ItemCatalog.from_pretrained(folder)
 
 
-def print_metrics(evaluation: "Evaluation") -> None:
-    """Prints the metrics of all targets with their intervals."""
+def print_metrics(evaluation: "Evaluation", use_item_bias: bool) -> None:
+    """
+    Prints the metrics of all targets with their intervals, and what they mean.
+
+    Args:
+        evaluation (`Evaluation`): Of a model.
+        use_item_bias (`bool`): Whether that learned a vector an item, which tells items of the same texts apart.
+    """
     metrics, intervals = evaluation.metrics, evaluation.intervals()
     rows = [[name, f"{metrics[name]:.4f}", f"{low:.4f} - {high:.4f}"] for name, (low, high) in intervals.items()]
     rows += [[name, f"{share:.4f}", ""] for name, share in evaluation.coverage.items()]
     print_table(["", "mean", "95% interval"], rows)
-    print(f"\n{metrics['users']:,} targets, {metrics['tied_targets']:,} of them level with other items.")
+    if evaluation.coverage:
+        print("coverage@K: the share of all items that stand among the first K of someone.")
+    targets, tied = metrics["users"], metrics["tied_targets"]
+    level = "have the same score as another item" if tied != 1 else "has the same score as another item"
+    print(f"\n{targets:,} targets, {tied:,} of them {level}; such a tie counts by its average over a random order.")
+    if tied > _FEW_TIES * targets and not use_item_bias:
+        print("Items of the same texts and pictures cannot be told apart: train with model.use_item_bias=true, which")
+        print("learns a vector an item, or encode with more fields (mmm4rec encode --text-fields).")
     skipped = evaluation.protocol["users_without_target"]
     if skipped:
         print(f"{skipped:,} users have no target in this split, or nothing before it, and do not count.")

@@ -58,6 +58,9 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     from accelerate import PartialState
 
     from ..evaluation.protocol import describe
+    from ..evaluation.verdicts import against_best
+    from ..evaluation.yardsticks import load_baselines
+    from ..modeling import MMM4RecConfig
     from ..saved_models import MODEL_NAME
     from ..training.finetuning import EVALUATION_NAME
 
@@ -68,7 +71,10 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
         print_json(evaluation.to_dict() | {"model": str(output / MODEL_NAME)})
         return
     print(f"{describe(evaluation.protocol)}.\n")
-    print_metrics(evaluation)
+    print_metrics(evaluation, MMM4RecConfig.from_pretrained(output / MODEL_NAME).use_item_bias)
+    against = against_best(evaluation, load_baselines(output / EVALUATION_NAME, evaluation))
+    if against is not None:
+        print(f"\n{against}")
     print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}; next:")
     print(f"  mmm4rec report {output} --output report.html")
     print(f"  mmm4rec recommend {output / MODEL_NAME} --history ITEM ...")

@@ -5,11 +5,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmm4rec_hf.evaluation.verdicts import metric_title
 from mmm4rec_hf.extras import how_to_install
 
 from .estimates import RANDOM, Estimate, Panel
 from .runs import Points, Run
-from .words import GROUP_TITLES, METRIC_UNITS, metric_title
+from .words import GROUP_TITLES, METRIC_UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from mmm4rec_hf.evaluation.significance import COMPARISON_WORDS
+from mmm4rec_hf.evaluation.verdicts import metric_title, p_value, verdict
 from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.training.finetuning import TRAINING_DEFAULTS
 
@@ -157,7 +158,7 @@ def _results(panel: Panel, metric: str, stem: str, number: str) -> Section:
     picture = Picture(
         f"{stem}-metrics{number}.png",
         figures.metrics_figure(panel, shown),
-        f"{', '.join(map(words.metric_title, shown))} of each run and baseline with 95% intervals; the table below "
+        f"{', '.join(map(metric_title, shown))} of each run and baseline with 95% intervals; the table below "
         "has the same numbers.",
     )
     paragraphs = [
@@ -172,7 +173,7 @@ def _results(panel: Panel, metric: str, stem: str, number: str) -> Section:
         for system, values in panel.estimates.items()
     ]
     baselines = "; ".join(f"{name}: {text}" for name, text in words.BASELINE_WORDS.items() if name in panel.estimates)
-    header = ["mean (95% interval)", *map(words.metric_title, names)]
+    header = ["mean (95% interval)", *map(metric_title, names)]
     section.tables.append(Table(header, rows + _family_rows(panel, names), f"{baselines}."))
     section.tables += _comparisons(panel, shown)
     return section
@@ -204,10 +205,10 @@ def _comparisons(panel: Panel, metrics: Sequence[str]) -> list[Table]:
     rows = [
         [
             f"{row.system} less {row.other}",
-            words.metric_title(row.metric),
+            metric_title(row.metric),
             f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})",
-            words.p_value(row.p_value),
-            words.verdict(row),
+            p_value(row.p_value),
+            verdict(row.difference, row.p_value),
         ]
         for row in panel.comparisons
         if row.metric in metrics
@@ -234,7 +235,7 @@ def _means_alone(runs: Sequence[Run]) -> list[Section]:
             for title, values in run.tables.items()
         ]
         paragraphs = ["Means alone: the ranks of single users were not kept, so there are no intervals and no tests."]
-        table = Table(["", *map(words.metric_title, names)], rows)
+        table = Table(["", *map(metric_title, names)], rows)
         sections.append(Section(f"What was measured: {run.name}", paragraphs, tables=[table]))
     return sections
 
@@ -250,7 +251,7 @@ def _subgroups(panel: Panel, metric: str, stem: str, number: str) -> Section | N
     if not columns:
         return None
     groups = {name: {column: found[column] for column in columns} for name, found in groups.items()}
-    title = words.metric_title(metric)
+    title = metric_title(metric)
     kinds = ", ".join(words.GROUP_TITLES[name] for name in next(iter(groups.values())))
     picture = Picture(
         f"{stem}-subgroups{number}.png",
@@ -288,7 +289,7 @@ def _learning(runs: Sequence[Run], metric: str, stem: str) -> list[Section]:
         picture = Picture(
             f"{stem}-learning{number}.png",
             content,
-            f"Loss and validation {words.metric_title(metric)} over the steps of the optimizer.",
+            f"Loss and validation {metric_title(metric)} over the steps of the optimizer.",
         )
         over = "the other targets of a batch" if kind == "pretraining" else "all items, unless a recipe says otherwise"
         paragraphs = [

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.evaluation.verdicts import best_name, sentence
 
-from .estimates import RANDOM, Comparison, Estimate, Panel
+from .estimates import RANDOM, Estimate, Panel
 from .runs import Run
 
 GROUP_TITLES = {
@@ -35,35 +36,11 @@ _SPLITS = {
 }
 
 
-_VERDICTS = {
-    "may be chance": "may be chance",
-    "better, by more than chance": "is more than chance",
-    "worse, by more than chance": "is more than chance, to the worse",
-}
-
-
-def metric_title(metric: str) -> str:
-    """`ndcg@10` as it is written: `NDCG@10`."""
-    return metric.upper() if "@" in metric else metric
-
-
 def interval(estimate: Estimate) -> str:
     """The mean, and its interval on a line below."""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.4f}"
     return f"{estimate.value:.4f}\n{estimate.low:.4f} to {estimate.high:.4f}"
-
-
-def p_value(p: float) -> str:
-    """A p value, as far as 10,000 draws tell it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def verdict(row: Comparison) -> str:
-    """What a paired test says, in words."""
-    if row.p_value >= 0.05:
-        return "may be chance"
-    return f"{'better' if row.difference > 0 else 'worse'}, by more than chance"
 
 
 def headline(panel: Panel, run: Run, metric: str) -> str:
@@ -84,17 +61,14 @@ def headline(panel: Panel, run: Run, metric: str) -> str:
     best = best_baseline(panel, metric)
     if best is not None:
         row = next(row for row in panel.comparisons if (row.system, row.other, row.metric) == (run.name, best, metric))
-        parts.append(
-            f"{metric_title(metric)} is {own[metric].value:.4f}, that of the best baseline, {best}, "
-            f"{panel.estimates[best][metric].value:.4f}: the difference of {row.difference:+.4f} ({row.low:+.4f} to "
-            f"{row.high:+.4f}) {_VERDICTS[verdict(row)]}, p {_equals(row.p_value)}."
-        )
+        value = panel.estimates[best][metric].value
+        parts.append(sentence(metric, own[metric].value, f"the best baseline, {best},", value, row._asdict()))
     return " ".join(parts)
 
 
 def best_baseline(panel: Panel, metric: str) -> str | None:
     """The baseline with the largest metric."""
-    return max(panel.baselines, key=lambda name: panel.estimates[name][metric].value, default=None)
+    return best_name({name: panel.estimates[name][metric].value for name in panel.baselines})
 
 
 def data_words(run: Run) -> str:
@@ -248,10 +222,6 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _equals(p: float) -> str:
-    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
 
 
 def _stopped(count: int) -> str:

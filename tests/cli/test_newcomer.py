@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,14 @@ def test_a_shop_of_texts_needs_no_image_encoder(
     sizes = [f"model.{name}={value}" for name, value in MODEL.items()]
     recipe = [f"sequences={sequences}", f"catalog={catalog}", f"output_dir={run}", "training.num_train_epochs=1"]
     assert main(["finetune", *recipe, *sizes]) == 0
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    # The last items of six users are d, e, a, b, c and d, and a has the text of c.
+    assert "\n6 targets, 2 of them have the same score as another item;" in printed
+    assert "cannot be told apart: train with model.use_item_bias=true" in printed
+    assert re.search(r"\nNDCG@10 is [01]\.\d{4}, that of the best baseline, [a-z -]+, [01]\.\d{4}: the diff", printed)
+    assert main(["evaluate", run, sequences, "--device", "cpu", "--baselines", "--subgroups"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last in printed.splitlines() and last.startswith("NDCG@10 is ")
     assert main(["recommend", run, "--device", "cpu", "--history", "a", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     # Texts alone tell the four others apart.

@@ -307,7 +307,22 @@ def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
     numbers = json.loads(capsys.readouterr().out)
     assert own == pytest.approx(numbers["baselines"]["co-occurrence"]["metrics"]["hr@10"], abs=5e-5)
     assert own + difference == pytest.approx(numbers["metrics"]["hr@10"], abs=1e-4)
-    assert "randomisation" in printed.splitlines()[-1] and "bootstrap" in printed.splitlines()[-1]
+    *_, explained, _, last = printed.splitlines()
+    assert "randomisation" in explained and "bootstrap" in explained
+    means = {name: found["metrics"]["ndcg@10"] for name, found in numbers["baselines"].items()}
+    best = max(means, key=lambda name: means[name])
+    own_ndcg = numbers["metrics"]["ndcg@10"]
+    assert last.startswith(
+        f"NDCG@10 is {own_ndcg:.4f}, that of the best baseline, {best}, {means[best]:.4f}: the diff"
+    )
+    assert "coverage@K: the share of all items" in printed
+    # Against itself a run differs by chance at most.
+    kept = str(tmp_path / "kept")
+    assert main(["evaluate", str(model), str(shop / "sequences"), "--device", "cpu", "--compare", kept]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"NDCG@10 is {own_ndcg:.4f}, that of {kept} {own_ndcg:.4f}: the difference of +0.0000 (+0.0000 to +0.0000) "
+        "may be chance, p = 1.000."
+    )
     # Without them, none of another evaluation stay.
     assert main(command) == 0
     assert not (tmp_path / "kept" / "baselines.parquet").exists()

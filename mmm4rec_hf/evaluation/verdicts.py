@@ -1,0 +1,84 @@
+"""What a paired test says in words: of a run against the best of its baselines, or against another run."""
+
+from collections.abc import Mapping
+
+from .evaluator import Evaluation, compare
+
+_VERDICTS = {
+    "may be chance": "may be chance",
+    "better, by more than chance": "is more than chance",
+    "worse, by more than chance": "is more than chance, to the worse",
+}
+
+
+def metric_title(metric: str) -> str:
+    """`ndcg@10` as it is written: `NDCG@10`."""
+    return metric.upper() if "@" in metric else metric
+
+
+def p_value(p: float) -> str:
+    """A p value, as far as 10,000 draws tell it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(difference: float, p: float) -> str:
+    """What a paired test says, in words."""
+    if p >= 0.05:
+        return "may be chance"
+    return f"{'better' if difference > 0 else 'worse'}, by more than chance"
+
+
+def sentence(metric: str, value: float, other: str, other_value: float, test: Mapping[str, float]) -> str:
+    """
+    A comparison as one sentence.
+
+    Args:
+        metric (`str`): Such as `ndcg@10`.
+        value (`float`): Of the run that is judged.
+        other (`str`): What it is judged by: `"the best baseline, popularity,"`.
+        other_value (`float`): Of that.
+        test (`Mapping[str, float]`): `difference`, `low`, `high` and `p_value`, as [`compare`] gives them.
+    """
+    difference, p = test["difference"], test["p_value"]
+    equals = p_value(p) if p < 0.001 else f"= {p_value(p)}"
+    return (
+        f"{metric_title(metric)} is {value:.4f}, that of {other} {other_value:.4f}: the difference of "
+        f"{difference:+.4f} ({test['low']:+.4f} to {test['high']:+.4f}) {_VERDICTS[verdict(difference, p)]}, "
+        f"p {equals}."
+    )
+
+
+def best_name(values: Mapping[str, float]) -> str | None:
+    """The name with the largest value, `None` of none."""
+    return max(values, key=lambda name: values[name], default=None)
+
+
+def deciding_metric(evaluation: Evaluation) -> str:
+    """NDCG@10, or where that was not asked for NDCG at the first cut-off that was."""
+    ks = evaluation.protocol["ks"]
+    return f"ndcg@{10 if 10 in ks else ks[0]}"
+
+
+def against_best(
+    evaluation: Evaluation,
+    baselines: Mapping[str, Evaluation],
+    tests: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+) -> str | None:
+    """
+    A run against the best of its baselines, as one sentence.
+
+    Args:
+        evaluation (`Evaluation`): The run's.
+        baselines (`Mapping[str, Evaluation]`): Of the same targets, by name.
+        tests (`Mapping[str, dict]`, *optional*): What [`compare`] gave for each, where it was asked before.
+
+    Returns:
+        `str`, *optional*: By the [`deciding_metric`]; `None` without a baseline.
+    """
+    metric = deciding_metric(evaluation)
+    values = {name: baseline.metrics[metric] for name, baseline in baselines.items()}
+    best = best_name(values)
+    if best is None:
+        return None
+    test = compare(evaluation, baselines[best]) if tests is None else tests[best]
+    return sentence(metric, evaluation.metrics[metric], f"the best baseline, {best},", values[best], test[metric])

@@ -5,7 +5,7 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "t
 PARTS = {"text_score": "text", "image_score": "picture", "cooccurrence_score": "log"}
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _ROWS_PER_GROUP = 100_000
+# Of a number of 32 bits: rounding.
+_SAME = 1e-5
 
 # A history, which has a user_id, and its items, best first.
 Recommended = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -107,13 +109,14 @@ def run(args: argparse.Namespace) -> None:
         users = write(args.output, lists, fields)
         print(f"Recommendations for {users:,} users are in {args.output}", file=sys.stderr)
     elif args.history is not None and not args.json:
-        _print_list(next(iter(lists))[1])
+        _print_list(next(iter(lists))[1], _features_alike(recommender.model))
     elif args.history is not None:
         print_json(next(iter(lists))[1])
     elif args.user is not None and not args.json:
+        alike = _features_alike(recommender.model)
         for history, items in lists:
             print_table(["user", "events"], [[str(history["user_id"]), f"{len(history['items']):,}"]])
-            _print_list(items)
+            _print_list(items, alike)
             print()
     else:
         for line in _lines(lists):
@@ -232,10 +235,35 @@ def _write_parquet(path: Path, lists: Iterable[Recommended], fields: Sequence[st
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def _print_list(items: list[dict[str, Any]]) -> None:
+def _features_alike(model: Any) -> dict[str, str]:
+    """The parts of a score for which all items have the same features, as where none has a picture, with their words."""
+    alike = {}
+    for part, features in (("text_score", model.items.text_features), ("image_score", model.items.image_features)):
+        own = features[1:]  # behind the padding item's
+        if len(own) and bool((own == own[0]).all()):
+            alike[part] = PARTS[part]
+    return alike
+
+
+def _print_list(items: list[dict[str, Any]], alike: Mapping[str, str]) -> None:
+    """
+    Prints recommendations as a table, without a part of the score that is the same for all items.
+
+    Args:
+        items (`list[dict]`): Best first.
+        alike (`Mapping[str, str]`): Of [`_features_alike`]. Vectors of items' own may tell these apart all the same.
+    """
     parts = {name: word for name, word in PARTS.items() if not items or name in items[0]}
+    notes = []
+    for name, word in alike.items():
+        values = [item[name] for item in items]
+        if values and max(values) - min(values) <= _SAME * max(1.0, *map(abs, values)):
+            del parts[name]
+            notes.append(f"No item has a {word} of its own: {values[0]:.3f} of each score is the {word} part of all.")
     rows = []
     for rank, item in enumerate(items, start=1):
         scores = [f"{item[name]:.3f}" for name in ("score", *parts)]
         rows.append([str(rank), *scores, item["item_id"], item["title"] or ""])
     print_table(["rank", "score", *parts.values(), "item", "title"], rows)
+    for note in notes:
+        print(note)

@@ -135,6 +135,20 @@ def test_a_shop_of_texts_needs_no_image_encoder(
     # Texts alone tell the four others apart.
     assert len({round(entry["image_score"], 5) for entry in entries}) == 1
     assert len({round(entry["score"], 5) for entry in entries}) == len(entries) == 4
+    # A table has no column that says the same of all.
+    assert main(["recommend", run, "--device", "cpu", "--history", "a"]) == 0
+    header, *table, note = capsys.readouterr().out.splitlines()
+    assert header.split() == ["rank", "score", "text", "item", "title"] and len(table) == 4
+    part = entries[0]["image_score"]
+    assert note == f"No item has a picture of its own: {part:.3f} of each score is the picture part of all."
+    score, text = (float(cell) for cell in table[0].split()[1:3])
+    assert score == pytest.approx(text + part, abs=2e-3)
+    log_file = str(folder / "log.csv")
+    assert main(["recommend", run, "--device", "cpu", "--input", log_file, "--user", "u0"]) == 0
+    assert "picture of its own" in (printed := capsys.readouterr().out) and " picture  " not in printed
+    assert main(["recommend", run, "--device", "cpu", "--history", "a", "--output", str(folder / "x.csv")]) == 0
+    assert "image_score" in (folder / "x.csv").read_text().splitlines()[0]
+    capsys.readouterr()
     assert main(["recommend", run, "--device", "cpu", "--history", "b", "--json"]) == 0
     scores = {entry["item_id"]: entry["score"] for entry in json.loads(capsys.readouterr().out)}
     assert scores["a"] == pytest.approx(scores["c"], abs=1e-6) and scores["a"] != pytest.approx(scores["e"], abs=1e-4)

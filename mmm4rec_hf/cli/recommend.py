@@ -236,7 +236,7 @@ def _write_parquet(path: Path, lists: Iterable[Recommended], fields: Sequence[st
 
 
 def _features_alike(model: Any) -> dict[str, str]:
-    """The parts of a score for which all items have the same features, as where none has a picture, with their words."""
+    """The parts of a score for which all items have the same features, as where none has a picture."""
     alike = {}
     for part, features in (("text_score", model.items.text_features), ("image_score", model.items.image_features)):
         own = features[1:]  # behind the padding item's

@@ -1,8 +1,11 @@
 """Why a repository of the Hub is not to be had, in one line."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
+from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -13,10 +16,25 @@ from huggingface_hub.errors import (
 )
 
 
+def check_hub_name(name: str) -> None:
+    """
+    Refuses what can only be meant for a folder, before the Hub is asked for it.
+
+    Args:
+        name (`str`): What the user gave, and is no folder. A Hub name is `name` or `organization/name`.
+
+    Raises:
+        FileNotFoundError: If it is the path of a folder that is not there.
+    """
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise FileNotFoundError(f"no such folder: {name}")
+
+
 @contextlib.contextmanager
 def fetching(name: str, kind: str) -> Iterator[None]:
     """
-    Around a download from a repository that a user named, perhaps by mistake for a folder.
+    Around a download from a repository that a user named, perhaps by mistake for a folder; also around one by
+    transformers, whose errors have that of the Hub as their cause.
 
     Args:
         name (`str`): What the user gave.
@@ -25,19 +43,29 @@ def fetching(name: str, kind: str) -> Iterator[None]:
     Raises:
         ValueError: For each way in which the repository, or a file of it, is not to be had.
     """
+    # What is told in the end, in one line, is that the Hub cannot be reached: not each try before.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
         yield
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(
+            cause, HFValidationError | HfHubHTTPError | LocalEntryNotFoundError
+        ):
+            cause = cause.__cause__
+        if cause is None:
+            raise
         raise ValueError(
-            f"{name!r} is no folder here, and no {kind} to be had from the Hub: {_reason(error)}"
+            f"{name!r} is no folder here, and no {kind} to be had from the Hub: {_reason(cause)}"
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, HFValidationError):
         return "it cannot be a repository's name"
     if isinstance(error, LocalEntryNotFoundError):
-        return "it was not loaded before, and the Hub is not asked (HF_HUB_OFFLINE) or cannot be reached"
+        hub = "is not asked (HF_HUB_OFFLINE is set)" if is_offline_mode() else "cannot be reached"
+        return f"the Hub {hub}, and it was not loaded before"
     if isinstance(error, RevisionNotFoundError):
         return "the repository has no such revision"
     if isinstance(error, EntryNotFoundError):

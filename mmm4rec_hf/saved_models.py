@@ -1,7 +1,6 @@
 """Where a saved model lies, whether its own folder is named, that of the run that wrote it, or a Hub repository."""
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -28,8 +27,11 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> str
     folder, name = Path(name), str(name)
     if folder.is_dir():
         return _in_folder(folder)
-    # A Hub name is `name` or `organization/name`.
-    if folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or folder.parent.is_dir() and "/" in name:
+    # Imported here: the client of the Hub takes its time, and most models are in folders.
+    from mmm4rec_hf.hub import check_hub_name
+
+    check_hub_name(name)
+    if folder.parent.is_dir() and "/" in name:
         raise FileNotFoundError(f"no such folder: {name}")
     _ask_the_hub(name, revision)
     return name
@@ -54,7 +56,5 @@ def _ask_the_hub(name: str, revision: str | None) -> None:
 
     from mmm4rec_hf.hub import fetching
 
-    # What is told in the end, in one line, is that the Hub cannot be reached: not each try before.
-    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     with fetching(name, "model"):
         hf_hub_download(name, CONFIG_NAME, revision=revision)

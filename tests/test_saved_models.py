@@ -44,16 +44,20 @@ def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("offline", "why"), [(True, "is not asked (HF_HUB_OFFLINE is set)"), (False, "cannot be reached")]
+)
 def test_a_name_that_is_nowhere_is_told_with_both_places_and_once(
-    asked: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    asked: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, offline: bool, why: str
 ) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     log = logging.getLogger("huggingface_hub.utils._http")
     monkeypatch.setattr(log, "level", log.level)
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     with pytest.raises(ValueError) as told:
         find_model("absent/model", revision="branch")
-    message = "'absent/model' is no folder here, and no model to be had from the Hub: it was not loaded before, and "
-    assert str(told.value) == message + "the Hub is not asked (HF_HUB_OFFLINE) or cannot be reached"
+    message = "'absent/model' is no folder here, and no model to be had from the Hub: the Hub "
+    assert str(told.value) == f"{message}{why}, and it was not loaded before"
     assert asked == [("absent/model", "config.json", "branch")] and not caplog.records
 
 

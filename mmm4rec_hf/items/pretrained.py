@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from mmm4rec_hf.hub import check_hub_name, fetching
 from mmm4rec_hf.packaged_encoders import packaged_names
 
 from .batch_encoder import BatchEncoder, as_features, inference_mode_of
@@ -167,7 +168,7 @@ def load_joint(
     Raises:
         ValueError: If the model is not a joint one.
     """
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    config = _load_config(name, revision)
     if not _is_joint(config):
         raise ValueError(
             f"{name!r} is a {config.model_type} model, not a joint one of text and images (such as SigLIP or CLIP); "
@@ -194,7 +195,7 @@ def load_text_encoder(
             `"mean"`, `"cls"`, `"max"` or `"last"`; by default what a sentence-transformers folder states, else
             `"mean"`.
     """
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    config = _load_config(name, revision)
     if _is_joint(config):
         return load_joint(name, revision, device, dtype)[0]
     stated = sentence_pooling(lambda path: _read_json(name, revision, path))
@@ -213,13 +214,21 @@ def load_text_encoder(
 
 def load_image_encoder(name: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> BatchEncoder:
     """Loads an image model, or the image side of a joint one; arguments as for [`load_text_encoder`]."""
-    if _is_joint(AutoConfig.from_pretrained(name, revision=revision)):
+    if _is_joint(_load_config(name, revision)):
         return load_joint(name, revision, device, dtype)[1]
     model, missing = _load_model(name, revision, device)
     _warn_of_missing(name, [key for key in missing if "pooler" not in key])
     # A classifier's checkpoint often lacks the pooler, which then holds random weights.
     pooling = "cls" if any("pooler" in key for key in missing) else "pooler"
     return ImageEncoder(model, AutoImageProcessor.from_pretrained(name, revision=revision), name, dtype, pooling)
+
+
+def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
+    """What is loaded first, so that a name that leads nowhere is told with both places and the reason, in one line."""
+    if not Path(name).is_dir():
+        check_hub_name(name)
+    with fetching(name, "model"):
+        return AutoConfig.from_pretrained(name, revision=revision)
 
 
 def _load_model(name: str, revision: str | None, device: torch.device) -> tuple[PreTrainedModel, list[str]]:

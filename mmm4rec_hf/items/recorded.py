@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmm4rec_hf.packaged_encoders import image_encoder, packaged_names, text_encoder
+from mmm4rec_hf.packaged_encoders import image_encoder, joint_model, packaged_names, text_encoder
 
 from .batch_encoder import NO_ENCODER
 from .encoder import ItemEncoder
@@ -66,6 +66,7 @@ def recorded_encoder(
     if model is None and not any(given.values()) and _is_joint(info):
         model = _recorded_name(info["text"], "text", remedy)
     if model is not None:
+        joint_model(model)
         encoder = _load(model, lambda: ItemEncoder(model, revision=_revision(recorded), **options))
     else:
         names: dict[str, Any] = dict.fromkeys(MODALITIES)

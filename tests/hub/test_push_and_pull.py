@@ -193,7 +193,8 @@ print(len(found), len(ItemCatalog.from_pretrained("author/shop")))
     # The same with nobody at the address.
     gone = "http://127.0.0.1:9"
     assert reader(NO_WAITING + code, HF_ENDPOINT=gone).stdout.split() == ["5", "6"]
-    for variables in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": gone}):
+    whys = ("is not asked (HF_HUB_OFFLINE is set)", "cannot be reached")
+    for why, variables in zip(whys, ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": gone}), strict=True):
         cold = reader(
             NO_WAITING
             + f"""
@@ -212,7 +213,7 @@ else:
         )
         (line,) = [line for line in cold.stderr.splitlines() if line.startswith("mmm4rec: error: ")]
         assert f"'{NAME}' is no folder here, and no model to be had from the Hub: " in line
-        assert line.endswith("the Hub is not asked (HF_HUB_OFFLINE) or cannot be reached")
+        assert line.endswith(f"the Hub {why}, and it was not loaded before")
 
 
 def test_a_file_that_breaks_off_is_fetched_again_or_refused(pushed: list[str], reader: Run) -> None:

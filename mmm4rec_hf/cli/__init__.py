@@ -13,10 +13,10 @@ from .parsing import (
     add_completion,
     add_options_file,
     all_parsers,
-    as_options,
     with_options_of_file,
 )
 from .running import run_command
+from .wording import as_options
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,

@@ -1,7 +1,6 @@
 """What the parsers of all sub-commands share: help with examples, options out of a file, completion of the shell."""
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,28 +107,6 @@ def with_options_of_file(parser: argparse.ArgumentParser, argv: Sequence[str] | 
         elif not _is_given(action, own):
             options += _option(child, path, action, value)
     return [*line[: place + 1], *positional, *own, *options]
-
-
-def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> str:
-    """
-    A message with arguments of Python, such as `time_unit="s"`, as a command's options: `--time-unit s`.
-
-    Args:
-        parser (`argparse.ArgumentParser`): Of the program.
-        command (`str`): The sub-command.
-        message (`str`): Of an error.
-    """
-    for action in sub_parsers(parser)[command]._actions:
-        long = [string for string in action.option_strings if string.startswith("--")]
-        if not long:
-            continue
-        # With its value in quotes, or without one, and then the bare name, if it is no word of English.
-        form = rf"(?<![\w-]){re.escape(action.dest)}="
-        message = re.sub(rf"{form}([\"'])(.*?)\1", rf"{long[0]} \2", message)
-        message = re.sub(rf"{form}(?=[\s,;:.)]|$)", long[0], message)
-        if "_" in action.dest:
-            message = re.sub(rf"(?<![\w./'\"-]){re.escape(action.dest)}(?![\w./'\"=-]\w)", long[0], message)
-    return message
 
 
 def _taken_out(words: list[str]) -> tuple[str | None, list[str]]:

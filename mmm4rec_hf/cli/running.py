@@ -21,12 +21,13 @@ def run_command(
         program (`str`): Its name, which stands before an error.
         command (`Callable`): What it does.
         debug (`bool`, *optional*, defaults to `False`): Whether an error keeps its traceback.
-        translate (`Callable`, *optional*): An error's message to what a person at a terminal is told.
+        translate (`Callable`, *optional*):
+            The message of an error or of a line of the log to what a person at a terminal is told.
 
     Returns:
         `int`: Exit status: 0 done, 1 failed and 2 wrong use, with one line on stderr, 130 interrupted.
     """
-    logging.basicConfig(format="%(message)s")
+    _log_to_stderr(translate)
     logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
     try:
         command()
@@ -45,6 +46,24 @@ def run_command(
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+class _Translated(logging.Formatter):
+    """Lines of the log in the words of the command line."""
+
+    def __init__(self, translate: Callable[[str], str]) -> None:
+        super().__init__("%(message)s")
+        self.translate = translate
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.translate(super().format(record))
+
+
+def _log_to_stderr(translate: Callable[[str], str]) -> None:
+    """Unless the log goes elsewhere already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Translated(translate))
+    logging.basicConfig(handlers=[handler])
 
 
 def _failures() -> tuple[type[Exception], ...]:

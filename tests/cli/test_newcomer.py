@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.cli import build_parser, main
-from mmm4rec_hf.cli.parsing import as_options
+from mmm4rec_hf.cli.wording import as_options
 from mmm4rec_hf.saved_models import find_model
 
 from .conftest import MODEL
@@ -222,8 +224,47 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
         ("pass empty_histories='default' to", "pass --empty-histories default to"),
         ("a/k_core.csv and 'k_core' stay; xk_core=3", "a/k_core.csv and 'k_core' stay; xk_core=3"),
         ("model=3 is by place", "model=3 is by place"),
+        ("x is missing; prepare_sequences makes them", "x is missing; mmm4rec prepare makes them"),
+        ("give the ids to prepare_sequences(item_ids=)", "give the ids to mmm4rec prepare --items"),
+        ("encode it first: catalog.encode(encoder)", "encode it first: mmm4rec encode"),
+        (
+            "this processor knows no items; call set_items(catalog) or load one that was saved with items",
+            "this processor knows no items; a base has none: mmm4rec finetune start_from=... sequences=... "
+            "catalog=... gives it a shop's",
+        ),
+        ("give the format or a data frame with named columns", "give --format"),
+        ("skipped histories; unknown_items='error' names one", "skipped histories; --unknown-items error names one"),
+        ("history 0 has 2 items, of histories", "the history has 2 items, of histories"),
+        ("history 7 (user 'u\"3') of histories", "the history of user 'u\"3' of histories"),
+        (
+            "history 7 (user 'a') and history 0 differ in histories",
+            "the history of user 'a' and the first one differ in histories",
+        ),
+        ("/data/history 0/histories", "/data/history 0/histories"),
     ):
         assert as_options(parser, "recommend" if "histories" in message else "prepare", message) == told
+
+
+def test_warnings_and_errors_of_one_history_are_told_in_options(model: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "mmm4rec_hf.cli", "recommend", str(model), "--device", "cpu", "--history"]
+    done = subprocess.run([*line, "1", "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    told = "items that the catalogue does not hold are skipped; --unknown-items error names one"
+    assert told in done.stderr.splitlines(), done.stderr
+    done = subprocess.run([*line, "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "mmm4rec: error: the history holds no known item (none of its 1 ids is in the catalogue, the first is "
+        "'nowhere'); leave the user out, or pass --empty-histories default, which gives the ranking of someone "
+        "without events, one for all of them"
+    )
+
+
+def test_a_folder_that_prepare_did_not_write_is_told_with_the_command(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(model), str(tmp_path), "--device", "cpu"]) == 1
+    assert last_line(capsys).endswith("is missing; mmm4rec prepare makes them")
 
 
 def test_the_folder_of_a_run_stands_for_its_model(

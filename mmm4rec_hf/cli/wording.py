@@ -1,0 +1,62 @@
+"""Messages of the interface in Python, as someone at a terminal is told them."""
+
+import argparse
+import re
+
+from .parsing import sub_parsers
+
+_GIVE_ITEMS = "a base has none: mmm4rec finetune start_from=... sequences=... catalog=... gives it a shop's"
+# Calls, by what does the same on the command line.
+_CALLS = (
+    (r"\bprepare_sequences\(item_ids=\)", "mmm4rec prepare --items"),
+    (r"\bprepare_sequences\b(?!\()", "mmm4rec prepare"),
+    (r"\bcatalog\.encode\(encoder\)", "mmm4rec encode"),
+    (
+        r"load it with from_pretrained\(\.\.\., catalog=catalog\) or call set_items\(catalog\) before \w+",
+        _GIVE_ITEMS,
+    ),
+    (r"call set_items\(catalog\) or load one that was saved with items", _GIVE_ITEMS),
+    (r"call set_items\(catalog\) (?:first|before near items are counted)", _GIVE_ITEMS),
+    (r"add it with catalog\.add_items, or", "add it as examples/new_items.py does, or"),
+    (r"give the format or a data frame with named columns", "give --format"),
+    (r"\bgive ItemEncoder (?=\w+=)", "give "),
+)
+# Of a file the users are known, and their places are those in a batch; one history on the line has neither.
+_HISTORIES = (
+    (r"\bhistory \d+ \(user ((['\"]).*?\2)\)", r"the history of user \1"),
+    (r"(?<![\w/.-])history 0(?![\w/.-])", "the history"),
+)
+
+
+def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> str:
+    """
+    A message with arguments and calls of Python, such as `time_unit="s"`, as a command's options: `--time-unit s`.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Of the program.
+        command (`str`): The sub-command.
+        message (`str`): Of an error or a warning.
+    """
+    for pattern, told in _CALLS:
+        message = re.sub(pattern, told, message)
+    if command == "recommend":
+        message = re.sub(r"(?<= and )history 0\b", "the first one", message)
+        for pattern, told in _HISTORIES:
+            message = re.sub(pattern, told, message)
+    for action in sub_parsers(parser)[command]._actions:
+        long = [string for string in action.option_strings if string.startswith("--")]
+        if long:
+            message = _with_option(message, action, long[0])
+    return message
+
+
+def _with_option(message: str, action: argparse.Action, option: str) -> str:
+    """With its value in quotes, or without one, and then the bare name, if it is no word of English."""
+    form = rf"(?<![\w-]){re.escape(action.dest)}="
+    message = re.sub(rf"{form}([\"'])(.*?)\1", rf"{option} \2", message)
+    message = re.sub(rf"{form}(?=[\s,;:.)]|$)", option, message)
+    if action.nargs == 0:
+        message = re.sub(rf"{form}True\b", option, message)
+    if "_" in action.dest:
+        message = re.sub(rf"(?<![\w./'\"-]){re.escape(action.dest)}(?![\w./'\"=-]\w)", option, message)
+    return message

@@ -28,9 +28,6 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     same = [each for each, spelling in spellings.items() if spelling == wanted]
     if same:
         return same[:_MOST]
-    close = difflib.get_close_matches(wanted, spellings.values(), n=1, cutoff=_WORD_LIKE)
-    if close:
-        return [each for each, spelling in spellings.items() if spelling == close[0]][:1]
     if len(wanted) > 1:
         found = [each for each, spelling in spellings.items() if "".join(re.findall(r"\b\w", spelling)) == wanted]
         if found:

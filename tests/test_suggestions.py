@@ -32,6 +32,13 @@ def test_a_name_is_taken_for_one_of_its_words_initials_or_spelling(name: str, me
     assert nearest(name, []) == []
 
 
+def test_words_go_before_letters() -> None:
+    # By its letters alone the first would be the nearest.
+    assert nearest("--time-column", ["--item-column", "--timestamp-column", "--time-unit"]) == ["--timestamp-column"]
+    assert nearest("--outptu", ["--output", "--options"]) == ["--output"]
+    assert nearest("recomend", ["demo", "report", "recommend"]) == ["recommend"]
+
+
 def test_of_many_names_the_place_is_told_and_of_few_each() -> None:
     assert remedy("epochs", OPTIONS, "the manual") == "did you mean 'num_train_epochs'?"
     assert remedy("zzz", ["b", "a"], "the manual") == "there are a, b"

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..suggestions import remedy
+from ..suggestions import did_you_mean, nearest, remedy
 
 OPTIONS_FILE = "--options"
+# How changes of a recipe stand on the line.
+KEY_VALUE = "key=value"
 # Arguments that name a file or a folder without a type that says so.
 _PATHS = {"log", "items", "model", "runs", "recipe", "catalog"}
 
@@ -30,11 +32,49 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which says in one line what is wrong: the usage of a command with many options would hide it."""
+    """
+    argparse's, which says in one line what is wrong, as the usage of a command with many options would hide it, and
+    what was meant by an option or a command that there is not.
+    """
 
     def error(self, message: str) -> NoReturn:
         """Ends with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        see = " see" if message.endswith("?") else "; see"
+        self.exit(2, f"{self.prog}: error: {message}{see} {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuses what it does not know by itself: the program's parser would name its own help, not the command's."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not sub_parsers(self):
+            self._check_options(words)
+        found, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _check_options(self, words: list[str]) -> None:
+        """Before argparse misses another option that is required, as that may be the one that was mistyped."""
+        for place, word in enumerate(words):
+            if word == "--":
+                return
+            option, equals, value = word.partition("=")
+            if not option.startswith("--") or " " in word or option in self._option_string_actions:
+                continue
+            known = [string for string in self._option_string_actions if string.startswith("--")]
+            near = nearest(option, [string for string in known if string not in ("--help", "--debug")])
+            if near:
+                self.error(f"unrecognized arguments: {word}; {did_you_mean(near)}")
+            if any(action.metavar == KEY_VALUE for action in self._actions):
+                value = value if equals else " ".join(words[place + 1 : place + 2])
+                key = option.strip("-").replace("-", "_")
+                given = f"{key}={'...' if not value or value.startswith('-') else value}"
+                self.error(f"unrecognized arguments: {word}; what a recipe holds is given as {given}")
+            self.error(f"unrecognized arguments: {word}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            self.error(f"no command is named {value!r}; {remedy(str(value), action.choices)}")
+        super()._check_value(action, value)
 
 
 def sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import hide_bars_without_terminal
+from .parsing import KEY_VALUE, Parser
 from .running import UsageError, run_command
 
 
@@ -17,7 +18,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """Adds the changes alone."""
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="values in place of the file's")
+    parser.add_argument("changes", nargs="*", metavar=KEY_VALUE, help="values in place of the file's")
 
 
 def recipe_arguments(args: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -58,7 +59,7 @@ def run_script(
     Returns:
         `int`: Exit status, see [`run_command`].
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--config", help="a YAML recipe, such as those of configs/")
     add_changes(parser)
     args = parser.parse_args()

@@ -97,6 +97,75 @@ def test_a_file_that_cannot_be_meant_is_wrong_use(
 
 
 @pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "prepare log.csv --time-column bought_at -o x",
+            "mmm4rec prepare: error: unrecognized arguments: --time-column; did you mean '--timestamp-column'? "
+            "see mmm4rec prepare --help",
+        ),
+        # What is required is what was mistyped.
+        (
+            "prepare log.csv --outptu=x",
+            "mmm4rec prepare: error: unrecognized arguments: --outptu=x; did you mean '--output'? "
+            "see mmm4rec prepare --help",
+        ),
+        (
+            "recomend run",
+            "mmm4rec: error: no command is named 'recomend'; did you mean 'recommend'? see mmm4rec --help",
+        ),
+        (
+            "zzz run",
+            "mmm4rec: error: no command is named 'zzz'; there are convert, demo, encode, evaluate, finetune, prepare, "
+            "pretrain, push, recommend, report, serve; see mmm4rec --help",
+        ),
+        (
+            "convert publisched x",
+            "mmm4rec convert: error: no command is named 'publisched'; did you mean 'published' or 'to-published'? "
+            "see mmm4rec convert --help",
+        ),
+        (
+            "finetune --sequences X catalog=Y",
+            "mmm4rec finetune: error: unrecognized arguments: --sequences; what a recipe holds is given as "
+            "sequences=X; see mmm4rec finetune --help",
+        ),
+        (
+            "pretrain recipe.yaml --output-dir=base",
+            "mmm4rec pretrain: error: unrecognized arguments: --output-dir=base; what a recipe holds is given as "
+            "output_dir=base; see mmm4rec pretrain --help",
+        ),
+        (
+            "finetune --fresh-projections",
+            "mmm4rec finetune: error: unrecognized arguments: --fresh-projections; what a recipe holds is given as "
+            "fresh_projections=...; see mmm4rec finetune --help",
+        ),
+        (
+            "evaluate run sequences more",
+            "mmm4rec evaluate: error: unrecognized arguments: more; see mmm4rec evaluate --help",
+        ),
+        (
+            "report run --zzz",
+            "mmm4rec report: error: unrecognized arguments: --zzz; see mmm4rec report --help",
+        ),
+        ("--zzz report run", "mmm4rec: error: unrecognized arguments: --zzz; see mmm4rec --help"),
+    ],
+)
+def test_what_was_mistyped_is_told_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", told + "\n")
+
+
+def test_values_that_look_like_options_are_values() -> None:
+    assert read("report", "run", "--title=--films--")["title"] == "--films--"
+    assert read("report", "--", "--run")["runs"] == ["--run"]
+    assert read("recommend", "run", "--history", "-1", "-- b")["history"] == ["-1", "-- b"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["demo", "--epochs", "0"], "--epochs must be positive, got 0.0"),

@@ -399,7 +399,8 @@ class SequentialRecommendationPipeline(Pipeline):
             torch.einsum("bh,bkh->bk", one, self._directions(found.flatten())[column].unflatten(0, found.shape))
             for column, one in enumerate(mine)
         ]
-        text, image = (part.tolist() for part in parts)
+        # Rounding leaves a little more than 1.
+        text, image = (part.clamp(-1, 1).tolist() for part in parts)
         return [
             [
                 {

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -11,10 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 import mmm4rec_hf
+from mmm4rec_hf.items.fields import usual_fields
 from mmm4rec_hf.items.images import PictureError
+from mmm4rec_hf.suggestions import remedy
 
 from . import schemas
 from .limits import Limits
@@ -45,6 +48,8 @@ _FORMS = {
     "/items": "a form, not JSON, such as curl -F item_id=new-1 -F title='Blue mug' -F image=@mug.jpg",
 }
 _OTHER_FORM = {"missing", "extra_forbidden", "json_invalid", "model_attributes_type", "list_type"}
+# Of a new item's form, beside the catalogue's own texts.
+_FORM_FIELDS = ("item_id", "title", "fields", "image")
 _Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
 
 
@@ -177,6 +182,7 @@ def _add_new_items(app: FastAPI, recommender: Recommender) -> None:
 
     @app.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
     async def add_item(
+        request: Request,
         item_id: Annotated[str, Form(min_length=1, max_length=schemas.MAX_ID)],
         title: _Text = "",
         fields: Annotated[
@@ -184,11 +190,31 @@ def _add_new_items(app: FastAPI, recommender: Recommender) -> None:
         ] = "{}",
         image: Annotated[UploadFile | None, File(description="A picture: JPEG, PNG, WebP, GIF or BMP.")] = None,
     ) -> Any:
-        """Encodes a new item; it is recommended from now on, until the server stops."""
-        texts = _texts(fields) | ({"title": title} if title else {})
+        """
+        Encodes a new item; it is recommended from now on, until the server stops. The fields that `/health` names as
+        `text_fields` may also be fields of the form.
+        """
+        own_title = recommender.state.catalog.source_fields.get("title", "title")
+        named = _named_texts(await request.form(), {*recommender.text_fields, own_title})
+        texts = _texts(fields) | named | ({"title": title} if title else {})
         content = None if image is None else await image.read(MAX_UPLOAD_BYTES + 1)
         entry = await run_in_threadpool(recommender.add_item, item_id, texts, content)
         return entry | {"num_items": len(recommender.state.catalog)}
+
+
+def _named_texts(form: FormData, text_fields: Collection[str]) -> dict[str, str]:
+    """The texts that stand in a form by their own names; any other name is told, since it would say nothing."""
+    texts = {}
+    for name, value in form.items():
+        if name in _FORM_FIELDS:
+            continue
+        if not isinstance(value, str) or not (name in text_fields or usual_fields("title", [name])):
+            told = remedy(name, {*_FORM_FIELDS, *text_fields})
+            raise ValueError(f"unknown form field {name!r} (other texts go into fields={{...}}); {told}")
+        if len(value) > schemas.MAX_TEXT:
+            raise ValueError(f"{name} has {len(value):,} characters; at most {schemas.MAX_TEXT:,} are taken")
+        texts[name] = value
+    return texts
 
 
 def _texts(fields: str) -> dict[str, str]:

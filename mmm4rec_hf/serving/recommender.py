@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.fields import unread_fields
 from mmm4rec_hf.items.images import Fetcher, PictureError
 from mmm4rec_hf.modeling import SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
@@ -263,13 +264,14 @@ class Recommender:
             image (`bytes`, *optional*): A picture's file.
 
         Returns:
-            `dict`: As an entry of [`~Recommender.search`].
+            `dict`: As an entry of [`~Recommender.search`], and `"ignored_fields"`: those that are kept, but neither
+            read nor shown as the title.
 
         Raises:
             CannotAddItems: If there is no encoder, or there are too many new items.
             ItemExists: If the id is taken.
             PictureError: If the picture cannot be read.
-            ValueError: For an item without text and picture, or an empty id.
+            ValueError: For an item without text and picture, a field that is nearly one of the texts, or an empty id.
             Busy: If too many items wait to be encoded.
         """
         if self.encoder is None:
@@ -279,7 +281,8 @@ class Recommender:
         # A text by a name that pictures have would be a path or an address on this machine, which nobody may name.
         texts.pop("image", None)
         if image is None and not any(name in texts for name in self.encoder.text_fields):
-            raise ValueError(f"an item needs a text ({', '.join(self.encoder.text_fields)}) or a picture")
+            given = f"; it has {', '.join(map(repr, texts))}" if texts else ""
+            raise ValueError(f"an item needs a text ({', '.join(self.encoder.text_fields)}) or a picture{given}")
         if not self._adders.acquire(blocking=False):
             raise Busy(f"{_MAX_ADDING} new items are being encoded already; try again in a moment")
         try:
@@ -307,7 +310,9 @@ class Recommender:
             catalog.records[-1]["image"] = to_jpeg(picture, KEPT_SIZE)
         self._swap(catalog)
         self._added += 1
-        return self._entry(self._state, len(catalog) - 1)
+        return self._entry(self._state, len(catalog) - 1) | {
+            "ignored_fields": unread_fields(texts, encoder.text_fields)
+        }
 
     def set_items(self, catalog: ItemCatalog) -> None:
         """
@@ -384,7 +389,8 @@ def _nearest(
     own, others = (torch.tensor(part, device=pipeline.model.device) for part in (rows, seen))
     with torch.no_grad():
         embeds = zip(pipeline.model.item_embeds(own), pipeline.model.item_embeds(others), strict=True)
-        cosines = [(l2_normalize(one) @ l2_normalize(other).T).cpu() for one, other in embeds]
+        # Rounding leaves a little more than 1.
+        cosines = [(l2_normalize(one) @ l2_normalize(other).T).clamp(-1, 1).cpu() for one, other in embeds]
     for name, mask, cosine in zip(("text", "image"), (catalog.text_mask, catalog.image_mask), cosines, strict=True):
         best = _masked(cosine, mask, rows, seen).max(dim=1)
         for entry, value, place in zip(found, best.values.tolist(), best.indices.tolist(), strict=True):

@@ -144,6 +144,7 @@ class NewItem(Entry):
     """An item that was added."""
 
     num_items: int = Field(description="Items of the catalogue now.")
+    ignored_fields: list[str] = Field(description="Those of its fields that are kept, but not read.")
 
 
 class Health(BaseModel):

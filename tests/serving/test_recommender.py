@@ -79,6 +79,7 @@ def test_a_new_item_is_what_a_catalogue_made_with_it_holds(
 ) -> None:
     before = recommender.state
     entry = recommender.add_item(" new-1 ", {"title": " Red star ", "description": ""}, png("red", "star"))
+    assert entry.pop("ignored_fields") == []
     assert entry == {"item_id": "new-1", "title": "Red star", "has_image": True}
 
     (tmp_path / "new.png").write_bytes(png("red", "star"))

@@ -29,12 +29,13 @@ from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.recommend import Recommended, write
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.outputs import replace_file
+from mmm4rec_hf.saved_models import find_model
 
 
 def main(args: argparse.Namespace) -> None:
     """Recommends to this process's users, and joins the parts."""
     state = PartialState()
-    recommend = pipeline("sequential-recommendation", model=args.model, device=state.device)
+    recommend = pipeline("sequential-recommendation", model=find_model(args.model), device=state.device)
     parts = [args.output.with_name(f".{args.output.stem}.part-{rank}.parquet") for rank in range(state.num_processes)]
     write(parts[state.process_index], recommendations(recommend, args, state))
     state.wait_for_everyone()
@@ -73,7 +74,7 @@ def join(parts: list[Path], output: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="what finetune saved, or a Hub name")
+    parser.add_argument("model", help="what finetune wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("users", type=Path, help="a log, or a file of histories")
     parser.add_argument("--output", type=Path, required=True, help="a .parquet file")
     parser.add_argument("--top-k", type=int, default=10, help="items a user")

@@ -1,20 +1,21 @@
 r"""Give a trained model items that it has never seen, and recommend them at once, without training.
 
-    python examples/new_items.py run/model new_items.jsonl --output run-with-new --history 50 172
+    python examples/new_items.py run new_items.jsonl --output run-with-new --history 50 172
 
 New items must be encoded as the others were: by the encoder that the catalogue records, which has a Hub name or comes
 as a Python package. Where it lay in a folder, the folder is told:
 
-    python examples/new_items.py run/model new_items.jsonl --output run-with-new --text-encoder minilm
+    python examples/new_items.py run new_items.jsonl --output run-with-new --text-encoder minilm
 
 Another encoder is refused: its features cannot be compared. Fields may be called as in the file that the catalogue was
-made of. `OUTPUT` recommends like `run/model`, from all the items.
+made of. `OUTPUT` recommends like the model of `run`, from all the items.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
@@ -22,12 +23,19 @@ from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.packaged_encoders import image_encoder, text_encoder
+from mmm4rec_hf.saved_models import find_model
 from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
 
 
 def main(args: argparse.Namespace) -> None:
     """Adds the items to a copy of the model, saves it and asks it."""
-    catalog = ItemCatalog.from_pretrained(args.model / CATALOG_NAME)
+    named = find_model(args.model)
+    folder = Path(named) if Path(named).is_dir() else Path(snapshot_download(named))
+    if not (folder / CATALOG_NAME).is_dir():
+        raise ValueError(
+            f"{named} holds no catalogue, which new items need; mmm4rec finetune saves one with the model"
+        )
+    catalog = ItemCatalog.from_pretrained(folder / CATALOG_NAME)
     known = len(catalog)
     encoder = None
     if args.encoder or args.text_encoder or args.image_encoder:
@@ -40,9 +48,9 @@ def main(args: argparse.Namespace) -> None:
     catalog.add_items(args.items, encoder=encoder)
     added = catalog.item_ids[known:]
 
-    model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
+    model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
     model.set_items(catalog)
-    processor = MMM4RecProcessor.from_pretrained(args.model)
+    processor = MMM4RecProcessor.from_pretrained(folder)
     save_recommender(model, processor, catalog, args.output)
     print(f"{len(added)} new items beside {known}; the model is in {args.output}")
 
@@ -58,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the folder that finetune wrote")
+    parser.add_argument("model", help="what finetune wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("items", help="the new items' file")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--history", nargs="+", metavar="ID", help="items of a user, oldest first")

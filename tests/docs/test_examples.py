@@ -1,6 +1,7 @@
 """The scripts of examples/: by `python`, and over two processes with the same result."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,8 +53,8 @@ def test_every_script_begins_with_its_commands(repository: Path) -> None:
 def test_two_processes_recommend_what_one_does(films_with_run: Path, start: Start) -> None:
     for processes in (1, 2):
         done = start(
-            "batch_recommend.py", "run/model", "interactions.csv", "--output", f"{processes}.parquet", "--batch-size",
-            "3", processes=processes,
+            "batch_recommend.py", ("run", "run/model")[processes - 1], "interactions.csv", "--output",
+            f"{processes}.parquet", "--batch-size", "3", processes=processes,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("Recommendations for") == 1
@@ -81,16 +82,21 @@ def test_features_of_one_s_own_are_those_of_the_functions(films: Path, start: St
 
 def test_a_new_item_is_recommended_without_training(films_with_run: Path, start: Start) -> None:
     options = ["--output", "with-new", "--history", "50", "172"]
-    done = start("new_items.py", "run/model", "new_items.jsonl", *options)
+    done = start("new_items.py", "run", "new_items.jsonl", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "new stands at place" in done.stdout and "of 6 for this history" in done.stdout
     before = MMM4RecForSequentialRecommendation.from_pretrained("run/model")
     after = MMM4RecForSequentialRecommendation.from_pretrained("with-new")
     assert after.item_ids == [*before.item_ids, "new"]
+    none = start("new_items.py", "run/nowhere", "new_items.jsonl", "--output", "x")
+    assert none.returncode == 1 and none.stderr.splitlines()[-1].endswith("error: no such folder: run/nowhere")
     again = start("new_items.py", "with-new", "new_items.jsonl", "--output", "x")
     assert again.returncode == 1 and "in the catalogue already" in again.stderr.splitlines()[-1]
     other = start("new_items.py", "run/model", "new_items.jsonl", "--output", "x", "--image-encoder", "run/model")
     assert other.returncode == 1 and not Path("x").exists()
+    shutil.rmtree("run/model/catalog")
+    bare = start("new_items.py", "run", "new_items.jsonl", "--output", "x")
+    assert "run/model holds no catalogue, which new items need" in bare.stderr.splitlines()[-1]
 
 
 def test_the_quick_start_learns_over_two_processes(films: Path, start: Start) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmm4rec_hf.plain_yaml import load_yaml, read_yaml
-from mmm4rec_hf.suggestions import did_you_mean, remedy
+from mmm4rec_hf.suggestions import did_you_mean, nearest, remedy
 
 Recipe = TypeVar("Recipe")
 
@@ -74,11 +74,13 @@ def check_names(names: Iterable[Any], known: Sequence[str], where: str, listed_i
 
 def _check_sections(names: Iterable[Any], known: Sequence[str], sections: Mapping[str, type], where: str) -> None:
     """Refuses a name at the top that belongs into a section: `learning_rate` of `training.learning_rate`."""
-    for name in names:
-        inside = [section for section, kind in sections.items() if name in inspect.get_annotations(kind)]
-        if name not in known and inside:
-            meant = did_you_mean([f"{section}.{name}" for section in inside])
-            raise ValueError(f"{where}: no option is named {name!r}; {meant}")
+    for name in (str(each) for each in names if each not in known):
+        options = {section: list(inspect.get_annotations(kind)) for section, kind in sections.items()}
+        meant = [f"{section}.{name}" for section, there in options.items() if name in there]
+        if not meant and not nearest(name, known):
+            meant = [f"{section}.{near}" for section, there in options.items() for near in nearest(name, there)]
+        if meant:
+            raise ValueError(f"{where}: no option is named {name!r}; {did_you_mean(meant)}")
 
 
 def check_options(options: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:

@@ -177,6 +177,8 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
         ),
         ({"model": {"zzz": 2}}, r"named 'zzz'; the documentation of MMM4RecConfig lists all \d+$"),
         ({"learning_rate": 1}, r"named 'learning_rate'; did you mean 'training\.learning_rate'\?$"),
+        ({"epochs": 1}, r"named 'epochs'; did you mean 'training\.num_train_epochs'\?$"),
+        ({"outptu_dir": 1}, r"named 'outptu_dir'; did you mean 'output_dir'\?$"),
         ({"use_item_bias": True}, r"did you mean 'model\.use_item_bias'\?$"),
         ({"zzz": 2}, "named 'zzz'; there are card, catalog, early_stopping_patience"),
         ({"training": {"output_dir": "x"}}, "output_dir stands at the recipe's top"),

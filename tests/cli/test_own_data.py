@@ -263,7 +263,7 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
     path = tmp_path / "users.jsonl"
     path.write_text('{"user_id": "none", "items": []}\n{"user_id": "one", "items": ["1"]}\n')
     line = refusal(capsys, "recommend", str(model), "--input", str(path))
-    assert "(user 'none') holds no known item" in line and "--empty-histories default" in line
+    assert "error: the history of user 'none' holds no known item" in line and "--empty-histories default" in line
     found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
     assert sorted(ids(found["none"])) == sorted(ITEMS) and len(found["one"]) == len(ITEMS) - 1
     # Alone, without a user, the same list.

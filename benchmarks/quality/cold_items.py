@@ -1,10 +1,12 @@
 """Items held out of training, ranked by their features alone: against chance and against likeness of text.
 
-    python benchmarks/quality/cold_items.py movies_b beauty
+    python benchmarks/quality/cold_items.py movies_b beauty --seeds 3
+    python benchmarks/quality/cold_items.py movies_b beauty --seeds 3 --loss in_batch
 
 A tenth of the items is drawn; their events leave the training log, a model is trained on the others, and the whole
 catalogue is set (`model.set_items`). Then every event of a held-out item that has a history is a target, ranked among
-all items. Chance is a random order: HR@10 = 10 / items.
+all items. Chance is a random order: HR@10 = 10 / items. With `--loss in_batch`, without logQ, a model learns how well
+an item fits and not how often it is chosen; as its cross entropy then says little, NDCG@10 chooses its validation.
 """
 
 import argparse
@@ -79,14 +81,22 @@ def ranks_of(model: MMM4RecForSequentialRecommendation, rows: datasets.Dataset) 
     return torch.cat(counts).numpy()
 
 
-def measure(name: str, seed: int) -> dict[str, Any]:
+def run_name(data: str, seed: int, loss: str) -> str:
+    """Of a run's folder and result."""
+    return f"{data}-{seed}" if loss == "full" else f"{data}-{loss}-{seed}"
+
+
+def measure(name: str, seed: int, loss: str) -> dict[str, Any]:
     """Metrics of the held-out items of a data set."""
     folder, cold = hold_out(name, seed)
     study = load_study("main")
     changes = {key: value for key, value in study["data"][name].items() if key != "seeds"}
     recipe = merged(study["base"], changes)
     recipe["training"]["seed"] = seed
-    output = WORK / "runs" / f"cold-{name}-{seed}"
+    if loss != "full":
+        by_rank = {"metric_for_best_model": "ndcg@10", "greater_is_better": True}
+        recipe = merged(recipe, {"model": {"item_loss": loss}, "training": by_rank})
+    output = WORK / "runs" / f"cold-{run_name(name, seed, loss)}"
     paths = {"sequences": folder / "sequences", "catalog": folder / "catalog", "output_dir": output}
     recipe |= {key: str(path) for key, path in paths.items()}
     finetune(build(FinetuneRecipe, copy.deepcopy(recipe), f"cold-{name}"))
@@ -98,7 +108,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     rows = cold_targets(sequences, cold)
     likeness = FeatureSimilarityBaseline().fit(catalog.text_features)
     return {
-        "data": name, "seed": seed, "items": len(catalog), "cold_items": len(cold), "targets": len(rows),
+        "data": name, "seed": seed, "loss": loss, "items": len(catalog), "cold_items": len(cold), "targets": len(rows),
         "chance": {"hr@10": 10 / len(catalog)},
         "mmm4rec": metrics_from_counts(ranks_of(model, rows)),
         "text_knn": metrics_from_counts(baseline_counts(likeness, rows).numpy()),
@@ -109,20 +119,23 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", help="data sets")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="of the draw and of the training")
+    parser.add_argument("--loss", choices=("full", "in_batch"), default="full")
     parser.add_argument("--results", type=Path, default=RESULTS / "cold", help="where results stand")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     for name in arguments.data:
         for seed in range(arguments.seeds):
-            target = arguments.results / f"{name}-{seed}.json"
+            target = arguments.results / f"{run_name(name, seed, arguments.loss)}.json"
             if not target.is_file():
-                write_json(target, measure(name, seed))
+                write_json(target, measure(name, seed, arguments.loss))
             found = json.loads(target.read_text())
+            times = {model: found[model]["hr@10"] / found["chance"]["hr@10"] for model in ("mmm4rec", "text_knn")}
             print(
-                f"{name}: HR@10 of {found['cold_items']} held-out items ({found['targets']} targets) "
-                f"{found['mmm4rec']['hr@10']:.3f}, text kNN {found['text_knn']['hr@10']:.3f}, "
-                f"chance {found['chance']['hr@10']:.3f}"
+                f"{name}, seed {seed}: HR@10 of {found['cold_items']} held-out items ({found['targets']} targets) "
+                f"{found['mmm4rec']['hr@10']:.3f}, {times['mmm4rec']:.1f} times chance; text kNN "
+                f"{found['text_knn']['hr@10']:.3f}, {times['text_knn']:.1f} times",
+                flush=True,
             )
 
 

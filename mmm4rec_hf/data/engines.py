@@ -110,7 +110,11 @@ def stream(frame: nw.LazyFrame) -> Iterator[pa.RecordBatch]:
         return
     with tempfile.TemporaryDirectory(prefix="mmm4rec-events-") as folder:
         target = Path(folder) / "events.parquet"
-        frame.sink_parquet(str(target))
+        if frame.implementation is nw.Implementation.DUCKDB:
+            # By its own connection: earlier narwhals ask the default one, to which the frame is a stranger.
+            frame.to_native().write_parquet(str(target))
+        else:
+            frame.sink_parquet(str(target))
         # Spark writes a folder of numbered parts in the order of a sort; its own marker files are no Parquet.
         parts = sorted(target.glob("*.parquet")) if target.is_dir() else [target]
         for part in parts:

@@ -59,7 +59,9 @@ def test_pandas_gives_the_split_of_polars(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_duckdb_gives_the_split_of_polars(arguments: dict[str, Any]) -> None:
     duckdb = pytest.importorskip("duckdb")
-    relation = duckdb.connect().from_arrow(LOG.to_arrow())
+    # Before DuckDB 1.4 a connection that nobody holds is closed.
+    connection = duckdb.connect()
+    relation = connection.from_arrow(LOG.to_arrow())
     assert contents(prepare_sequences(load_interactions(relation), **arguments)) == expected(arguments)
 
 
@@ -123,7 +125,8 @@ def test_nanoseconds_round_down_on_every_engine(spark: Any) -> None:
     times = [1387670400999999999, -(2**63)]
     log = pl.DataFrame({"user_id": ["u"] * 2, "item_id": ["a"] * 2, "timestamp": times})
     spark_log = spark_frame(spark, log, "user_id string, item_id string, timestamp long")
-    for frame in (log, duckdb.connect().from_arrow(log.to_arrow()), spark_log):
+    connection = duckdb.connect()
+    for frame in (log, connection.from_arrow(log.to_arrow()), spark_log):
         loaded = load_interactions(frame).frame.sort("order").collect("polars")
         rows = [(1387670400, 999999999), (-9223372037, 145224192)]
         assert loaded.select("timestamp", "subsecond").rows() == rows, type(frame)
@@ -138,7 +141,8 @@ def test_decimals_round_down_on_every_engine(spark: Any, spark_type: str) -> Non
     log = pl.DataFrame({"user_id": ["u"] * 5, "item_id": ["a"] * 5, "timestamp": values})
     spark_log = spark_frame(spark, log, f"user_id string, item_id string, timestamp {spark_type}")
     expected = [(1387670400, 250_000_000), (-2, 750_000_000), (3, 0), (-2, 0), (0, 500_000_000)]
-    for frame in (log, log.to_pandas(), duckdb.connect().from_arrow(log.to_arrow()), spark_log):
+    connection = duckdb.connect()
+    for frame in (log, log.to_pandas(), connection.from_arrow(log.to_arrow()), spark_log):
         loaded = load_interactions(frame).frame.sort("order").collect("polars")
         assert loaded.select("timestamp", "subsecond").rows() == expected, type(frame)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -80,10 +80,27 @@ def create_api(recommender: Recommender, *, local_only: bool = False, allowed_ho
         Limits, upload_paths=("/items", "/gradio_api/upload"), local_only=local_only, allowed_hosts=allowed_hosts
     )
     _add_errors(app)
-    _add_recommending(app, recommender)
-    _add_catalog(app, recommender)
-    _add_new_items(app, recommender)
+    # Of these routes alone: the page's pictures have parameters of their own.
+    router = APIRouter(dependencies=[Depends(_check_parameters)])
+    _add_recommending(router, recommender)
+    _add_catalog(router, recommender)
+    _add_new_items(router, recommender)
+    app.include_router(router)
     return app
+
+
+async def _check_parameters(request: Request) -> None:
+    """Refuses a parameter of the address that nothing reads: the answer would be one to another question."""
+    if not request.query_params:
+        return
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            name = name[: schemas.MAX_ID]
+            told = remedy(name, known) if known else "there are none here"
+            if request.method == "POST":
+                told += "; what is asked goes into the body"
+            raise ValueError(f"unknown query parameter {name!r}; {told}")
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -110,15 +127,15 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
 
 
-def _add_recommending(app: FastAPI, recommender: Recommender) -> None:
-    @app.post("/recommend", response_model=schemas.RecommendResponse, response_model_exclude_unset=True)
+def _add_recommending(router: APIRouter, recommender: Recommender) -> None:
+    @router.post("/recommend", response_model=schemas.RecommendResponse, response_model_exclude_unset=True)
     async def recommend(request: schemas.RecommendRequest) -> Any:
         """The best items for each history."""
         options = request.model_dump(exclude={"histories"}, exclude_none=True)
         histories = [history.model_dump(exclude_none=True) for history in request.histories]
         return {"recommendations": await asyncio.wrap_future(recommender.start_recommend(histories, **options))}
 
-    @app.get("/similar", response_model=schemas.SimilarResponse, responses={404: {"model": schemas.Problem}})
+    @router.get("/similar", response_model=schemas.SimilarResponse, responses={404: {"model": schemas.Problem}})
     async def similar(
         item_id: Annotated[str, Query(min_length=1, max_length=schemas.MAX_ID)],
         top_k: Annotated[int, Query(ge=1, le=schemas.MAX_TOP_K)] = 10,
@@ -129,10 +146,10 @@ def _add_recommending(app: FastAPI, recommender: Recommender) -> None:
         return {"similar": found}
 
 
-def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
+def _add_catalog(router: APIRouter, recommender: Recommender) -> None:
     missing: Any = {404: {"model": schemas.Problem}}
 
-    @app.get("/health", response_model=schemas.Health)
+    @router.get("/health", response_model=schemas.Health)
     async def health() -> Any:
         """What is served, and whether new items are taken."""
         state = recommender.state
@@ -147,7 +164,7 @@ def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
             "version": mmm4rec_hf.__version__,
         }
 
-    @app.get("/items", response_model=schemas.ItemsPage)
+    @router.get("/items", response_model=schemas.ItemsPage)
     def items(
         query: Annotated[str, Query(max_length=schemas.MAX_QUERY)] = "",
         page: Annotated[int, Query(ge=1, le=10**9)] = 1,
@@ -158,7 +175,7 @@ def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
         return {"items": entries, "total": found.total, "page": found.page, "pages": found.pages}
 
     # Before the route of an item, whose id may hold slashes.
-    @app.get(
+    @router.get(
         "/items/{item_id:path}/image",
         response_class=Response,
         responses=missing | {200: {"content": {"image/jpeg": {}}}},
@@ -171,16 +188,16 @@ def _add_catalog(app: FastAPI, recommender: Recommender) -> None:
             raise HTTPException(404, f"item {item_id!r} has no picture to show: {error}") from error
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
-    @app.get("/items/{item_id:path}", response_model=schemas.Item, responses=missing)
+    @router.get("/items/{item_id:path}", response_model=schemas.Item, responses=missing)
     def item(item_id: str) -> Any:
         """An item with all its fields."""
         return recommender.item(item_id)
 
 
-def _add_new_items(app: FastAPI, recommender: Recommender) -> None:
+def _add_new_items(router: APIRouter, recommender: Recommender) -> None:
     codes: Any = {status: {"model": schemas.Problem} for status in (403, 409, 413)}
 
-    @app.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
+    @router.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
     async def add_item(
         request: Request,
         item_id: Annotated[str, Form(min_length=1, max_length=schemas.MAX_ID)],

@@ -201,6 +201,33 @@ def test_pictures_come_as_jpegs_of_the_size_asked_for(client: TestClient) -> Non
     assert "size" in detail(client.get("/items/item-1/image", params={"size": 5000}), 422)
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("/items?search=red&limit=2", "unknown query parameter 'search'; there are page, page_size, query"),
+        ("/items?q=red", "unknown query parameter 'q'; there are page, page_size, query"),
+        ("/items?query=red&pagesize=2", "unknown query parameter 'pagesize'; did you mean 'page_size'?"),
+        ("/items?limit=", "unknown query parameter 'limit'; there are page, page_size, query"),
+        ("/similar?id=item-3", "unknown query parameter 'id'; did you mean 'item_id'?"),
+        ("/similar?item_id=item-3&topk=2", "unknown query parameter 'topk'; did you mean 'top_k'?"),
+        ("/items/item-3/image?width=32", "unknown query parameter 'width'; there are size"),
+        ("/items/item-3?size=32", "unknown query parameter 'size'; there are none here"),
+        ("/health?verbose=1", "unknown query parameter 'verbose'; there are none here"),
+    ],
+)
+def test_a_parameter_that_nothing_reads_is_refused(client: TestClient, address: str, message: str) -> None:
+    assert detail(client.get(address), 422) == message
+
+
+def test_options_of_a_body_are_no_parameters(client: TestClient) -> None:
+    body = {"histories": [history("item-2")]}
+    told = detail(client.post("/recommend", json=body, params={"top_k": 2}), 422)
+    assert told == "unknown query parameter 'top_k'; there are none here; what is asked goes into the body"
+    told = detail(client.post("/items", data={"item_id": "new"}, params={"title": "Red star"}), 422)
+    assert "unknown query parameter 'title'" in told
+    assert client.get("/health").json()["catalog_version"] == 1
+
+
 def test_a_new_item_is_recommended_at_once(client: TestClient) -> None:
     form = {"item_id": "new-1", "title": "Red star", "fields": json.dumps({"description": "number 3"})}
     answer = client.post("/items", data=form, files={"image": ("a.png", png("red", "star"))})

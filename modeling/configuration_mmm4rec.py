@@ -227,12 +227,12 @@ class MMM4RecConfig(PreTrainedConfig):
         if self.inner_size % self.head_dim:
             raise ValueError(
                 f"head_dim ({self.head_dim}) must divide expand * hidden_size "
-                f"({self.expand} * {self.hidden_size} = {self.inner_size})"
+                f"({self.expand} * {self.hidden_size} = {self.inner_size}); {self._fitting_heads()}"
             )
         if self.num_heads % self.n_groups:
             raise ValueError(
                 f"n_groups ({self.n_groups}) must divide the number of heads expand * hidden_size / head_dim "
-                f"({self.inner_size} / {self.head_dim} = {self.num_heads})"
+                f"({self.inner_size} / {self.head_dim} = {self.num_heads}); {self._fitting_heads()}"
             )
         for name in ("hidden_dropout", "embedding_dropout", "time_dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -270,6 +270,17 @@ class MMM4RecConfig(PreTrainedConfig):
     def num_heads(self) -> int:
         """`int`: Number h of heads."""
         return self.inner_size // self.head_dim
+
+    def _fitting_heads(self) -> str:
+        """Values that would pass, for an error: `n_groups` or `head_dim` at most as large as now, or both."""
+        sizes = [size for size in range(self.head_dim, 0, -1) if self.inner_size % size == 0]
+        remedies = [f"head_dim={size}" for size in sizes if self.inner_size // size % self.n_groups == 0][:1]
+        heads = self.inner_size // sizes[0]
+        groups = next(groups for groups in range(self.n_groups, 0, -1) if heads % groups == 0)
+        if groups != self.n_groups:
+            size = "" if sizes[0] == self.head_dim else f" and head_dim={sizes[0]}"
+            remedies.insert(0, f"n_groups={groups}{size}")
+        return f"give {' or '.join(remedies)}"
 
     @classmethod
     def is_loaded_remotely(cls) -> bool:

@@ -21,6 +21,8 @@ _CALLS = (
     (r"give the format or a data frame with named columns", "give --format"),
     (r"\bgive ItemEncoder (?=\w+=)", "give "),
 )
+# Options of the model that its configuration's errors tell to give, as a recipe names them.
+_OF_MODEL = r"(?<![\w.-])(?=(?:n_groups|head_dim)=\d)"
 # Of a file the users are known, and their places are those in a batch; one history on the line has neither.
 _HISTORIES = (
     (r"\bhistory \d+ \(user ((['\"]).*?\2)\)", r"the history of user \1"),
@@ -39,6 +41,8 @@ def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> s
     """
     for pattern, told in _CALLS:
         message = re.sub(pattern, told, message)
+    if command in ("finetune", "pretrain"):
+        message = re.sub(_OF_MODEL, "model.", message)
     if command == "recommend":
         message = re.sub(r"(?<= and )history 0\b", "the first one", message)
         for pattern, told in _HISTORIES:

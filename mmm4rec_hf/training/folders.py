@@ -45,4 +45,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name} {old!r} before, {new!r} now"
+            yield f"{prefix}{name} {_told(old)} before, {_told(new)} now"
+
+
+def _told(value: Any) -> str:
+    """What is absent or `None` was left to its default."""
+    return "not given" if value is None else repr(value)

@@ -245,6 +245,19 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
         assert as_options(parser, "recommend" if "histories" in message else "prepare", message) == told
 
 
+def test_a_recipe_is_told_what_to_give_by_its_own_names(
+    model: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = [f"sequences={shop / 'sequences'}", f"catalog={shop / 'catalog'}"]
+    assert main(["finetune", *recipe, f"output_dir={tmp_path / 'run'}", "model.hidden_size=64"]) == 1
+    assert last_line(capsys).endswith("(128 / 64 = 2); give model.n_groups=2 or model.head_dim=16")
+    # Of another recipe what is left to its default is not called `None`.
+    assert main(["finetune", *recipe, f"output_dir={shop / 'run'}", "model.use_item_bias=true"]) == 1
+    told = last_line(capsys)
+    assert "model.use_item_bias not given before, True now" in told
+    assert "model.hidden_size 16 before, not given now" in told and "None" not in told
+
+
 def test_warnings_and_errors_of_one_history_are_told_in_options(model: Path, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "mmm4rec_hf.cli", "recommend", str(model), "--device", "cpu", "--history"]
     done = subprocess.run([*line, "1", "nowhere"], capture_output=True, text=True, check=False)

@@ -25,8 +25,10 @@ def test_the_defaults_are_the_published_recipe() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head_dim": 60}, r"head_dim \(60\).*512"),
-        ({"n_groups": 3}, r"n_groups \(3\).*= 8"),
+        ({"head_dim": 60}, r"head_dim \(60\).*512\); give head_dim=32$"),
+        ({"n_groups": 3}, r"n_groups \(3\).*= 8\); give n_groups=2$"),
+        ({"hidden_size": 64}, r"\(128 / 64 = 2\); give n_groups=2 or head_dim=16$"),
+        ({"hidden_size": 5, "head_dim": 3}, r"\(2 \* 5 = 10\); give n_groups=5 and head_dim=2$"),
         ({"hidden_dropout": 1.5}, "hidden_dropout.*1.5"),
         ({"score_temperature": 0.0}, "score_temperature.*0.0"),
         ({"max_sequence_length": 0}, "max_sequence_length.*0"),
@@ -47,6 +49,12 @@ def test_what_cannot_work_is_refused_by_name(options: dict[str, Any], message: s
     with pytest.raises(Exception, match=message) as caught:
         MMM4RecConfig(**options)
     assert isinstance(caught.value, ValueError | TypeError) or "Validation" in type(caught.value).__name__
+
+
+def test_what_an_error_tells_to_give_is_taken() -> None:
+    for options in ({"n_groups": 2}, {"head_dim": 16}):
+        assert MMM4RecConfig(hidden_size=64, **options).inner_size == 128
+    assert MMM4RecConfig(hidden_size=5, n_groups=5, head_dim=2).num_heads == 5
 
 
 def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:

@@ -133,7 +133,11 @@ def _add_recommending(router: APIRouter, recommender: Recommender) -> None:
         """The best items for each history."""
         options = request.model_dump(exclude={"histories"}, exclude_none=True)
         histories = [history.model_dump(exclude_none=True) for history in request.histories]
-        return {"recommendations": await asyncio.wrap_future(recommender.start_recommend(histories, **options))}
+        answers = await asyncio.wrap_future(recommender.start_recommend(histories, **options))
+        return {
+            "recommendations": [answer.items for answer in answers],
+            "unknown_items": [_left_out(answer.unknown) for answer in answers],
+        }
 
     @router.get("/similar", response_model=schemas.SimilarResponse, responses={404: {"model": schemas.Problem}})
     async def similar(
@@ -144,6 +148,10 @@ def _add_recommending(router: APIRouter, recommender: Recommender) -> None:
         """Items like one item, by their texts, their pictures or both; scores are cosines."""
         (found,) = await asyncio.wrap_future(recommender.start_similar([item_id], top_k=top_k, by=by))
         return {"similar": found}
+
+
+def _left_out(unknown: list[str]) -> dict[str, Any]:
+    return {"count": len(unknown), "item_ids": list(dict.fromkeys(unknown))[: schemas.MAX_UNKNOWN]}
 
 
 def _add_catalog(router: APIRouter, recommender: Recommender) -> None:

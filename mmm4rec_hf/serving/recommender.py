@@ -40,6 +40,20 @@ class CannotAddItems(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """
+    What one history is answered with.
+
+    Args:
+        items (`list[dict]`): What the pipeline gives for it.
+        unknown (`list[str]`): The ids of its events that the catalogue did not hold, one for each of these events.
+    """
+
+    items: list[dict[str, Any]]
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
 class CatalogState:
     """
     All that an answer is made of. It never changes: another catalogue is another state.
@@ -63,6 +77,14 @@ class CatalogState:
         except ValueError as error:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue of {len(self.catalog):,} items") from error
         return row - 1
+
+    def unknown(self, item_ids: Sequence[Any]) -> list[str]:
+        """Those of some ids that the catalogue does not hold."""
+        _, known = self.pipeline.processor.rows(item_ids)
+        if len(known) == len(item_ids):
+            return []
+        places = set(known)
+        return [canonical_id(item_id) for place, item_id in enumerate(item_ids) if place not in places]
 
 
 class Recommender:
@@ -149,25 +171,23 @@ class Recommender:
             Busy: If too many requests wait.
             ValueError: As the pipeline.
         """
-        return self.start_recommend(histories, **options).result()
+        return [answer.items for answer in self.start_recommend(histories, **options).result()]
 
-    def start_recommend(
-        self, histories: Sequence[Mapping[str, Any]], **options: Any
-    ) -> "Future[list[list[dict[str, Any]]]]":
-        """As [`~Recommender.recommend`], without waiting."""
+    def start_recommend(self, histories: Sequence[Mapping[str, Any]], **options: Any) -> "Future[list[Answer]]":
+        """As [`~Recommender.recommend`], without waiting, and with what was unknown of each history."""
         key, options = _alike(histories, options)
         return self._worker.submit(lambda entries: self._recommend(entries, **options), histories, key)
 
-    def _recommend(
-        self, histories: list[Mapping[str, Any]], why: bool = False, **options: Any
-    ) -> list[list[dict[str, Any]]]:
+    def _recommend(self, histories: list[Mapping[str, Any]], why: bool = False, **options: Any) -> list[Answer]:
         state = self._state
         results: Any = state.pipeline(histories, **options)
         if why:
             for history, items in zip(histories, results, strict=True):
                 for item, nearest in zip(items, _nearest(state, history["items"], items), strict=True):
                     item["why"] = nearest
-        return results
+        return [
+            Answer(items, state.unknown(history["items"])) for history, items in zip(histories, results, strict=True)
+        ]
 
     def similar(self, item_id: str | int, **options: Any) -> list[dict[str, Any]]:
         """

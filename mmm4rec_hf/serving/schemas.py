@@ -14,6 +14,8 @@ MAX_ID = 200
 MAX_TEXT = 10_000
 # Fields of one new item.
 MAX_FIELDS = 20
+# Unknown ids of one history that an answer names.
+MAX_UNKNOWN = 10
 
 _Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_ID)] | StrictInt
 _Time = StrictInt | Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
@@ -57,7 +59,10 @@ class RecommendRequest(_Request):
     candidates: list[_Id] | None = Field(
         default=None, max_length=MAX_CANDIDATES, description="The only items that may be recommended."
     )
-    unknown_items: Literal["skip", "error"] = Field(default="skip", description="Ids that the catalogue lacks.")
+    unknown_items: Literal["skip", "error"] = Field(
+        default="skip",
+        description=("Ids that the catalogue lacks: left out, which the answer tells of each history, or an error."),
+    )
     empty_histories: Literal["error", "default"] = Field(
         default="error",
         description=(
@@ -105,10 +110,18 @@ class Recommended(Scored):
     why: Why | None = None
 
 
+class UnknownItems(BaseModel):
+    """Events of one history that were left out, since the catalogue does not hold their items."""
+
+    count: int = Field(description="Events that were left out.")
+    item_ids: list[str] = Field(description=f"Their ids, the first {MAX_UNKNOWN} different ones.")
+
+
 class RecommendResponse(BaseModel):
-    """The items of each history, best first."""
+    """The items of each history, best first, and what was left out of it."""
 
     recommendations: list[list[Recommended]]
+    unknown_items: list[UnknownItems] = Field(description="Of each history, in the order of the request.")
 
 
 class SimilarResponse(BaseModel):

@@ -48,6 +48,25 @@ def test_ids_may_be_numbers_and_times_may_be_left_out(client: TestClient, refere
     assert found["recommendations"][0] == reference(history("7", "9007199254740993", gap=86_400))
 
 
+def test_items_that_are_not_known_are_told_of_each_history(client: TestClient) -> None:
+    many = [f"gone-{n % 12}" for n in range(30)]
+    histories = [{"items": items} for items in (["item-3", "nope"], ["item-3"], [404, "7", "nope", 404, *many])]
+    answer = client.post("/recommend", json={"histories": histories, "top_k": 5}).json()
+    assert answer["unknown_items"] == [
+        {"count": 1, "item_ids": ["nope"]},
+        {"count": 0, "item_ids": []},
+        {"count": 33, "item_ids": ["404", "nope", *many[:8]]},
+    ]
+    one, other, _ = ([item["item_id"] for item in items] for items in answer["recommendations"])
+    assert one == other and len(one) == 5
+    body = {"histories": [{"items": []}, {"items": ["nope"]}], "empty_histories": "default"}
+    assert [left_out["count"] for left_out in client.post("/recommend", json=body).json()["unknown_items"]] == [0, 1]
+    # A new item is known from then on, to the list of what is not, too.
+    assert client.post("/items", data={"item_id": "nope", "title": "Red star"}).status_code == 201
+    answer = client.post("/recommend", json={"histories": histories[:1]}).json()
+    assert answer["unknown_items"] == [{"count": 0, "item_ids": []}]
+
+
 def test_similar_items_are_the_pipelines(client: TestClient, reference: Any) -> None:
     found = client.get("/similar", params={"item_id": "item-3", "top_k": 4, "by": "text"}).json()["similar"]
     assert found == reference.similar_items("item-3", top_k=4, by="text")

@@ -14,7 +14,7 @@ import torch
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.images import PictureError
-from mmm4rec_hf.serving.recommender import CannotAddItems, ItemExists, Recommender, UnknownItem
+from mmm4rec_hf.serving.recommender import Answer, CannotAddItems, ItemExists, Recommender, UnknownItem
 from mmm4rec_hf.serving.worker import Busy, Worker
 
 from .conftest import IDS, PLAIN_TITLES, TITLES, draw
@@ -272,12 +272,12 @@ def test_requests_that_wait_together_are_asked_together_and_answered_each(
         gate.set()
         assert blocking.result(30)
         answers = [future.result(30) for future in futures]
-        assert "why" in why.result(30)[0][0]
+        assert "why" in why.result(30)[0].items[0]
     assert calls == [20, 2]
     for histories, answer in zip(asked, answers, strict=True):
         for found, expected in zip(answer, reference(histories, top_k=5), strict=True):
-            assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
-            scores = [[item["score"] for item in items] for items in (found, expected)]
+            assert [item["item_id"] for item in found.items] == [item["item_id"] for item in expected]
+            scores = [[item["score"] for item in items] for items in (found.items, expected)]
             assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
@@ -287,7 +287,7 @@ def test_of_requests_together_a_bad_one_alone_fails(recommender: Recommender, re
     good = recommender.start_recommend([history("item-3")], unknown_items="error")
     bad = recommender.start_recommend([history("item-3", "nobody")], unknown_items="error")
     gate.set()
-    assert good.result(30) == [reference(history("item-3"))]
+    assert good.result(30) == [Answer(reference(history("item-3")), [])]
     with pytest.raises(ValueError, match="'nobody' is not in the catalogue"):
         bad.result(30)
 
@@ -307,7 +307,7 @@ def test_times_of_two_requests_are_never_read_in_one_unit(load: Callable[..., Re
     with pytest.warns(UserWarning, match="read as 'ms'"):
         futures = [recommender.start_recommend([one]) for one in in_units]
         gate.set()
-        assert [future.result(30) for future in futures] == [expected] * 3
+        assert [[answer.items for answer in future.result(30)] for future in futures] == [expected] * 3
 
 
 def test_a_full_queue_refuses_more_until_something_is_done() -> None:

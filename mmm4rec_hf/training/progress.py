@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,31 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCont
 
 logger = logging.getLogger(__name__)
 
+# Before these are over, the first steps' own costs would be taken for those of all.
+_STEPS_FOR_AN_ESTIMATE, _SECONDS_TO_FIRST_LINE = 5, 20.0
 
-def progress_line(values: Mapping[str, Any], step: int, num_steps: int) -> str:
+
+def time_left(seconds: float) -> str:
+    """
+    How long something takes yet, as one would say it.
+
+    Args:
+        seconds (`float`): An estimate.
+
+    Returns:
+        `str`: Such as `"about 3 minutes left"`.
+    """
+    minutes = seconds / 60
+    if minutes < 0.75:
+        return "less than a minute left"
+    if minutes < 1.5:
+        return "about a minute left"
+    if minutes < 90:
+        return f"about {minutes:.0f} minutes left"
+    return f"about {minutes / 60:.0f} hours left" if minutes < 48 * 60 else f"about {minutes / 1440:.0f} days left"
+
+
+def progress_line(values: Mapping[str, Any], step: int, num_steps: int, seconds_left: float | None = None) -> str:
     """
     A short line of what was logged: losses, and of HR and NDCG those at the smallest cut-off.
 
@@ -19,9 +43,10 @@ def progress_line(values: Mapping[str, Any], step: int, num_steps: int) -> str:
         values (`Mapping[str, Any]`): By name, such as `loss`, `eval_ndcg@10`, or of a domain `films/ndcg@10`.
         step (`int`): At which they were logged.
         num_steps (`int`): Of the whole training.
+        seconds_left (`float`, *optional*): What the rest is estimated to take.
 
     Returns:
-        `str`: Such as `"step 50 of 340, epoch 0.74: loss 5.123"`.
+        `str`: Such as `"step 50 of 340, epoch 0.74: loss 5.123, about 3 minutes left"`.
     """
     cut_offs = [int(found[1]) for name in values if (found := re.search(r"@(\d+)$", name))]
     wanted = {"loss", *(f"{kind}@{min(cut_offs)}" for kind in ("hr", "ndcg") if cut_offs)}
@@ -32,29 +57,48 @@ def progress_line(values: Mapping[str, Any], step: int, num_steps: int) -> str:
     if any(name.startswith("eval_") or "/" in name for name in shown):
         place += ", validation"
     words = {name: name.removeprefix("eval_") for name in shown} | {"train_loss": "mean training loss"}
-    numbers = ", ".join(f"{words[name]} {value:.4g}" for name, value in shown.items())
-    return f"{place}: {numbers}" if numbers else place
+    parts = [f"{words[name]} {value:.4g}" for name, value in shown.items()]
+    if seconds_left is not None:
+        parts.append(time_left(seconds_left))
+    return f"{place}: {', '.join(parts)}" if parts else place
 
 
 class ProgressLines(ProgressCallback):
     """
     In place of transformers' dictionaries: a bar with the last loss and a line a validation where there is a terminal,
-    else a line for each log, by `logging`.
+    else a line for each log, by `logging`, with the time that is left.
     """
+
+    _began = 0.0
+    _first_step = 0
+    _has_told = False
+
+    def seconds_left(self, state: TrainerState) -> float | None:
+        """What the steps that are left would take at the mean of those of this session; `None` at its start."""
+        done = state.global_step - self._first_step
+        if done < _STEPS_FOR_AN_ESTIMATE or state.global_step >= state.max_steps:
+            return None
+        return (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Starts the bar."""
+        """Starts the bar, and the time."""
+        self._began, self._first_step, self._has_told = time.monotonic(), state.global_step, False
         if not args.disable_tqdm:
             super().on_train_begin(args, state, control, **kwargs)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Moves the bar on."""
+        """Moves the bar on; without one the first line of a slow training does not wait for the first log."""
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
+        elif not self._has_told and state.is_world_process_zero:
+            left = self.seconds_left(state)
+            if left is not None and time.monotonic() - self._began >= _SECONDS_TO_FIRST_LINE:
+                self._has_told = True
+                logger.info(progress_line({}, state.global_step, state.max_steps, left))
 
     def on_prediction_step(
         self,
@@ -79,13 +123,13 @@ class ProgressLines(ProgressCallback):
         """Says what was logged."""
         if not state.is_world_process_zero or logs is None:
             return
-        line = progress_line(logs, state.global_step, state.max_steps)
         if self.training_bar is None:
-            logger.info(line)
+            self._has_told = True
+            logger.info(progress_line(logs, state.global_step, state.max_steps, self.seconds_left(state)))
         elif "loss" in logs:
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.4g}")
         else:
-            self.training_bar.write(line, file=sys.stderr)
+            self.training_bar.write(progress_line(logs, state.global_step, state.max_steps), file=sys.stderr)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,5 +1,7 @@
 """Fine-tuning by recipe: what it starts from, what it writes, and how it goes on."""
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,44 @@ def test_what_a_recipe_leaves_open_suits_the_model_and_what_it_says_counts(
     defaults, told = seen
     assert (defaults.per_device_train_batch_size, defaults.learning_rate, defaults.num_train_epochs) == (256, 1e-3, 5)
     assert (told.per_device_train_batch_size, told.learning_rate, told.num_train_epochs) == (7, 0.5, 5)
+
+
+def test_the_log_says_which_validation_was_kept(make: MakeRecipe, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    recipe = make(training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 1e-2})
+    finetune(recipe)
+    record = json.loads((Path(recipe.output_dir) / "training.json").read_text())
+    scores = {entry["step"]: entry["eval_ndcg@10"] for entry in record["log"] if "eval_ndcg@10" in entry}
+    steps = sorted(scores)
+    best = max(steps, key=lambda step: (scores[step], -step))
+    expected = f"kept: step {best}, epoch {steps.index(best) + 1}, the best of 3 validations by ndcg@10"
+    assert caplog.messages.count(expected) == 1, caplog.messages
+    caplog.clear()
+    without = {"num_train_epochs": 2, "load_best_model_at_end": False, "save_strategy": "no", "eval_strategy": "no"}
+    finetune(make(output_dir=f"{recipe.output_dir}-last", training=without))
+    last = json.loads((Path(f"{recipe.output_dir}-last") / "training.json").read_text())["sessions"][0]["last_step"]
+    assert f"kept: step {last}, epoch 2, the last" in caplog.messages
+
+
+def test_a_long_training_at_the_default_width_on_a_cpu_is_told_of_a_smaller_model(
+    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+
+    def stop(*args: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(MMM4RecTrainer, "train", stop)
+    smaller = "model.hidden_size=64 model.intermediate_size=64 model.head_dim=16 model.state_size=16"
+    sizes = dict(change.removeprefix("model.").split("=") for change in smaller.split())
+    assert MMM4RecConfig(**{name: int(value) for name, value in sizes.items()}).num_heads == 8
+    long = {"max_steps": 1000, "per_device_train_batch_size": 20, "use_cpu": True}
+    cases = (({}, long, 1), ({}, long | {"max_steps": 999}, 0), (SIZES, long, 0), ({}, {"use_cpu": True}, 0))
+    for number, (model, training, told) in enumerate(cases):
+        with pytest.raises(Killed):
+            finetune(make(output_dir=f"{make().output_dir}{number}", model=model, training=training))
+        assert caplog.text.count(f"width 256 on a CPU: a smaller model takes a quarter of the time: {smaller}") == told
+        caplog.clear()
 
 
 def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from mmm4rec_hf.training.progress import ProgressLines, progress_line
+from mmm4rec_hf.training import progress
+from mmm4rec_hf.training.progress import ProgressLines, progress_line, time_left
 
 
 def test_a_line_has_what_a_person_looks_at_and_names_the_split() -> None:
@@ -27,6 +28,59 @@ def test_a_line_of_several_domains_names_each() -> None:
     ended = {"train_runtime": 31.5, "train_loss": 2.125, "epoch": 5.0}
     assert progress_line(ended, 9, 9) == "step 9 of 9, epoch 5: mean training loss 2.125"
     assert progress_line({"learning_rate": 0.1}, 2, 9) == "step 2 of 9"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "less than a minute left"),
+        (44, "less than a minute left"),
+        (46, "about a minute left"),
+        (89, "about a minute left"),
+        (100, "about 2 minutes left"),
+        (180, "about 3 minutes left"),
+        (5300, "about 88 minutes left"),
+        (7200, "about 2 hours left"),
+        (86_400, "about 24 hours left"),
+        (259_200, "about 3 days left"),
+    ],
+)
+def test_time_left_is_rounded_to_what_one_would_say(seconds: float, told: str) -> None:
+    assert time_left(seconds) == told
+    assert progress_line({"loss": 2.5}, 5, 9, seconds) == f"step 5 of 9: loss 2.5, {told}"
+    assert progress_line({}, 5, 9, seconds) == f"step 5 of 9: {told}"
+
+
+def test_the_time_left_is_that_of_the_steps_of_this_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    args = TrainingArguments(str(tmp_path), disable_tqdm=True, report_to="none", use_cpu=True)
+    # Goes on at step 100 of 130, 6 seconds a step.
+    state, control, shown = TrainerState(max_steps=130, global_step=100), TrainerControl(), ProgressLines()
+    shown.on_train_begin(args, state, control)
+    for step in range(101, 131):
+        now[0] += 6
+        state.global_step = step
+        shown.on_step_end(args, state, control)
+        if step in (103, 110, 130):
+            shown.on_log(args, state, control, logs={"loss": 1.5})
+    assert caplog.messages == [
+        "step 103 of 130: loss 1.5",
+        "step 110 of 130: loss 1.5, about 2 minutes left",
+        "step 130 of 130: loss 1.5",
+    ]
+    # Nothing logged for 20 seconds and 5 steps: a line of the time alone, once.
+    caplog.clear()
+    state.global_step = 0
+    shown.on_train_begin(args, state, control)
+    for step in range(1, 9):
+        now[0] += 6
+        state.global_step = step
+        shown.on_step_end(args, state, control)
+    assert caplog.messages == ["step 5 of 130: about 12 minutes left"]
 
 
 def _train(folder: Path, disable_tqdm: bool) -> None:

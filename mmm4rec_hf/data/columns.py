@@ -69,7 +69,7 @@ class LogColumns:
         """
         told = {"user_id": self.user_id, "item_id": self.item_id, "timestamp": self.timestamp, "rating": self.rating}
         layout: Mapping[str, str] = next((known for known in LAYOUTS if set(known.values()) <= set(names)), {})
-        found = {}
+        found, missing = {}, []
         for ours, name in told.items():
             if name is None:
                 name = layout.get(ours) or _find(ours, names, where)
@@ -77,6 +77,14 @@ class LogColumns:
                 raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
             if name is not None:
                 found[ours] = name
+            elif ours != "rating":
+                missing.append(ours)
+        if missing:
+            raise ValueError(
+                f"no {_series(missing, 'or')} column found in {where}; it has {_listing(names)}. Give "
+                f"{_series([f'{ARGUMENTS[ours]}=' for ours in missing], 'and')}; if the first line is data and no "
+                "header, give the format or a data frame with named columns"
+            )
         if self.order is not None:
             if self.order not in names:
                 raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
@@ -97,11 +105,6 @@ def _find(ours: str, names: Sequence[str], where: str) -> str | None:
             f"{' and '.join(map(repr, candidates))} of {where} may each be the {ours} column; say which with "
             f"{ARGUMENTS[ours]}={candidates[0]!r}"
         )
-    if not candidates and ours != "rating":
-        raise ValueError(
-            f"no {ours} column found in {where}; it has {_listing(names)}. Give {ARGUMENTS[ours]}=; if the first line "
-            "is data and no header, give the format or a data frame with named columns"
-        )
     return candidates[0] if candidates else None
 
 
@@ -117,6 +120,11 @@ def _check_distinct(found: Mapping[str, str], where: str) -> None:
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+
+
+def _series(words: Sequence[str], last: str) -> str:
+    """`a`, `a and b`, or `a, b and c`."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _listing(names: Sequence[str]) -> str:

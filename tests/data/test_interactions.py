@@ -175,8 +175,22 @@ def test_the_ratings_only_csv_of_amazon_has_the_item_first_and_no_header(tmp_pat
     (tmp_path / "Luxury_Beauty.csv").write_text("B00004U9V2,A1Q6MUU0B2ZDQG,2.0,1276560000\n")
     log = load_interactions(tmp_path / "Luxury_Beauty.csv", format="amazon-2018")
     assert rows_of(log) == [("A1Q6MUU0B2ZDQG", "B00004U9V2", 1276560000)]
-    with pytest.raises(ValueError, match="no user_id column found.*first line is data"):
+    with pytest.raises(ValueError, match="no user_id, item_id or timestamp column found.*first line is data"):
         load_interactions(tmp_path / "Luxury_Beauty.csv")
+
+
+def test_all_columns_that_are_missing_are_told_at_once() -> None:
+    frame = pl.DataFrame({"customer": ["u"], "thing": ["a"], "when": [1_400_000_000], "stars": [3.0]})
+    with pytest.raises(ValueError) as caught:
+        load_interactions(frame)
+    told = str(caught.value)
+    assert "no item_id or timestamp column found" in told and "'customer', 'thing', 'when', 'stars'" in told
+    assert "Give item_column= and timestamp_column=;" in told
+    with pytest.raises(ValueError, match=r"no timestamp column found.*Give timestamp_column=;"):
+        load_interactions(frame, item_column="thing")
+    assert rows_of(load_interactions(frame, item_column="thing", timestamp_column="when")) == [
+        ("u", "a", 1_400_000_000)
+    ]
 
 
 def test_two_candidates_for_a_column_are_refused_with_both_names_and_the_argument(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..saved_models import find_model
 from .columns import HISTORY_COLUMNS, add_log_options, log_options
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
+
+logger = logging.getLogger(__name__)
 
 FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "title")
 # The parts of a score by the words of a table; the third is one of models with use_cooccurrence.
@@ -69,10 +72,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--empty-histories",
-        choices=("error", "default"),
+        choices=("error", "default", "skip"),
         default="error",
-        help="users without a known item: an error, or the ranking of someone without events, one for all of them; "
-        "`default` without --history and --input prints that ranking",
+        help="users without a known item: an error, the ranking of someone without events, one for all of them, or "
+        "left out of what is written; `default` without --history and --input prints that ranking",
     )
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: an accelerator where there is one)")
@@ -144,6 +147,8 @@ def _check(args: argparse.Namespace) -> None:
         of_file.append("--format")
     if of_file and args.input is None:
         raise UsageError(f"{', '.join(of_file)} tell how a file is laid out; give it as --input FILE")
+    if args.history is not None and args.empty_histories == "skip":
+        raise UsageError("--empty-histories skip leaves users of a file out; a --history is one user's")
     if args.batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
 
@@ -164,9 +169,16 @@ def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str
 
     file = open_histories(args.input, users=args.user, **log_options(args))
     options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
-    histories = tqdm(file.histories, desc="Recommending", unit="user", disable=None)
+    counted = _Counted(tqdm(file.histories, desc="Recommending", unit="user", disable=None))
+    histories: Iterable[dict[str, Any]] = counted
+    known = _Known(recommender.processor, counted, args.unknown_items, args.empty_histories == "skip")
+    if args.empty_histories != "error":
+        histories, options["empty_histories"] = known, "default"
     for batch in in_batches(histories, args.batch_size):
         yield from zip(batch, recommender(batch, **options), strict=True)
+    if known.without:
+        what = "are left out" if args.empty_histories == "skip" else "get the ranking of someone without events"
+        logger.info("%s of %s users have no known item and %s", f"{known.without:,}", f"{counted.number:,}", what)
 
 
 def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:
@@ -210,6 +222,26 @@ class _Counted:
         for entry in self.source:
             self.number += 1
             yield entry
+
+
+class _Known:
+    """Histories, of which it counts those without an item that the model knows, or leaves them out as well."""
+
+    def __init__(
+        self, processor: Any, source: Iterable[dict[str, Any]], unknown_items: str, is_leaving_out: bool
+    ) -> None:
+        self.processor, self.source = processor, source
+        self.unknown_items, self.is_leaving_out = unknown_items, is_leaving_out
+        self.without = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for history in self.source:
+            items = history.get("items")
+            # What is no list is refused where the model reads it.
+            is_known = not isinstance(items, list) or bool(self.processor.rows(items, self.unknown_items)[0])
+            self.without += not is_known
+            if is_known or not self.is_leaving_out:
+                yield history
 
 
 def _lines(lists: Iterable[Recommended]) -> Iterator[str]:

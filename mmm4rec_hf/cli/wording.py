@@ -26,6 +26,10 @@ _OF_MODEL = r"(?<![\w.-])(?=(?:n_groups|head_dim)=\d)"
 # Of a file the users are known, and their places are those in a batch; one history on the line has neither.
 _HISTORIES = (
     (r"\bhistory \d+ \(user ((['\"]).*?\2)\)", r"the history of user \1"),
+    (
+        r"(the history of user .*); leave the user out, or pass (?=empty_histories)",
+        r"\1; --empty-histories skip leaves such users out; or pass ",
+    ),
     (r"(?<![\w/.-])history 0(?![\w/.-])", "the history"),
 )
 

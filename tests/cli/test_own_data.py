@@ -1,6 +1,7 @@
 """A shop by commands, from its log and its items to recommendations: ids, times and pictures of every kind."""
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -175,7 +176,8 @@ def test_a_log_of_other_columns_is_told_as_to_prepare(
             user: ids(entries) for user, entries in from_log.items()
         }
     said = refusal(capsys, "recommend", str(model), "--input", str(orders))
-    assert "no user_id column found" in said and "Give --user-column;" in said and "user_column" not in said
+    assert "no user_id, item_id or timestamp column found" in said and "user_column" not in said
+    assert "Give --user-column, --item-column and --timestamp-column;" in said
     said = refusal(capsys, "recommend", str(model), "--input", str(orders), "--user-column", "customer")
     assert "--user-column customer is no column of" in said
 
@@ -258,13 +260,20 @@ def test_unknown_items_are_skipped_or_an_error(
 
 
 def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
-    recommend_all: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recommend_all: Any,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / "users.jsonl"
     path.write_text('{"user_id": "none", "items": []}\n{"user_id": "one", "items": ["1"]}\n')
     line = refusal(capsys, "recommend", str(model), "--input", str(path))
     assert "error: the history of user 'none' holds no known item" in line and "--empty-histories default" in line
+    assert "(no events); --empty-histories skip leaves such users out; or pass --empty-histories default" in line
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
     found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
+    assert "1 of 2 users have no known item and get the ranking of someone without events" in caplog.messages
     assert sorted(ids(found["none"])) == sorted(ITEMS) and len(found["one"]) == len(ITEMS) - 1
     # Alone, without a user, the same list.
     capsys.readouterr()
@@ -273,6 +282,32 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
     assert ids(json.loads(capsys.readouterr().out)) == ids(found["none"])
     assert main(["recommend", str(model)]) == 2
     assert "give --history ID ..., or --input FILE" in capsys.readouterr().err
+
+
+def test_users_without_a_known_item_are_left_out_and_counted(
+    recommend_all: Any,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    histories = {"none": [], "one": ["1"], "strange": ["nowhere", "nothing"], "half": ["nowhere", "2"], "two": ["2"]}
+    path = tmp_path / "users.jsonl"
+    path.write_text("\n".join(json.dumps({"user_id": user, "items": items}) for user, items in histories.items()))
+    for size in ("1", "2", "256"):
+        caplog.clear()
+        found = recommend_all(path, "--empty-histories", "skip", "--batch-size", size)
+        assert list(found) == ["one", "half", "two"]
+        assert ids(found["half"]) == ids(found["two"]) and "2" not in ids(found["two"])
+        assert caplog.messages.count("2 of 5 users have no known item and are left out") == 1
+    # Items of a file that must all be known are still told.
+    line = refusal(
+        *(capsys, "recommend", str(model), "--input", str(path)),
+        *("--empty-histories", "skip", "--unknown-items", "error"),
+    )
+    assert "'nowhere' is not in the catalogue" in line
+    assert main(["recommend", str(model), "--history", "1", "--empty-histories", "skip"]) == 2
 
 
 def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(

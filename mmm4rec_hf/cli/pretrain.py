@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
-from .recipes import add_recipe_arguments, read_recipe, recipe_arguments
+from .recipes import add_recipe_arguments, read_recipe, recipe_arguments, saying_how_to_go_on
 
 if TYPE_CHECKING:
     from ..training.pretraining import PretrainRecipe
@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
     from ..training.pretraining import PretrainRecipe, pretrain
 
     recipe = read_recipe(PretrainRecipe, *recipe_arguments(args))
-    print_pretraining(recipe, pretrain(recipe), args.json)
+    with saying_how_to_go_on(recipe.output_dir):
+        metrics = pretrain(recipe)
+    print_pretraining(recipe, metrics, args.json)
 
 
 def print_pretraining(recipe: "PretrainRecipe", metrics: dict[str, float], as_json: bool = False) -> None:

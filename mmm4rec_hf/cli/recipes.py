@@ -1,7 +1,8 @@
 """Recipes on a command line: the file, and `key=value` changes of it."""
 
 import argparse
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ def read_recipe(kind: type, path: str | None, changes: list[str]) -> Any:
         raise UsageError(str(error)) from error
 
 
+@contextlib.contextmanager
+def saying_how_to_go_on(output_dir: str) -> Iterator[None]:
+    """
+    Lets an interrupted training end with what giving the same command again does.
+
+    Args:
+        output_dir (`str`): Of its recipe.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        # As both trainings name them; those that are being written begin with a dot.
+        has_checkpoint = any(Path(output_dir, "checkpoints").glob("checkpoint-*"))
+        begin = "goes on from the last checkpoint" if has_checkpoint else "begins anew, as there is no checkpoint yet"
+        raise KeyboardInterrupt(f"the same command {begin}") from None
+
+
 def run_script(
     program: str, description: str, recipe_class: type, run: Callable[[Any], Any], report: Callable[[Any, Any], None]
 ) -> int:
@@ -67,6 +85,8 @@ def run_script(
 
     def command() -> None:
         recipe = read_recipe(recipe_class, args.config, args.changes)
-        report(recipe, run(recipe))
+        with saying_how_to_go_on(recipe.output_dir):
+            result = run(recipe)
+        report(recipe, result)
 
     return run_command(program, command)

@@ -35,8 +35,8 @@ def run_command(
         # Who reads stdout has read enough, as `head` does; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"{program}: {'; '.join(['interrupted', *map(str, interrupt.args)])}", file=sys.stderr)
         return 130
     except _failures() as error:
         if debug:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmm4rec_hf import __version__, cli
+from mmm4rec_hf.training import finetuning, pretraining
 
 
 @pytest.fixture
@@ -68,6 +69,28 @@ def test_an_interrupt_exits_with_130(command, capsys):
     command(_raising(KeyboardInterrupt()))
     assert cli.main(["work"]) == 130
     assert capsys.readouterr().err == "mmm4rec: interrupted\n"
+
+
+def test_an_interrupted_training_says_what_the_same_command_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(finetuning, "finetune", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr(pretraining, "pretrain", _raising(KeyboardInterrupt()))
+    output = tmp_path / "run"
+    domain = f"domains=[{{name: a, catalog: {tmp_path}, sequences: {tmp_path}}}]"
+    commands = (
+        ["finetune", "sequences=s", "catalog=c", f"output_dir={output}"],
+        ["pretrain", domain, f"output_dir={output}", "max_steps=1"],
+    )
+    for command in commands:
+        assert cli.main(command) == 130
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told == "mmm4rec: interrupted; the same command begins anew, as there is no checkpoint yet"
+    # The names that transformers and our own checkpoints have.
+    for command, checkpoint in zip(commands, ("checkpoint-51", "checkpoint-000000051"), strict=True):
+        (output / "checkpoints" / checkpoint).mkdir(parents=True)
+        assert cli.main(command) == 130
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told == "mmm4rec: interrupted; the same command goes on from the last checkpoint"
+        (output / "checkpoints" / checkpoint).rmdir()
 
 
 @pytest.mark.parametrize("argv", [[], ["no-such-command"], ["work", "--no-such-option"], ["work", "--steps", "many"]])

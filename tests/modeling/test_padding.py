@@ -108,6 +108,19 @@ def test_the_backbone_gives_the_same_user_vector_for_either_padding(lively_model
     torch.testing.assert_close(embed(0, 0), embed(1, 5), atol=1e-6, rtol=0)
 
 
+def test_the_backbone_reads_events_and_times_as_the_recommender_does(lively_model: Model) -> None:
+    model = lively_model()
+    items, times, mask = (part[None] for part in row([3, 4, 5], [1_300_000_000, 1_300_000_060, 1_300_900_000], 2, 1))
+    text, image = model.items.text_features[items], model.items.image_features[items]
+    with torch.no_grad():
+        ours = model(input_ids=items, timestamps=times, attention_mask=mask).user_embeds
+        for dtype in (torch.long, torch.bool, torch.float32):
+            found = model.model(text, image, times, mask.to(dtype)).user_embeds
+            torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
+        # The times are heard at all.
+        assert (model.model(text, image, times * 0, mask).user_embeds - ours).abs().max() > 1e-4
+
+
 def test_published_mode_sees_the_spike_at_the_first_padded_position(lively_model: Model) -> None:
     """Right-padded timestamps of 0 drown the gaps of every padded row; a full row shows them."""
     model = lively_model(time_mode="published")

@@ -8,10 +8,10 @@ What owns what:
   reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that
   asks the model, for all that wait at once; `search.py` finds titles.
 - `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
-- `schemas.py` says what the API takes and gives, `api.py` has its routes, `limits.py` what is refused before a route
-  sees it: large bodies, foreign hosts and origins. Numbers and lengths are limited in `schemas.py`, uploads in
-  `pictures.py`, waiting requests in `worker.py`. An error's words stand where it is raised: `api.py` gives it a
-  status, `markup.problem` its look.
+- `schemas.py` says what the API takes and gives, `api.py` has its routes, `forms.py` reads a new item's form,
+  `limits.py` has what is refused before a route sees it: large bodies, foreign hosts and origins. Numbers and lengths
+  are limited in `schemas.py`, uploads in `pictures.py`, waiting requests in `worker.py`. An error's words stand where
+  it is raised: `api.py` gives it a status, `markup.problem` its look.
 - `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;
   `page.css` and `page.js` are its looks and its clicks.
 

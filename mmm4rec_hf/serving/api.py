@@ -1,8 +1,7 @@
 """The JSON API: routes, and errors as one line for a person."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -11,15 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 import mmm4rec_hf
-from mmm4rec_hf.items.fields import usual_fields
 from mmm4rec_hf.items.images import PictureError
 from mmm4rec_hf.suggestions import remedy
 
 from . import schemas
+from .forms import named_fields, texts_of
 from .limits import Limits
 from .pictures import MAX_UPLOAD_BYTES
 from .recommender import CannotAddItems, ItemExists, Recommender, UnknownItem
@@ -48,8 +46,6 @@ _FORMS = {
     "/items": "a form, not JSON, such as curl -F item_id=new-1 -F title='Blue mug' -F image=@mug.jpg",
 }
 _OTHER_FORM = {"missing", "extra_forbidden", "json_invalid", "model_attributes_type", "list_type"}
-# Of a new item's form, beside the catalogue's own texts.
-_FORM_FIELDS = ("item_id", "title", "fields", "image")
 _Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
 
 
@@ -208,7 +204,10 @@ def _add_new_items(router: APIRouter, recommender: Recommender) -> None:
     @router.post("/items", response_model=schemas.NewItem, status_code=201, responses=codes)
     async def add_item(
         request: Request,
-        item_id: Annotated[str, Form(min_length=1, max_length=schemas.MAX_ID)],
+        item_id: Annotated[
+            str | None,
+            Form(min_length=1, max_length=schemas.MAX_ID, description="Required, by this name or the file's own."),
+        ] = None,
         title: _Text = "",
         fields: Annotated[
             str, Form(max_length=schemas.MAX_TEXT, description="Other texts, as a JSON object of strings.")
@@ -217,42 +216,18 @@ def _add_new_items(router: APIRouter, recommender: Recommender) -> None:
     ) -> Any:
         """
         Encodes a new item; it is recommended from now on, until the server stops. The fields that `/health` names as
-        `text_fields` may also be fields of the form.
+        `text_fields` may also be fields of the form; id, title and picture may go by the names that the catalogue's
+        file has for them.
         """
-        own_title = recommender.state.catalog.source_fields.get("title", "title")
-        named = _named_texts(await request.form(), {*recommender.text_fields, own_title})
-        texts = _texts(fields) | named | ({"title": title} if title else {})
-        content = None if image is None else await image.read(MAX_UPLOAD_BYTES + 1)
+        source_fields = recommender.state.catalog.source_fields
+        named = named_fields(await request.form(), recommender.text_fields, source_fields)
+        item_id = item_id or named.item_id
+        if item_id is None:
+            own = f", or as {source_fields['item_id']!r}" if "item_id" in source_fields else ""
+            missing = {"type": "missing", "loc": ("body", "item_id"), "msg": f"Field required{own}"}
+            raise RequestValidationError([missing])
+        texts = texts_of(fields) | named.texts | ({"title": title} if title else {})
+        picture = image or named.image
+        content = None if picture is None else await picture.read(MAX_UPLOAD_BYTES + 1)
         entry = await run_in_threadpool(recommender.add_item, item_id, texts, content)
         return entry | {"num_items": len(recommender.state.catalog)}
-
-
-def _named_texts(form: FormData, text_fields: Collection[str]) -> dict[str, str]:
-    """The texts that stand in a form by their own names; any other name is told, since it would say nothing."""
-    texts = {}
-    for name, value in form.items():
-        if name in _FORM_FIELDS:
-            continue
-        if not isinstance(value, str) or not (name in text_fields or usual_fields("title", [name])):
-            told = remedy(name, {*_FORM_FIELDS, *text_fields})
-            raise ValueError(f"unknown form field {name!r} (other texts go into fields={{...}}); {told}")
-        if len(value) > schemas.MAX_TEXT:
-            raise ValueError(f"{name} has {len(value):,} characters; at most {schemas.MAX_TEXT:,} are taken")
-        texts[name] = value
-    return texts
-
-
-def _texts(fields: str) -> dict[str, str]:
-    """The texts of a new item; `image` would be a path or an address on this machine, which nobody may name."""
-    try:
-        texts = json.loads(fields)
-    except ValueError as error:
-        raise ValueError(f"fields must be a JSON object of strings: {error}") from error
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError('fields must be a JSON object of strings, such as {"brand": "Acme"}')
-    reserved = {"item_id", "image", "text_features", "image_features"} & set(texts)
-    if reserved:
-        raise ValueError(f"fields must not hold {sorted(reserved)[0]!r}; a picture is uploaded as the form's image")
-    if len(texts) > schemas.MAX_FIELDS:
-        raise ValueError(f"fields holds {len(texts)} texts; at most {schemas.MAX_FIELDS} are taken")
-    return texts

@@ -1,5 +1,6 @@
 """New items whose fields have the names of the shop's file, ours, or wrong ones."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder
 from mmm4rec_hf.serving.api import create_api
@@ -15,6 +17,7 @@ from mmm4rec_hf.serving.page import Page
 from mmm4rec_hf.serving.recommender import Recommender
 
 from .conftest import write_run
+from .test_recommender import png
 
 ITEMS = [
     {"sku": "1", "name": "red bar", "category": "bar", "price": 3},
@@ -129,3 +132,66 @@ def test_equal_items_are_as_alike_as_can_be_and_no_more(
         (items,) = shop_client.post("/recommend", json=body).json()["recommendations"]
         found += [items[0]["why"]["text"]["similarity"]]
     assert max(found) <= 1 and min(found) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture
+def film_client(
+    load: Callable[..., Recommender], shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """The API of films whose file has its own names for the id, the title and the picture."""
+    models: dict[str, Any] = {"text_encoder": shop / "bert", "image_encoder": shop / "vit"}
+    encoder = ItemEncoder(**models, text_fields=["title", "kind"], device="cpu")
+    films = [{"film_no": str(n), "label": f"red {n}", "kind": "bar", "frame": f"{n}.png"} for n in range(3)]
+    names = {"id_column": "film_no", "title_column": "label", "image_column": "frame"}
+    catalog = ItemCatalog.from_items(films, root=shop, **names).encode(encoder)
+    with TestClient(create_api(load(write_run(tmp_path_factory.mktemp("films"), shop, catalog)))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("picture", ["frame", "image", "poster"])
+@pytest.mark.parametrize("form", [{"film_no": "x1"}, {"item_id": "x1"}, {"item_id": "x1", "film_no": "x1"}])
+def test_id_and_picture_go_by_the_names_of_the_file(
+    film_client: TestClient, form: dict[str, str], picture: str
+) -> None:
+    answer = film_client.post("/items", data={"label": "blue", **form}, files={picture: ("a.png", png("red", "bar"))})
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == {
+        "item_id": "x1",
+        "title": "blue",
+        "has_image": True,
+        "num_items": 4,
+        "ignored_fields": [],
+    }
+    shown = Image.open(io.BytesIO(film_client.get("/items/x1/image").content))
+    red, green, blue = shown.getpixel((shown.width // 2, shown.height // 2))
+    assert red > 200 and green < 60 and blue < 60
+    assert "film_no" not in film_client.get("/items/x1").json()["fields"]
+
+
+@pytest.mark.parametrize(
+    ("form", "pictures", "message"),
+    [
+        ({"label": "blue"}, [], "item_id: Field required, or as 'film_no'; send a form, not JSON, such as curl -F"),
+        ({"film_no": "x1", "item_id": "x2", "label": "blue"}, [], "item_id and 'film_no' are one field"),
+        ({"film_no": "x" * 201, "label": "blue"}, [], "film_no is the id, of 1 to 200 characters, and has 201"),
+        ({"film_no": "2", "label": "blue"}, [], "item '2' is in the catalogue already"),
+        (
+            {"film_no": "x1", "frame": "/etc/passwd"},
+            [],
+            "'frame' is the picture, and a text was sent; upload its file",
+        ),
+        ({"film_no": "x1", "poster": "1.png"}, [], "'poster' is the picture, and a text was sent; upload its file"),
+        ({"film_no": "x1"}, ["frame", "image"], "'frame' is a second picture of this item; give one"),
+        ({"film_no": "x1"}, ["poster", "frame"], "'frame' is a second picture of this item; give one"),
+        ({"film_no": "x1"}, ["kind"], "form field 'kind' is a text, and a file was sent"),
+        ({"film_no": "x1"}, ["scan"], "unknown form field 'scan'; a picture goes by 'frame'"),
+        ({"filmno": "x1", "label": "blue"}, [], "unknown form field 'filmno' (other texts go into fields={...}); did"),
+    ],
+)
+def test_an_id_or_a_picture_that_is_unclear_is_told(
+    film_client: TestClient, form: dict[str, str], pictures: list[str], message: str
+) -> None:
+    files = [(name, ("a.png", png("red", "bar"))) for name in pictures]
+    answer = film_client.post("/items", data=form, files=files or None)
+    assert answer.status_code in (409, 422) and message in answer.json()["detail"]
+    assert film_client.get("/health").json()["num_items"] == 3

@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
             "training_data).\n\n"
             "examples:\n"
             "  mmm4rec finetune sequences=sequences catalog=catalog output_dir=run\n"
-            "  # a quarter of the time on a small CPU:\n"
+            "  # a quarter to a third of the time on a small CPU:\n"
             "  mmm4rec finetune sequences=sequences catalog=catalog output_dir=small model.hidden_size=64 \\\n"
             "      model.intermediate_size=64 model.head_dim=16 model.state_size=16\n"
             "  mmm4rec finetune configs/finetune_published.yaml start_from=base/model sequences=sequences \\\n"

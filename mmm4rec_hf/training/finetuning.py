@@ -46,7 +46,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "logging_steps": 50,
     "report_to": "none",
 }
-# The small setting of the study, whose epochs are four times as fast on two cores.
+# The small setting of the study, whose epochs are three to four times as fast on two cores.
 SMALL_MODEL = "model.hidden_size=64 model.intermediate_size=64 model.head_dim=16 model.state_size=16"
 # Of a training at the default width, some two minutes on two cores.
 _ROWS_OF_MINUTES = 20_000
@@ -138,7 +138,9 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         logger.info("going on from %s", checkpoint)
     elif _would_take_minutes(recipe, arguments, len(sequences["train"])):
         logger.info(
-            "width %d on a CPU: a smaller model takes a quarter of the time: %s", model.config.hidden_size, SMALL_MODEL
+            "width %d on a CPU: a smaller model takes a quarter to a third of the time: %s",
+            model.config.hidden_size,
+            SMALL_MODEL,
         )
     record = RunRecord(output, arguments.should_save)
     record.begin(

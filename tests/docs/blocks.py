@@ -24,6 +24,7 @@ SHORTER = {
     "training.per_device_train_batch_size=8 " + " ".join(TINY),
     "output_dir=from-base model.num_hidden_layers=1": "output_dir=from-base model.num_hidden_layers=1 "
     "training.num_train_epochs=1",
+    "output_dir=small": "output_dir=small training.num_train_epochs=1",
     "freeze_encoder=true": "freeze_encoder=true training.num_train_epochs=1",
     "max_steps=1000": "max_steps=2 batch_size=8 " + " ".join(TINY),
     "examples/quickstart.py interactions.csv items.jsonl": "examples/quickstart.py interactions.csv items.jsonl "

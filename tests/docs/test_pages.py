@@ -72,7 +72,7 @@ def test_fine_tune(repository: Path, films: Path) -> None:
         if "start_from=base/model" in block.text:
             runner.run(Block("bash", f"{base} max_steps=1000 model.num_hidden_layers=2"))
         runner.run(block)
-    for name in ("run", "published", "from-base", "frozen", "two-processes"):
+    for name in ("run", "small", "published", "from-base", "frozen", "two-processes"):
         assert (films / name / "evaluation" / "baselines.parquet").is_file(), name
 
 

@@ -153,3 +153,22 @@ def test_features_and_weights_that_do_not_lie_in_rows_are_saved(
     assert torch.equal(loaded.items.text_features[1:].double(), torch.from_numpy(text).float().double())
     assert torch.equal(loaded.items.image_features[1:], image)
     assert torch.equal(loaded.model.text_projection.weight, weight)
+
+
+@pytest.mark.parametrize("item_loss", ["full", "in_batch", "sampled"])
+def test_a_loaded_model_trains_by_the_loss_it_was_saved_with(
+    lively_model: Callable[..., MMM4RecForSequentialRecommendation],
+    batch: dict[str, torch.Tensor],
+    tmp_path: Path,
+    item_loss: str,
+) -> None:
+    """Options come out of a file as other strings than the code's own, though equal ones."""
+    dropouts = dict.fromkeys(("hidden_dropout", "embedding_dropout", "time_dropout"), 0.0)
+    model = lively_model(item_loss=item_loss, num_sampled_negatives=6, time_mode="log", **dropouts)
+    model.save_pretrained(tmp_path)
+    loaded = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path)
+    losses = []
+    for each in (model, loaded):
+        torch.manual_seed(0)
+        losses.append(each.train()(**batch).loss)
+    assert torch.equal(*losses)

@@ -45,7 +45,11 @@ def normalized_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, di
         _as_order(frame, schema["order"], where),
     )
     frame, statistics = _drop_rows_without_ids(frame, where)
-    return with_unix_seconds(frame, time_unit), raw.statistics | statistics
+    try:
+        frame = with_unix_seconds(frame, time_unit)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return frame, raw.statistics | statistics
 
 
 def _as_string(name: str, dtype: nw.dtypes.DType, where: str) -> nw.Expr:

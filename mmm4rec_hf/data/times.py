@@ -5,6 +5,9 @@ clock finer than a second tells about the order inside a second is kept in a col
 """
 
 import logging
+import re
+from collections.abc import Callable
+from typing import Any
 
 import narwhals as nw
 
@@ -16,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 # At most 19 digits, and then no 9 before them: all of these fit int64.
 NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.][0-9]*)? *$"
+NEARLY_NUMBER = r"\s*[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?\s*"
 DECIMALS = "[.]0*[1-9]"
 ISO_8601 = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -130,7 +134,7 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     text = nw.col("timestamp")
     is_number, is_iso = text.str.contains(NUMBER), text.str.contains(ISO_8601)
     _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
-    _refuse(frame, ~(is_number | is_iso), "is neither a plain number below 9e18 nor an ISO 8601 time")
+    _refuse(frame, ~(is_number | is_iso), _why_no_time)
     has_decimals = is_number & text.str.contains(DECIMALS)
     kinds = {"dates": is_iso, "decimals": has_decimals}
     has = engines.one_row(frame.select(**{name: kind.cast(nw.Int64).max() for name, kind in kinds.items()}))
@@ -212,9 +216,15 @@ def _billionths(text: nw.Expr) -> nw.Expr:
     return _integer(nw.concat_str([fraction, nw.lit("000000000")]).str.slice(0, 9))
 
 
-def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str) -> None:
+def _why_no_time(text: str) -> str:
+    """The reason to refuse a text; of a number it is how it is written, or its size."""
+    number = "plain number below 9e18" if re.fullmatch(NEARLY_NUMBER, text) else "number"
+    return f"is neither a {number} nor an ISO 8601 time"
+
+
+def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], str]) -> None:
     """Raise for the first row that an expression finds wrong."""
     first = frame.filter(wrong).select("order", "timestamp").sort("order").head(1).collect("polars")
     if len(first):
         order, value = first.row(0)
-        raise ValueError(f"timestamp {value!r} in row {order} {reason}")
+        raise ValueError(f"timestamp {value!r} in row {order} {reason if isinstance(reason, str) else reason(value)}")

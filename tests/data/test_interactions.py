@@ -179,6 +179,12 @@ def test_the_ratings_only_csv_of_amazon_has_the_item_first_and_no_header(tmp_pat
         load_interactions(tmp_path / "Luxury_Beauty.csv")
 
 
+def test_a_time_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,yesterday\n")
+    with pytest.raises(ValueError, match=r"log\.csv: timestamp 'yesterday' in row 0 is neither a number nor an ISO"):
+        load_interactions(tmp_path / "log.csv")
+
+
 def test_all_columns_that_are_missing_are_told_at_once() -> None:
     frame = pl.DataFrame({"customer": ["u"], "thing": ["a"], "when": [1_400_000_000], "stars": [3.0]})
     with pytest.raises(ValueError) as caught:

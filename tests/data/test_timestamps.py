@@ -352,6 +352,12 @@ def test_the_unit_changes_where_it_is_said_to(number: int, seconds: int) -> None
         (pl.Series([2**64 - 1], dtype=pl.UInt64), ValueError, "18446744073709551615 in row 0 lies beyond int64"),
         (pl.Series(["9223372036854775808"]), ValueError, "neither a plain number below 9e18"),
         (pl.Series(["1.38767E+09"]), ValueError, "neither a plain number below 9e18"),
+        (
+            pl.Series(["2024-01-01", "yesterday"]),
+            ValueError,
+            "'yesterday' in row 1 is neither a number nor an ISO 8601",
+        ),
+        (pl.Series(["01/02/2024"]), ValueError, "'01/02/2024' in row 0 is neither a number nor an ISO 8601 time"),
         (pl.Series([1.3876704e18]), ValueError, "may have lost digits"),
         (pl.Series([timedelta(1)]), TypeError, "Duration"),
         (pl.Series([True]), TypeError, "Boolean"),

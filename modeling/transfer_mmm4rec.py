@@ -75,13 +75,13 @@ def _renew_projections(model: Any, catalog: Any) -> list[str]:
     names = []
     for modality in ("text", "image"):
         features, name = getattr(catalog, f"{modality}_features", None), f"{modality}_projection"
+        if features is None:
+            continue  # set_items refuses such a catalogue
         weight = getattr(model.model, name).weight
-        # Of a catalogue without features nothing is known; set_items says so.
-        size = weight.shape[1] if features is None else features.shape[1]
-        projection = nn.Linear(size, weight.shape[0], device=weight.device, dtype=weight.dtype)
+        projection = nn.Linear(features.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
         model._init_weights(projection)
         setattr(model.model, name, projection)
-        setattr(model.config, f"{modality}_feature_size", size)
+        setattr(model.config, f"{modality}_feature_size", features.shape[1])
         names.append(f"model.{name}")
     model.config.feature_encoder = None
     return names

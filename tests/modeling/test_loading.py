@@ -118,6 +118,9 @@ def test_layers_alone_are_kept_where_projections_start_fresh(
         load(tmp_path / "base", fresh_projections=True)
     with pytest.raises(ValueError):
         load(tmp_path / "base", catalog=shop)
+    bare = SimpleNamespace(item_ids=IDS, text_features=shop.text_features, image_features=None)
+    with pytest.raises(ValueError, match="the catalogue has no image features; encode it first"):
+        load(tmp_path / "base", catalog=bare, fresh_projections=True)
     loaded = load(tmp_path / "base", catalog=shop, fresh_projections=True)
     kept, had = loaded.model.encoder.state_dict(), model.model.encoder.state_dict()
     assert kept.keys() == had.keys() and all(torch.equal(kept[name], had[name]) for name in had)

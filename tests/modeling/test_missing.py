@@ -133,3 +133,15 @@ def test_a_catalogue_that_leaves_missing_ones_to_the_model_needs_one_that_learns
     lively_model(learned_missing=True).set_items(gaps)
     gaps.text_mask = torch.ones(3, dtype=torch.bool)
     lively_model().set_items(gaps)
+
+
+def test_new_vectors_are_drawn_about_zero_by_the_initializer_range(tiny_config: Callable) -> None:
+    drawn = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        items = MMM4RecForSequentialRecommendation(tiny_config(learned_missing=True, initializer_range=0.05)).items
+        drawn += [items.missing_text.detach(), items.missing_image.detach()]
+    values = torch.cat(drawn)
+    # Five standard errors of each.
+    assert abs(values.mean()) < 5 * 0.05 / len(values) ** 0.5
+    assert abs(values.std() - 0.05) < 5 * 0.05 / (2 * len(values)) ** 0.5

@@ -96,3 +96,20 @@ def test_a_dtype_that_torch_has_not_is_refused(name: str, value: str, tmp_path: 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_a_dtype_by_its_name(name: str) -> None:
     assert MMM4RecConfig(**{name: "bfloat16"}).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("item_loss", "use_log_q", "negative_sampling", "needs"),
+    [
+        ("full", True, "frequency", False),
+        ("in_batch", False, "frequency", False),
+        ("in_batch", True, "uniform", True),
+        ("sampled", True, "uniform", False),
+        ("sampled", False, "frequency", True),
+    ],
+)
+def test_frequencies_are_needed_by_the_losses_that_read_them(
+    item_loss: str, use_log_q: bool, negative_sampling: str, needs: bool
+) -> None:
+    options = {"item_loss": item_loss, "use_log_q": use_log_q, "negative_sampling": negative_sampling}
+    assert MMM4RecConfig(**options).needs_item_frequencies is needs

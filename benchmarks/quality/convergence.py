@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from run_files import RESULTS, read_runs, values_of
+from run_files import RESULTS, read_runs, user_means
 
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 from mmm4rec_hf.outputs import replace_file
@@ -74,7 +74,7 @@ def final(fresh: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
     """The kept models on the test split: means over seeds, and the difference paired by user."""
     lines = ["| metric | fresh | " + name + " | difference, 95% | p |", "| --- " * 5 + "|"]
     for metric in ("ndcg@10", "hr@10", "hr@50"):
-        one, two = (np.mean([values_of(run, metric) for run in runs], axis=0) for runs in (fresh, other))
+        one, two = (user_means(runs, metric) for runs in (fresh, other))
         numbers, difference = np.arange(len(one)), (two - one)[:, None]
         low, high = bootstrap_intervals(difference, numbers)
         lines.append(

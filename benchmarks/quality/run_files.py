@@ -231,3 +231,15 @@ def bundle_users(sequences: SequenceDatasets, near: bool = False) -> np.ndarray:
     if times < BUNDLE_SHARE * len(sets) or times == 1:
         return np.zeros(len(sets), dtype=bool)
     return np.array([2 * len(items & bundle) > len(bundle) if near else items == bundle for items in sets])
+
+
+def parts_of_users(data: str) -> dict[str, np.ndarray]:
+    """Whether each user of a data set counts, for each part that is told: all of them, and those beside a bundle."""
+    bundle = bundle_users(prepare(data))
+    parts = {data: np.ones(len(bundle), dtype=bool)}
+    return parts | ({f"{data} without its bundle": ~bundle} if bundle.any() else {})
+
+
+def user_means(runs: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """A metric of each user, the mean over the seeds of a method."""
+    return np.mean([values_of(run, metric) for run in runs], axis=0)

@@ -5,7 +5,7 @@
 
 A row a method: the mean over its seeds, the 95% interval of that mean over users (users are drawn, each with the mean
 of its seeds), and the paired difference to the best method that only counts, with its p-value. `beauty` is also told
-without the users of its bundle (see `run_files.bundle_users`).
+without the users of its bundle (see `run_files.parts_of_users`).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from run_files import RESULTS, bundle_users, prepare, read_runs, values_of
+from run_files import RESULTS, parts_of_users, read_runs, user_means
 
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
 from mmm4rec_hf.outputs import replace_file
@@ -33,11 +33,6 @@ def methods_of(runs: Sequence[dict[str, Any]], data: str) -> dict[str, list[dict
             study = "" if run.get("study") in (None, "main") else f" ({run['study']})"
             methods[run["model"] + study].append(run)
     return methods
-
-
-def user_means(runs: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
-    """A metric of each user, the mean over the seeds of a method."""
-    return np.mean([values_of(run, metric) for run in runs], axis=0)
 
 
 def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[str]:
@@ -100,10 +95,7 @@ def main() -> None:
         methods = methods_of(runs, data)
         if not methods:
             continue
-        bundle = bundle_users(prepare(data))
-        everyone = np.ones(len(bundle), dtype=bool)
-        parts = [(data, everyone)] + ([(f"{data} without its bundle", ~bundle)] if bundle.any() else [])
-        for title, users in parts:
+        for title, users in parts_of_users(data).items():
             print(f"### {title}: {int(users.sum())} users\n")
             print("\n".join(table(methods, users)) + "\n")
             drawn.append((title, methods, users))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from convergence import mean_curve, runs_of_variant
-from run_files import RESULTS, bundle_users, prepare, values_of
+from run_files import RESULTS, parts_of_users, user_means
 from study import load_study
 
 from mmm4rec_hf.evaluation.significance import paired_p_values
@@ -27,7 +27,7 @@ Runs = Sequence[Mapping[str, Any]]
 
 def columns_of(runs: Runs, against: Runs, users: np.ndarray) -> dict[str, str]:
     """What a row says of a variant's metrics, for the users that count."""
-    values, other = (np.mean([values_of(run, "ndcg@10") for run in some], axis=0)[users] for some in (runs, against))
+    values, other = (user_means(some, "ndcg@10")[users] for some in (runs, against))
     difference = (values - other)[:, None]
     p_value = paired_p_values(difference, np.arange(len(difference)))[0]
     held_out = [run["split"]["validation"]["metrics"] for run in runs]
@@ -82,11 +82,7 @@ def main() -> None:
         if against is None:
             print(f"no results of {arguments.against} on {data}", file=sys.stderr)
             continue
-        bundle = bundle_users(prepare(data))
-        parts = {data: np.ones(len(bundle), dtype=bool)}
-        if bundle.any():
-            parts[f"{data} without its bundle"] = ~bundle
-        for title, users in parts.items():
+        for title, users in parts_of_users(data).items():
             rows = {}
             for name, runs in found.items():
                 variant = name.removeprefix(f"{study['name']}/")

@@ -44,7 +44,9 @@ def fetching(name: str, kind: str) -> Iterator[None]:
         ValueError: For each way in which the repository, or a file of it, is not to be had.
     """
     # What is told in the end, in one line, is that the Hub cannot be reached: not each try before.
-    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+    tries = logging.getLogger("huggingface_hub.utils._http")
+    level = tries.level
+    tries.setLevel(logging.ERROR)
     try:
         yield
     except (HFValidationError, HfHubHTTPError, OSError) as error:
@@ -58,6 +60,8 @@ def fetching(name: str, kind: str) -> Iterator[None]:
         raise ValueError(
             f"{name!r} is no folder here, and no {kind} to be had from the Hub: {_reason(cause)}"
         ) from error
+    finally:
+        tries.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -64,6 +64,8 @@ def _log_to_stderr(translate: Callable[[str], str]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Translated(translate))
     logging.basicConfig(handlers=[handler])
+    # As hub.py does for its own downloads; a command is quiet about those of transformers too.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 def _failures() -> tuple[type[Exception], ...]:

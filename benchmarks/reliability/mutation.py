@@ -120,9 +120,10 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, self.loader.path, loader=self.loader)
 
 
-def prepare_to_fork() -> None:
-    """Imports what all mutants need, and nothing that may be one."""
-    for name in LIBRARIES:
+def prepare_to_fork(files: Sequence[Path]) -> None:
+    """Imports what all mutants of some files need, and nothing that may be one."""
+    # A file of another project may need none of what this one's do.
+    for name in LIBRARIES if any(path.absolute().is_relative_to(ROOT) for path in files) else ():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # A failing example needs no smaller one.
@@ -314,7 +315,7 @@ def main() -> int:
         records = json.loads(args.json.read_text(encoding="utf-8"))
     if args.again and not args.files:
         files = [ROOT / path for path in records]
-    prepare_to_fork()
+    prepare_to_fork(files)
     survived = 0
     for path in files:
         record = records.setdefault(shown_path(path), {})

@@ -13,7 +13,7 @@ from ..cli.conftest import model, shop  # noqa: F401
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def benchmark(repository: Path) -> Run:
     """Runs a script of `benchmarks/reliability/` with arguments, after a piece of code that breaks something."""
 

@@ -130,10 +130,13 @@ def _add_recommending(router: APIRouter, recommender: Recommender) -> None:
         options = request.model_dump(exclude={"histories"}, exclude_none=True)
         histories = [history.model_dump(exclude_none=True) for history in request.histories]
         answers = await asyncio.wrap_future(recommender.start_recommend(histories, **options))
-        return {
+        content = {
             "recommendations": [answer.items for answer in answers],
             "unknown_items": [_left_out(answer.unknown) for answer in answers],
         }
+        if request.candidates is not None:
+            content["unknown_candidates"] = _left_out(answers[0].unknown_candidates)
+        return content
 
     @router.get("/similar", response_model=schemas.SimilarResponse, responses={404: {"model": schemas.Problem}})
     async def similar(

@@ -137,10 +137,16 @@ class Markup:
 
     def added(self, entry: Mapping[str, Any], count: int) -> str:
         """What to say of an item that was added."""
+        how = ", and is recommended like the others."
+        if entry["not_learned"]:
+            how = (
+                ". The model knows it by its text and picture alone, and the others from its log as well, so that a "
+                "new item is seldom among the first."
+            )
         return (
             f'<div class="m4-added" role="status">{self._picture(entry, LARGE)}<div>'
             f"Added <strong>{title_of(entry)}</strong> ({html.escape(entry['item_id'])}). The catalogue has {count:,} "
-            "items now, and this one is recommended like the others, until the server stops. "
+            f"items now; this one stays until the server stops{how} "
             f'<button type="button" class="m4-link" {_act("add", entry)}>Put it into the history</button> '
             f'<button type="button" class="m4-link" {_act("only", entry)}>Start a history with it</button>'
             "</div></div>"

@@ -47,10 +47,12 @@ class Answer:
     Args:
         items (`list[dict]`): What the pipeline gives for it.
         unknown (`list[str]`): The ids of its events that the catalogue did not hold, one for each of these events.
+        unknown_candidates (`list[str]`): Those of the candidates that it did not hold.
     """
 
     items: list[dict[str, Any]]
     unknown: list[str]
+    unknown_candidates: list[str]
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,10 @@ class Recommender:
             for history, items in zip(histories, results, strict=True):
                 for item, nearest in zip(items, _nearest(state, history["items"], items), strict=True):
                     item["why"] = nearest
+        unknown_candidates = state.unknown(options.get("candidates") or ())
         return [
-            Answer(items, state.unknown(history["items"])) for history, items in zip(histories, results, strict=True)
+            Answer(items, state.unknown(history["items"]), unknown_candidates)
+            for history, items in zip(histories, results, strict=True)
         ]
 
     def similar(self, item_id: str | int, **options: Any) -> list[dict[str, Any]]:
@@ -274,6 +278,13 @@ class Recommender:
         """`tuple[str]`: The fields that an item's text is made of; the title alone where that is not known."""
         return ("title",) if self.encoder is None else self.encoder.text_fields
 
+    @property
+    def not_learned(self) -> list[str]:
+        """`list[str]`: What the model has learned of its items from the log, and has not of a new one: the options of
+        its config."""
+        config = self._state.pipeline.model.config
+        return [name for name in ("use_item_bias", "use_cooccurrence") if getattr(config, name)]
+
     def add_item(self, item_id: str, fields: Mapping[str, str], image: bytes | None = None) -> dict[str, Any]:
         """
         Encodes a new item and makes it recommendable. It is kept until the server stops.
@@ -285,7 +296,7 @@ class Recommender:
 
         Returns:
             `dict`: As an entry of [`~Recommender.search`], and `"ignored_fields"`: those that are kept, but neither
-            read nor shown as the title.
+            read nor shown as the title; and `"not_learned"`: see [`~Recommender.not_learned`].
 
         Raises:
             CannotAddItems: If there is no encoder, or there are too many new items.
@@ -331,7 +342,8 @@ class Recommender:
         self._swap(catalog)
         self._added += 1
         return self._entry(self._state, len(catalog) - 1) | {
-            "ignored_fields": unread_fields(texts, encoder.text_fields)
+            "ignored_fields": unread_fields(texts, encoder.text_fields),
+            "not_learned": self.not_learned,
         }
 
     def set_items(self, catalog: ItemCatalog) -> None:

@@ -111,9 +111,9 @@ class Recommended(Scored):
 
 
 class UnknownItems(BaseModel):
-    """Events of one history that were left out, since the catalogue does not hold their items."""
+    """What was left out, since the catalogue does not hold it: events of one history, or candidates."""
 
-    count: int = Field(description="Events that were left out.")
+    count: int = Field(description="Events, or candidates, that were left out.")
     item_ids: list[str] = Field(description=f"Their ids, the first {MAX_UNKNOWN} different ones.")
 
 
@@ -122,6 +122,7 @@ class RecommendResponse(BaseModel):
 
     recommendations: list[list[Recommended]]
     unknown_items: list[UnknownItems] = Field(description="Of each history, in the order of the request.")
+    unknown_candidates: UnknownItems | None = Field(default=None, description="Of the request's, where it has any.")
 
 
 class SimilarResponse(BaseModel):
@@ -158,6 +159,10 @@ class NewItem(Entry):
 
     num_items: int = Field(description="Items of the catalogue now.")
     ignored_fields: list[str] = Field(description="Those of its fields that are kept, but not read.")
+    not_learned: list[str] = Field(
+        description="What this model has learned of the other items from its log, and not of this one: options of its "
+        "config. Where there are any, a new item is seldom among the first."
+    )
 
 
 class Health(BaseModel):

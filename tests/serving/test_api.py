@@ -67,6 +67,16 @@ def test_items_that_are_not_known_are_told_of_each_history(client: TestClient) -
     assert answer["unknown_items"] == [{"count": 0, "item_ids": []}]
 
 
+def test_candidates_that_are_not_known_are_told_of_the_request(client: TestClient) -> None:
+    body = {"histories": [history("item-2"), history("item-3")]}
+    assert "unknown_candidates" not in client.post("/recommend", json=body).json()
+    for candidates, unknown in ((["7", "nope", 404], ["nope", "404"]), (["7"], []), ([], []), (["nope"], ["nope"])):
+        answer = client.post("/recommend", json=body | {"candidates": candidates}).json()
+        assert answer["unknown_candidates"] == {"count": len(unknown), "item_ids": unknown}
+        found = [[item["item_id"] for item in items] for items in answer["recommendations"]]
+        assert found == [["7"] if "7" in candidates else []] * 2
+
+
 def test_similar_items_are_the_pipelines(client: TestClient, reference: Any) -> None:
     found = client.get("/similar", params={"item_id": "item-3", "top_k": 4, "by": "text"}).json()["similar"]
     assert found == reference.similar_items("item-3", top_k=4, by="text")
@@ -252,7 +262,7 @@ def test_a_new_item_is_recommended_at_once(client: TestClient) -> None:
     answer = client.post("/items", data=form, files={"image": ("a.png", png("red", "star"))})
     assert answer.status_code == 201
     entry = {"item_id": "new-1", "title": "Red star", "has_image": True}
-    assert answer.json() == entry | {"num_items": len(IDS) + 1, "ignored_fields": []}
+    assert answer.json() == entry | {"num_items": len(IDS) + 1, "ignored_fields": [], "not_learned": []}
     assert client.get("/items/new-1").json()["fields"] == {"title": "Red star", "description": "number 3"}
     assert client.get("/items/new-1/image").status_code == 200
     body = {"histories": [history("item-2")], "top_k": 100}

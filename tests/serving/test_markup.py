@@ -35,6 +35,13 @@ def entry(item_id: str, title: str | None, has_image: bool = True) -> dict[str, 
     return {"item_id": item_id, "title": title, "has_image": has_image}
 
 
+def test_an_added_item_is_told_apart_where_the_others_have_learned_more() -> None:
+    alike, less = (MARKUP.added(entry("i", "t") | {"not_learned": names}, 5) for names in ([], ["use_item_bias"]))
+    assert "stays until the server stops, and is recommended like the others." in alike
+    assert "seldom among the first" not in alike
+    assert "text and picture alone" in less and "seldom among the first" in less and "like the others" not in less
+
+
 def scored(text: float, image: float, title: str | None = "t", item_id: str = "i") -> dict[str, Any]:
     return {"item_id": item_id, "title": title, "score": text + image, "text_score": text, "image_score": image}
 
@@ -50,7 +57,7 @@ def test_titles_and_ids_never_become_elements_or_attributes(hostile: str) -> Non
         MARKUP.catalogue([known, entry(hostile, None)], [hostile], ""),
         MARKUP.history([known, known], 1),
         MARKUP.recommendations([item], {hostile: True}),
-        MARKUP.added(known, 5),
+        MARKUP.added(known | {"not_learned": []}, 5),
         MARKUP.catalogue([], [], hostile),
         problem(hostile),
     ):

@@ -134,6 +134,15 @@ def test_equal_items_are_as_alike_as_can_be_and_no_more(
     assert max(found) <= 1 and min(found) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("learned", [{"use_item_bias": True}, {"use_item_bias": True, "use_cooccurrence": True}])
+def test_what_a_new_item_lacks_is_told(
+    load: Callable[..., Recommender], shop: Path, catalog: ItemCatalog, tmp_path: Path, learned: dict[str, bool]
+) -> None:
+    with TestClient(create_api(load(write_run(tmp_path, shop, catalog, **learned)))) as client:
+        answer = client.post("/items", data={"item_id": "new", "title": "red bar"})
+    assert (answer.status_code, answer.json()["not_learned"]) == (201, list(learned))
+
+
 @pytest.fixture
 def film_client(
     load: Callable[..., Recommender], shop: Path, tmp_path_factory: pytest.TempPathFactory
@@ -161,6 +170,7 @@ def test_id_and_picture_go_by_the_names_of_the_file(
         "has_image": True,
         "num_items": 4,
         "ignored_fields": [],
+        "not_learned": [],
     }
     shown = Image.open(io.BytesIO(film_client.get("/items/x1/image").content))
     red, green, blue = shown.getpixel((shown.width // 2, shown.height // 2))

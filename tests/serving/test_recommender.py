@@ -79,7 +79,7 @@ def test_a_new_item_is_what_a_catalogue_made_with_it_holds(
 ) -> None:
     before = recommender.state
     entry = recommender.add_item(" new-1 ", {"title": " Red star ", "description": ""}, png("red", "star"))
-    assert entry.pop("ignored_fields") == []
+    assert (entry.pop("ignored_fields"), entry.pop("not_learned")) == ([], [])
     assert entry == {"item_id": "new-1", "title": "Red star", "has_image": True}
 
     (tmp_path / "new.png").write_bytes(png("red", "star"))
@@ -287,7 +287,7 @@ def test_of_requests_together_a_bad_one_alone_fails(recommender: Recommender, re
     good = recommender.start_recommend([history("item-3")], unknown_items="error")
     bad = recommender.start_recommend([history("item-3", "nobody")], unknown_items="error")
     gate.set()
-    assert good.result(30) == [Answer(reference(history("item-3")), [])]
+    assert good.result(30) == [Answer(reference(history("item-3")), [], [])]
     with pytest.raises(ValueError, match="'nobody' is not in the catalogue"):
         bad.result(30)
 

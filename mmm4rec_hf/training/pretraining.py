@@ -30,7 +30,7 @@ from .domains import Domain, DomainRecipe, feature_sizes
 from .folders import claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
-from .progress import progress_line
+from .progress import Pace, progress_line
 from .recipes import check_options
 from .record import RunRecord, count_parameters
 from .validation import validate
@@ -235,6 +235,7 @@ class Pretraining:
         self.batches = BatchStream(self.domains, mixture, length, rank, processes)
         self.position = self.batches.state()
         self.progress = Progress()
+        self.pace: Pace | None = None
 
     def run(self) -> dict[str, float]:
         """See [`pretrain`]."""
@@ -249,6 +250,8 @@ class Pretraining:
         record.begin(progress.step, processes, kind="pretraining", training_rows=rows, parameters=parameters)
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
+        # A bar tells the time that is left by itself.
+        self.pace = Pace(progress.step, self.max_steps) if hidden else None
         progress_bar = tqdm(total=self.max_steps, initial=progress.step, desc="Pretraining", disable=hidden)
         with progress_bar as bar, logging_redirect_tqdm():  # so that lines stand above the bar
             while progress.step < self.max_steps and not self._is_out_of_patience():
@@ -330,7 +333,8 @@ class Pretraining:
     def _log(self, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=self.progress.step)
         if self.accelerator.is_main_process:
-            logger.info(progress_line(values, self.progress.step, self.max_steps))
+            left = None if self.pace is None else self.pace.seconds_left(self.progress.step)
+            logger.info(progress_line(values, self.progress.step, self.max_steps, left))
             with (self.output / LOG_NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.progress.step} | values) + "\n")
 

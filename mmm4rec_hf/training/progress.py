@@ -63,28 +63,46 @@ def progress_line(values: Mapping[str, Any], step: int, num_steps: int, seconds_
     return f"{place}: {', '.join(parts)}" if parts else place
 
 
+class Pace:
+    """
+    What the steps that are left would take at the mean of those of this session, which begins now.
+
+    Args:
+        first_step (`int`): Steps that are done already.
+        num_steps (`int`): Of the whole training.
+    """
+
+    def __init__(self, first_step: int, num_steps: int) -> None:
+        self._first_step, self._num_steps = first_step, num_steps
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """`float`: Since this session began."""
+        return time.monotonic() - self._began
+
+    def seconds_left(self, step: int) -> float | None:
+        """After so many steps; `None` at the session's start, and at the end."""
+        done = step - self._first_step
+        if done < _STEPS_FOR_AN_ESTIMATE or step >= self._num_steps:
+            return None
+        return self.seconds / done * (self._num_steps - step)
+
+
 class ProgressLines(ProgressCallback):
     """
     In place of transformers' dictionaries: a bar with the last loss and a line a validation where there is a terminal,
     else a line for each log, by `logging`, with the time that is left.
     """
 
-    _began = 0.0
-    _first_step = 0
+    _pace = Pace(0, 0)
     _has_told = False
-
-    def seconds_left(self, state: TrainerState) -> float | None:
-        """What the steps that are left would take at the mean of those of this session; `None` at its start."""
-        done = state.global_step - self._first_step
-        if done < _STEPS_FOR_AN_ESTIMATE or state.global_step >= state.max_steps:
-            return None
-        return (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Starts the bar, and the time."""
-        self._began, self._first_step, self._has_told = time.monotonic(), state.global_step, False
+        self._pace, self._has_told = Pace(state.global_step, state.max_steps), False
         if not args.disable_tqdm:
             super().on_train_begin(args, state, control, **kwargs)
 
@@ -95,8 +113,8 @@ class ProgressLines(ProgressCallback):
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
         elif not self._has_told and state.is_world_process_zero:
-            left = self.seconds_left(state)
-            if left is not None and time.monotonic() - self._began >= _SECONDS_TO_FIRST_LINE:
+            left = self._pace.seconds_left(state.global_step)
+            if left is not None and self._pace.seconds >= _SECONDS_TO_FIRST_LINE:
                 self._has_told = True
                 logger.info(progress_line({}, state.global_step, state.max_steps, left))
 
@@ -125,7 +143,8 @@ class ProgressLines(ProgressCallback):
             return
         if self.training_bar is None:
             self._has_told = True
-            logger.info(progress_line(logs, state.global_step, state.max_steps, self.seconds_left(state)))
+            left = self._pace.seconds_left(state.global_step)
+            logger.info(progress_line(logs, state.global_step, state.max_steps, left))
         elif "loss" in logs:
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.4g}")
         else:

@@ -1,6 +1,7 @@
 """Pretraining runs: what they write, what they learn, and what they refuse."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_a_domain_needs_a_name_of_its_own_and_something_to_train_on(make_recipe:
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step \d+; lower learning_rate"):
         run(make_recipe(learning_rate=1e30, eval_steps=None, optimizer="nadam", max_steps=40))
+
+
+def test_lines_without_a_terminal_tell_the_time_that_is_left(
+    make_recipe: MakeRecipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    run(make_recipe())
+    lines = {line.split(":")[0]: line for line in caplog.messages if line.startswith("step ") and "loss" in line}
+    told = {line for line in lines if lines[line].endswith(", less than a minute left")}
+    # From the fifth step on; with the validation of step 6, and not at the end.
+    assert told == {f"step {step} of 8" for step in (5, 6, 7)} | {"step 6 of 8, validation"}
+    assert {"step 4 of 8", "step 8 of 8"} <= lines.keys()
 
 
 def test_a_learning_rate_of_ten_is_not_passed_over_in_silence(

@@ -1,7 +1,7 @@
 """Histories of many users from a file, one user after the other."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ def open_histories(
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
+    layout: Mapping[str, str] | None = None,
 ) -> HistoryFile:
     """
     Histories out of a file of users, or out of a log of interactions.
@@ -52,6 +53,8 @@ def open_histories(
         time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
         format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
+        layout (`Mapping[str, str]`, *optional*):
+            Of a log where nothing else is told: these columns, where it has them, and this `time_unit`.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -68,7 +71,9 @@ def open_histories(
     if histories is not None:
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
     columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
-    log = load_interactions(path, format=format, time_unit=time_unit, **columns).frame
+    layout = layout or {}
+    time_unit = time_unit or layout.get("time_unit")
+    log = load_interactions(path, format=format, time_unit=time_unit, usual_columns=layout, **columns).frame
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
 
 

@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
 
         catalog = ItemCatalog.from_pretrained(args.items)
     source = args.log[0] if len(args.log) == 1 else args.log
-    interactions = load_interactions(source, **log_options(args, _COLUMNS))
+    options = log_options(args, _COLUMNS)
+    interactions = load_interactions(source, **options)
     made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":
         made |= {"valid_from": args.valid_from, "test_from": args.test_from}
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> None:
         )
         if args.shards is not None:
             write_shards(sequences, partial / "shards", args.shards)
-        write_json(partial / PREPARE_NAME, made | {"source": args.log})
+        layout = {name: value for name, value in options.items() if name != "format" and value is not None}
+        write_json(partial / PREPARE_NAME, made | {"source": args.log, "layout": layout})
     if args.json:
         print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics})
         return

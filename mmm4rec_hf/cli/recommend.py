@@ -90,9 +90,8 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from transformers import pipeline
 
-    recommender = pipeline(  # type: ignore[call-overload]
-        "sequential-recommendation", model=find_model(args.model), device=args.device
-    )
+    model = find_model(args.model)
+    recommender = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
     options = {
         "top_k": args.top_k,
         "exclude_history": not args.include_history,
@@ -104,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     if args.history is not None:
         lists = [({"user_id": "1"}, recommender(_history(args), time_unit=args.time_unit, **options))]
     else:
-        lists = _recommend_all(recommender, args, options)
+        lists = _recommend_all(recommender, model, args, options)
     if args.output is not None:
         fields: tuple[str, ...] = FIELDS
         if recommender.model.config.use_cooccurrence:
@@ -160,14 +159,17 @@ def _history(args: argparse.Namespace) -> dict[str, Any]:
     return history
 
 
-def _recommend_all(recommender: Any, args: argparse.Namespace, options: dict[str, Any]) -> Iterator[Recommended]:
+def _recommend_all(
+    recommender: Any, model: str, args: argparse.Namespace, options: dict[str, Any]
+) -> Iterator[Recommended]:
     """Batch by batch, so that a file of any length takes the memory of one batch."""
     from tqdm.auto import tqdm
 
     from ..modeling.pipeline_mmm4rec import in_batches
+    from ..training.record import layout_of_log
     from .histories import open_histories
 
-    file = open_histories(args.input, users=args.user, **log_options(args))
+    file = open_histories(args.input, users=args.user, layout=layout_of_log(model), **log_options(args))
     options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
     counted = _Counted(tqdm(file.histories, desc="Recommending", unit="user", disable=None))
     histories: Iterable[dict[str, Any]] = counted

@@ -1,8 +1,11 @@
 """Which column of a log is the user, the item, the time and the rating."""
 
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
 
 # Compared in lower case, with letters and digits only: `userId`, `user_id` and RecBole's `user_id:token` are one name.
 # Names that stand beside another of the same list in usual logs, such as `updated_at` or `username`, are left out.
@@ -53,6 +56,9 @@ class LogColumns:
         rating (`str`, *optional*): The column of ratings.
         order (`str`, *optional*): A column of integers that orders events of the same time. By default the rows'
             order.
+        usual (`Mapping[str, str]`, *optional*): What columns are called in other logs of the same source, by the names
+            of `ARGUMENTS`. Such a name counts before those that are usual everywhere, where nothing is told and the
+            log has it.
     """
 
     user_id: str | None = None
@@ -60,6 +66,13 @@ class LogColumns:
     timestamp: str | None = None
     rating: str | None = None
     order: str | None = None
+    usual: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def ours(cls, names: Collection[str]) -> "LogColumns":
+        """Columns that a reader has called by these names of ours."""
+        user, item, timestamp, rating, order = (name if name in names else None for name in ARGUMENTS)
+        return cls(user, item, timestamp, rating, order)
 
     def resolve(self, names: Sequence[str], where: str) -> dict[str, str]:
         """The column for each of our names, told or found by alias, among the columns `names` of the log `where`.
@@ -72,7 +85,7 @@ class LogColumns:
         found, missing = {}, []
         for ours, name in told.items():
             if name is None:
-                name = layout.get(ours) or _find(ours, names, where)
+                name = self._usual(ours, names, where) or layout.get(ours) or _find(ours, names, where)
             elif name not in names:
                 raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
             if name is not None:
@@ -91,6 +104,13 @@ class LogColumns:
             found["order"] = self.order
         _check_distinct(found, where)
         return found
+
+    def _usual(self, ours: str, names: Sequence[str], where: str) -> str | None:
+        name = self.usual.get(ARGUMENTS[ours])
+        if name is None or name not in names:
+            return None
+        logger.info("%s: the %s column is %r, as in the log that was prepared", where, ours, name)
+        return name
 
 
 def candidates_for(ours: str, names: Iterable[str]) -> list[str]:

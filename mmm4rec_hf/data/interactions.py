@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def load_interactions(
     rating_column: str | None = None,
     order_column: str | None = None,
     time_unit: str | None = None,
+    usual_columns: Mapping[str, str] | None = None,
 ) -> Interactions:
     """Read a log of interactions from files or a data frame.
 
@@ -79,6 +81,8 @@ def load_interactions(
         order_column (`str`, *optional*): Integers that order events of the same time; by default the order of the
             rows.
         time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`; by default told by the numbers' magnitude.
+        usual_columns (`Mapping[str, str]`, *optional*): What columns are called in other logs of the same source, such
+            as `{"user_column": "kunde"}`: it counts where nothing is told and the log has such a column.
 
     Returns:
         `Interactions`: The log, its ids as strings and its times as int64 unix seconds.
@@ -88,7 +92,7 @@ def load_interactions(
         ValueError: For files, columns or values that cannot be read, naming them and the remedy.
         TypeError: For sources and columns of an unknown type.
     """
-    columns = LogColumns(user_column, item_column, timestamp_column, rating_column, order_column)
+    columns = LogColumns(user_column, item_column, timestamp_column, rating_column, order_column, usual_columns or {})
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if _names_files(source):

@@ -64,7 +64,7 @@ def read_published(folder: Path) -> RawLog:
             "timestamp": flat[:, 1],
         }
     )
-    columns = LogColumns("user_id", "item_id", "timestamp")
+    columns = LogColumns.ours(["user_id", "item_id", "timestamp"])
     return RawLog(nw.from_native(frame), columns, str(folder), deduplicated=True, item_ids=items)
 
 

@@ -32,7 +32,8 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
     """The frame with its column `timestamp` as int64 unix seconds and, for a finer clock, a column `subsecond`.
 
     Args:
-        frame (`nw.LazyFrame`): Has the columns `timestamp`, of any type `to_unix_time` reads, and `order`.
+        frame (`nw.LazyFrame`): Has the columns `user_id`, `item_id`, `order`, and `timestamp` of any type that
+            `to_unix_time` reads.
         time_unit (`str`, *optional*): The unit of numbers; by default told by their magnitude, with a warning.
 
     Returns:
@@ -40,7 +41,8 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
         decimals are counted and logged.
 
     Raises:
-        ValueError: For missing or unreadable times, with the first one's value and row; for two units in one column.
+        ValueError: For missing or unreadable times, with the first one's value, user and item; for two units in one
+            column.
         TypeError: For a column of another type.
     """
     if time_unit is not None and time_unit not in TICKS_PER_SECOND:
@@ -224,7 +226,10 @@ def _why_no_time(text: str) -> str:
 
 def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], str]) -> None:
     """Raise for the first row that an expression finds wrong."""
-    first = frame.filter(wrong).select("order", "timestamp").sort("order").head(1).collect("polars")
+    names = ("user_id", "item_id", "timestamp")
+    first = frame.filter(wrong).sort("order").select(*names).head(1).collect("polars")
     if len(first):
-        order, value = first.row(0)
-        raise ValueError(f"timestamp {value!r} in row {order} {reason if isinstance(reason, str) else reason(value)}")
+        # Not the row's number, which is no line's: files have headers, and their rows an order of their own.
+        user, item, value = first.row(0)
+        why = reason if isinstance(reason, str) else reason(value)
+        raise ValueError(f"timestamp {value!r} of user {user!r} and item {item!r} {why}")

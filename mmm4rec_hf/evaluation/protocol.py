@@ -10,13 +10,18 @@ PREPARE_NAME = "prepare.json"
 
 def read_preparation(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
     """How `mmm4rec prepare` made the sequences of a folder; empty where it does not say."""
-    # The same log at another place is the same data.
-    return {name: value for name, value in _read(sequences_folder).items() if name != "source"}
+    # The same log at another place, or with other names for its columns, is the same data.
+    return {name: value for name, value in _read(sequences_folder).items() if name not in ("source", "layout")}
 
 
 def read_source(sequences_folder: str | os.PathLike[str]) -> list[str]:
     """The files of the log that `mmm4rec prepare` read; empty where it does not say."""
     return list(_read(sequences_folder).get("source", []))
+
+
+def read_layout(sequences_folder: str | os.PathLike[str]) -> dict[str, str]:
+    """What `mmm4rec prepare` was told of the log: `user_column` and its like, and `time_unit`; empty for nothing."""
+    return dict(_read(sequences_folder).get("layout", {}))
 
 
 def _read(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mmm4rec_hf.evaluation.protocol import read_source
+from mmm4rec_hf.evaluation.protocol import read_layout, read_source
 from mmm4rec_hf.outputs import write_json
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
         folder (`str` or `os.PathLike`): Where they lie.
 
     Returns:
-        `dict`: `folder`, `source` (the log's files, where `prepare` noted them), `statistics`, and `first_event` and
-        `last_event` as ISO dates in UTC.
+        `dict`: `folder`, `source` and `layout` (the log's files and columns, where `prepare` noted them),
+        `statistics`, and `first_event` and `last_event` as ISO dates in UTC.
     """
     import pyarrow.compute as pc
 
@@ -105,10 +105,27 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
     return {
         "folder": str(folder),
         "source": read_source(folder),
+        "layout": read_layout(folder),
         "statistics": sequences.statistics,
         "first_event": days["first"],
         "last_event": days["last"],
     }
+
+
+def layout_of_log(model: str | os.PathLike[str]) -> dict[str, str]:
+    """
+    How the log was laid out that a model in the folder of its run was trained on.
+
+    Args:
+        model (`str` or `os.PathLike`): The model's folder, or a Hub name.
+
+    Returns:
+        `dict[str, str]`: As [`~mmm4rec_hf.evaluation.protocol.read_layout`]; empty where there is no such record.
+    """
+    path = Path(model).parent / RECORD_NAME
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")).get("data", {}).get("layout", {}))
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

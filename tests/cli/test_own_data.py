@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from mmm4rec_hf import ItemCatalog, MMM4RecProcessor
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.training.record import RunRecord, describe_data
 
 from .conftest import IDS, ITEMS, START, USERS, history_of
 
@@ -180,6 +182,38 @@ def test_a_log_of_other_columns_is_told_as_to_prepare(
     assert "Give --user-column, --item-column and --timestamp-column;" in said
     said = refusal(capsys, "recommend", str(model), "--input", str(orders), "--user-column", "customer")
     assert "--user-column customer is no column of" in said
+
+
+def test_what_prepare_was_told_of_the_log_need_not_be_told_again(
+    recommend_all: Any, model: Path, shop: Path, orders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_log = recommend_all(shop / "log.csv", "--time-unit", "ms")
+    # `customer` and `sku` are usual names, and hold other ids.
+    log = pl.read_csv(orders, separator=";", infer_schema=False)
+    log = log.with_columns(customer=pl.lit("one"), sku=pl.lit("1"))
+    log.write_csv(tmp_path / "orders.csv")
+    assert (
+        main(["prepare", str(tmp_path / "orders.csv"), "-o", str(tmp_path / "told"), *COLUMNS, "--k-core", "1"]) == 0
+    )
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    record = RunRecord(run)
+    sequences = SequenceDatasets.load_from_disk(tmp_path / "told")
+    record.begin(0, data=describe_data(sequences, tmp_path / "told"))
+
+    def from_run(*options: str) -> dict[str, list[dict[str, Any]]]:
+        capsys.readouterr()
+        command = ["recommend", str(run), "--device", "cpu", "--input", str(tmp_path / "orders.csv"), *options]
+        assert main(command) == 0
+        lines = map(json.loads, capsys.readouterr().out.splitlines())
+        return {line["user_id"]: line["recommendations"] for line in lines}
+
+    assert from_run() == from_log
+    # What is told counts.
+    assert list(from_run("--user-column", "customer")) == ["one"]
+    # A log without these columns is read by usual names.
+    log.select("customer", "sku", date="gekauft").write_csv(tmp_path / "orders.csv")
+    assert list(from_run()) == ["one"]
 
 
 def test_seconds_of_a_log_stay_seconds_whatever_its_unit(

@@ -150,7 +150,7 @@ def test_decimals_round_down_on_every_engine(spark: Any, spark_type: str) -> Non
 @pytest.mark.slow
 def test_wrong_logs_on_spark_are_refused_as_elsewhere(spark: Any) -> None:
     times = spark.createDataFrame([("u", "a", "noon")], "user_id string, item_id string, timestamp string")
-    with pytest.raises(ValueError, match="timestamp 'noon' in row"):
+    with pytest.raises(ValueError, match="timestamp 'noon' of user 'u' and item 'a'"):
         load_interactions(times)
     ids = spark.createDataFrame([(1.5, "a", 1)], "user_id double, item_id string, timestamp long")
     with pytest.raises(TypeError, match="user_id column .* Float64"):

@@ -181,7 +181,7 @@ def test_the_ratings_only_csv_of_amazon_has_the_item_first_and_no_header(tmp_pat
 
 def test_a_time_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,yesterday\n")
-    with pytest.raises(ValueError, match=r"log\.csv: timestamp 'yesterday' in row 0 is neither a number nor an ISO"):
+    with pytest.raises(ValueError, match=r"log\.csv: timestamp 'yesterday' of user 'u' and item 'a' is neither a"):
         load_interactions(tmp_path / "log.csv")
 
 
@@ -265,10 +265,12 @@ def test_rows_without_ids_are_dropped_counted_and_logged(caplog: pytest.LogCaptu
     assert "dropped 3 of 4 rows" in caplog.text
 
 
-def test_an_unreadable_time_is_refused_with_its_row(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,noon\n")
-    with pytest.raises(ValueError, match="timestamp 'noon' in row 1"):
-        load_interactions(tmp_path / "log.csv")
+@pytest.mark.parametrize("order", [None, "n"])
+def test_the_first_unreadable_time_is_refused_with_its_user_and_item(tmp_path: Path, order: str | None) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,n\nu,a,1,1\nu,b,noon,3\nv,c,noon,2\n")
+    first = "user 'u' and item 'b'" if order is None else "user 'v' and item 'c'"
+    with pytest.raises(ValueError, match=f"timestamp 'noon' of {first} is neither"):
+        load_interactions(tmp_path / "log.csv", order_column=order)
 
 
 def test_bad_lines_are_counted_with_their_numbers_and_nothing_is_evaluated(

@@ -39,6 +39,12 @@ FORMS: list[Any] = [
 ]
 
 
+def log_of(times: Any) -> nw.LazyFrame:
+    """A log of these times, in its own columns, before they are read."""
+    ids = {"user_id": ["u"] * len(times), "item_id": ["a"] * len(times), "order": range(len(times))}
+    return nw.from_native(pl.LazyFrame({"timestamp": times, **ids}))
+
+
 @pytest.mark.parametrize("value", FORMS, ids=repr)
 def test_every_form_of_a_time_gives_the_same_second(value: Any) -> None:
     seconds = to_unix_seconds([value, value])
@@ -139,8 +145,8 @@ def test_the_columns_expressions_agree_with_the_reading_of_single_strings(
     values: list[datetime], offset: timezone, separator: str
 ) -> None:
     texts = [value.replace(tzinfo=offset).isoformat(separator) for value in values]
-    frame = pl.LazyFrame({"timestamp": texts, "order": range(len(texts))})
-    column = with_unix_seconds(nw.from_native(frame), None).collect()
+    frame = log_of(texts)
+    column = with_unix_seconds(frame, None).collect()
     expected = [
         (value.replace(tzinfo=offset) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(seconds=1)
         for value in values
@@ -160,8 +166,8 @@ def test_the_columns_expressions_agree_with_the_reading_of_single_strings(
 @example((-(2**63), ("ns", 10**9)))
 def test_seconds_and_what_they_leave_make_up_the_number(drawn: tuple[int, tuple[str, int]]) -> None:
     number, unit = drawn
-    frame = pl.LazyFrame({"timestamp": [number], "order": [0]})
-    row = with_unix_seconds(nw.from_native(frame), unit[0]).collect()
+    frame = log_of([number])
+    row = with_unix_seconds(frame, unit[0]).collect()
     seconds, subsecond = row["timestamp"].item(), row["subsecond"].item()
     assert seconds * 10**9 + subsecond == number * (10**9 // unit[1])
     assert 0 <= subsecond < 10**9
@@ -171,9 +177,9 @@ def test_seconds_and_what_they_leave_make_up_the_number(drawn: tuple[int, tuple[
 @pytest.mark.filterwarnings("ignore:timestamps with decimals")
 @given(st.text(alphabet="0123456789-+:. TtZzé", max_size=30))
 def test_a_string_of_a_column_is_read_as_a_single_one_or_refused(text: str) -> None:
-    frame = pl.LazyFrame({"timestamp": [text], "order": [0]})
+    frame = log_of([text])
     try:
-        column = with_unix_seconds(nw.from_native(frame), "s").collect()["timestamp"].to_list()
+        column = with_unix_seconds(frame, "s").collect()["timestamp"].to_list()
     except ValueError:
         return
     assert to_unix_seconds([text], time_unit="s").tolist() == column
@@ -196,16 +202,16 @@ DECIMALS = [
 def test_decimals_are_rounded_down_and_what_is_left_is_kept(text: str, seconds: int, nanoseconds: int) -> None:
     assert [part.tolist() for part in to_unix_time([text])] == [[seconds], [nanoseconds]]
     assert [part.tolist() for part in to_unix_time([Decimal(text)])] == [[seconds], [nanoseconds]]
-    frame = pl.LazyFrame({"timestamp": [text, "0.5"], "order": [0, 1]})
-    column = with_unix_seconds(nw.from_native(frame), None).collect()
+    frame = log_of([text, "0.5"])
+    column = with_unix_seconds(frame, None).collect()
     assert column.select("timestamp", "subsecond").rows() == [(seconds, nanoseconds), (0, 500_000_000)]
 
 
 def test_decimals_of_finer_units_are_rounded_down_too() -> None:
     with pytest.warns(UserWarning, match="decimals are rounded down"):
         assert [part.tolist() for part in to_unix_time([1387670400123.5], "ms")] == [[SOLSTICE], [123_500_000]]
-    frame = pl.LazyFrame({"timestamp": [1387670400123.5, -0.5], "order": [0, 1]})
-    column = with_unix_seconds(nw.from_native(frame), "ms").collect()
+    frame = log_of([1387670400123.5, -0.5])
+    column = with_unix_seconds(frame, "ms").collect()
     assert column.select("timestamp", "subsecond").rows() == [(SOLSTICE, 123_500_000), (-1, 999_500_000)]
 
 
@@ -214,8 +220,8 @@ def test_decimals_of_finer_units_are_rounded_down_too() -> None:
 def test_floats_are_rounded_down_in_columns_and_alone(values: list[float]) -> None:
     expected = [math.floor(value) for value in values]
     assert to_unix_seconds(values, time_unit="s").tolist() == expected
-    frame = pl.LazyFrame({"timestamp": values, "order": range(len(values))})
-    column = with_unix_seconds(nw.from_native(frame), "s").collect()
+    frame = log_of(values)
+    column = with_unix_seconds(frame, "s").collect()
     assert column["timestamp"].to_list() == expected
     if "subsecond" in column.columns:
         left = [(value - floor) * 1e9 for value, floor in zip(values, expected, strict=True)]
@@ -255,9 +261,9 @@ def test_times_in_float32_are_refused_for_the_seconds_they_lost() -> None:
     assert int(stored[0]) != SOLSTICE + 30
     with pytest.raises(ValueError, match="lost digits"):
         to_unix_seconds(stored)
-    frame = pl.LazyFrame({"timestamp": stored, "order": [0]})
+    frame = log_of(stored)
     with pytest.raises(ValueError, match="lost digits"):
-        with_unix_seconds(nw.from_native(frame), None)
+        with_unix_seconds(frame, None)
 
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -349,21 +355,21 @@ def test_the_unit_changes_where_it_is_said_to(number: int, seconds: int) -> None
 @pytest.mark.parametrize(
     ("column", "error", "message"),
     [
-        (pl.Series([2**64 - 1], dtype=pl.UInt64), ValueError, "18446744073709551615 in row 0 lies beyond int64"),
+        (pl.Series([2**64 - 1], dtype=pl.UInt64), ValueError, "18446744073709551615 .* lies beyond int64"),
         (pl.Series(["9223372036854775808"]), ValueError, "neither a plain number below 9e18"),
         (pl.Series(["1.38767E+09"]), ValueError, "neither a plain number below 9e18"),
         (
             pl.Series(["2024-01-01", "yesterday"]),
             ValueError,
-            "'yesterday' in row 1 is neither a number nor an ISO 8601",
+            "'yesterday' of user 'u' .* is neither a number nor an ISO 8601",
         ),
-        (pl.Series(["01/02/2024"]), ValueError, "'01/02/2024' in row 0 is neither a number nor an ISO 8601 time"),
+        (pl.Series(["01/02/2024"]), ValueError, "'01/02/2024' .* is neither a number nor an ISO 8601 time"),
         (pl.Series([1.3876704e18]), ValueError, "may have lost digits"),
         (pl.Series([timedelta(1)]), TypeError, "Duration"),
         (pl.Series([True]), TypeError, "Boolean"),
         (pl.Series([[1]]), TypeError, "List"),
-        (pd.Series([SOLSTICE, pd.NaT], dtype="datetime64[ns]"), ValueError, "row 1 is missing"),
-        (pd.Series([1, None], dtype="Int64"), ValueError, "row 1 is missing"),
+        (pd.Series([SOLSTICE, pd.NaT], dtype="datetime64[ns]"), ValueError, "item 'i1' is missing"),
+        (pd.Series([1, None], dtype="Int64"), ValueError, "item 'i1' is missing"),
     ],
     ids=str,
 )

@@ -45,7 +45,7 @@ def read_delimited(
         if parts[-1].columns != parts[0].columns:
             raise ValueError(f"{path} has other columns than {paths[0]}: {parts[-1].columns} and {parts[0].columns}")
     frame = nw.from_native(pl.concat(parts).lazy())
-    return RawLog(frame, LogColumns(**{name: name for name in parts[0].columns}), describe(paths))
+    return RawLog(frame, LogColumns.ours(parts[0].columns), describe(paths))
 
 
 def read_table(path: Path, separator: str | None = None) -> pl.DataFrame:

@@ -44,7 +44,7 @@ def read_frame(source: Any, columns: LogColumns) -> RawLog:
         )
     found = columns.resolve(frame.columns, where)
     values = pl.DataFrame({ours: _values(frame[theirs], ours, where) for ours, theirs in found.items()})
-    return RawLog(nw.from_native(values.lazy()), LogColumns(**{ours: ours for ours in found}), where)
+    return RawLog(nw.from_native(values.lazy()), LogColumns.ours(found), where)
 
 
 def _dictionaries(source: Iterable[Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -44,4 +44,4 @@ def _read_double_colons(file: Path) -> RawLog:
         raise ValueError(f"{file} cannot be read: {error}") from error
     lines = pl.Series("line", content.decode("latin-1").splitlines(), dtype=pl.String)
     fields = lines.str.split_exact("::", len(HEADER) - 1).struct.rename_fields(HEADER).struct.unnest()
-    return RawLog(nw.from_native(fields.lazy()), LogColumns(**{name: name for name in HEADER}), str(file))
+    return RawLog(nw.from_native(fields.lazy()), LogColumns.ours(HEADER), str(file))

@@ -33,7 +33,7 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
     except DAMAGE as error:
         raise unreadable(where, error) from error
     check_unpacked(table, paths)
-    return RawLog(nw.from_native(table.lazy()), LogColumns(**{name: name for name in found}), where)
+    return RawLog(nw.from_native(table.lazy()), LogColumns.ours(found), where)
 
 
 def read_parquet_table(path: Path) -> pl.DataFrame:

@@ -57,7 +57,7 @@ def read_records(records: Iterable[Record], columns: LogColumns, where: str) -> 
         }
         parts.append(pl.DataFrame(values, schema={ours: TYPES[ours] for ours in found}))
     frame = nw.from_native(pl.concat(parts).lazy())
-    return RawLog(frame, LogColumns(**{ours: ours for ours in found}), where)
+    return RawLog(frame, LogColumns.ours(found), where)
 
 
 def _id(value: Any, place: str) -> str | None:

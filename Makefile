@@ -32,12 +32,13 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Each worker takes tests that stand together, so that what a module makes once is seldom made twice.
 pytest: $(STAMP)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Lines and branches that the tests run, commands in processes of their own too; no part of `make test`, which it slows.
 coverage: $(STAMP)
-	$(BIN)/pytest -n 2 --cov --cov-report=term --cov-report=json:.cache/coverage.json
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term --cov-report=json:.cache/coverage.json
 
 hf-suite: $(STAMP)
 	$(BIN)/python tests/hf_suite/run.py

@@ -46,6 +46,7 @@ def run_suite(seed: int, processes: int, options: list[str]) -> dict[str, Any]:
             "-q",
             "-n",
             str(processes),
+            "--dist=worksteal",
             f"--junit-xml={report}",
             *order,
             *options,

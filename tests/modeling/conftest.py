@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import pipeline
 
-from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
+
+IDS = ["0", "1", "2", "3", "4", "5"]
 
 TINY = {
     "hidden_size": 16,
@@ -65,6 +68,21 @@ def lively_model(tiny_config: Callable[..., MMM4RecConfig]) -> Callable[..., MMM
             for features in (model.items.text_features, model.items.image_features):
                 features[1:].normal_()
         return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_pipeline(
+    lively_model: Callable[..., MMM4RecForSequentialRecommendation], tiny_catalog: Callable[..., SimpleNamespace]
+) -> Callable[..., Any]:
+    """A pipeline of a lively model with these items, of another configuration where it is told."""
+
+    def make(ids: list[str] = IDS, **changes: Any) -> Any:
+        model, processor = lively_model(**changes), MMM4RecProcessor(max_sequence_length=8)
+        model.set_items(tiny_catalog(ids))
+        processor.set_items(tiny_catalog(ids))
+        return pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
 
     return make
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+from mmm4rec_hf import MMM4RecProcessor
 from mmm4rec_hf.modeling import hub_mmm4rec
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 
@@ -94,3 +95,17 @@ def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: Path, er
     with pytest.raises(ValueError) as told:
         push_folder(folder, "films")
     assert message in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({}, "Upload processor"), ({"commit_message": "Titles"}, "Titles")], ids=str
+)
+def test_a_processor_is_uploaded_with_its_items(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    processor, hub = MMM4RecProcessor(), Hub()
+    processor.set_items(SimpleNamespace(item_ids=["a"], titles=["A"]))
+    monkeypatch.setattr(hub_mmm4rec, "HfApi", lambda token: hub)
+    assert processor.push_to_hub("author/films", **options) == "the commit"
+    commit = dict(hub.calls)["create_commit"]
+    assert commit["commit_message"] == message and {"processor_config.json", "items.jsonl"} <= commit["files"]

@@ -17,29 +17,19 @@ from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
 from mmm4rec_hf.modeling import retrieval_mmm4rec
 from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
 
+from .conftest import IDS
+
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
 T = 1_300_000_000
-IDS = ["0", "1", "2", "3", "4", "5"]
-
-
-@pytest.fixture
-def make(lively_model: Model, tiny_catalog: Catalog) -> Callable[..., Any]:
-    def build(ids: list[str] = IDS, **changes: Any) -> Any:
-        model, processor = lively_model(**changes), MMM4RecProcessor(max_sequence_length=8)
-        model.set_items(tiny_catalog(ids))
-        processor.set_items(tiny_catalog(ids))
-        return pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
-
-    return build
 
 
 def history(*items: Any) -> dict[str, list]:
     return {"items": list(items), "timestamps": [T + 60 * n for n in range(len(items))]}
 
 
-def test_the_ranking_is_that_of_the_logits_without_history_and_padding(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_the_ranking_is_that_of_the_logits_without_history_and_padding(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     got = recommend(history("0", "3"), top_k=10)
     inputs = recommend.processor(histories=[history("0", "3")], return_tensors="pt")
     with torch.no_grad():
@@ -53,8 +43,10 @@ def test_the_ranking_is_that_of_the_logits_without_history_and_padding(make: Cal
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_in_half_precision_ranks_by_its_own_logits(make: Callable[..., Any], dtype: torch.dtype) -> None:
-    recommend = make()
+def test_a_model_in_half_precision_ranks_by_its_own_logits(
+    make_pipeline: Callable[..., Any], dtype: torch.dtype
+) -> None:
+    recommend = make_pipeline()
     recommend.model.to(dtype)
     histories = [history("0", "3"), history("5"), history("1", "2", "4")]
     found = recommend(histories, top_k=6, exclude_history=False)
@@ -69,9 +61,9 @@ def test_a_model_in_half_precision_ranks_by_its_own_logits(make: Callable[..., A
 
 
 def test_a_model_that_the_pipeline_loads_takes_the_precision_that_is_asked_for(
-    make: Callable[..., Any], tmp_path: Path
+    make_pipeline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    recommend = make()
+    recommend = make_pipeline()
     recommend.save_pretrained(tmp_path)
     half = pipeline("sequential-recommendation", model=str(tmp_path), dtype=torch.bfloat16, device="cpu")
     assert half.model.dtype == torch.bfloat16
@@ -79,29 +71,29 @@ def test_a_model_that_the_pipeline_loads_takes_the_precision_that_is_asked_for(
     assert other["score"] == pytest.approx(one["score"], rel=0.05)
 
 
-def test_published_scoring_never_returns_the_padding_item_either(make: Callable[..., Any]) -> None:
-    recommend = make(score_padding_item=True, time_mode="published")
+def test_published_scoring_never_returns_the_padding_item_either(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline(score_padding_item=True, time_mode="published")
     assert {entry["item_id"] for entry in recommend(history("0"), top_k=10)} == set(IDS) - {"0"}
 
 
-def test_fewer_are_returned_when_there_are_fewer(make: Callable[..., Any]) -> None:
-    recommend = make(ids=["0", "1", "2"])
+def test_fewer_are_returned_when_there_are_fewer(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline(ids=["0", "1", "2"])
     assert recommend(history("0", "1", "2"), top_k=10) == []
     assert len(recommend(history("0", "1", "2"), top_k=10, exclude_history=False)) == 3
     assert [entry["item_id"] for entry in recommend(history("1", "2"), top_k=10)] == ["0"]
 
 
-def test_the_whole_history_is_left_out_not_only_what_the_model_reads(make: Callable[..., Any]) -> None:
+def test_the_whole_history_is_left_out_not_only_what_the_model_reads(make_pipeline: Callable[..., Any]) -> None:
     ids = [str(n) for n in range(12)]
-    recommend = make(ids=ids)
+    recommend = make_pipeline(ids=ids)
     got = recommend(history(*ids[:11]), top_k=12)
     assert [entry["item_id"] for entry in got] == ["11"]
 
 
 def test_an_item_that_training_never_saw_is_skipped_until_it_is_added(
-    make: Callable[..., Any], tiny_catalog: Catalog
+    make_pipeline: Callable[..., Any], tiny_catalog: Catalog
 ) -> None:
-    recommend = make(ids=["1", "2", "3"])
+    recommend = make_pipeline(ids=["1", "2", "3"])
     known = recommend(history("1"), top_k=10)
     assert recommend(history("1", "99"), top_k=10) == known
     with pytest.raises(ValueError, match="'99' is not in the catalogue of 3 items"):
@@ -112,8 +104,8 @@ def test_an_item_that_training_never_saw_is_skipped_until_it_is_added(
     assert {entry["item_id"] for entry in recommend(history("1", "99"), top_k=10)} == {"2", "3"}
 
 
-def test_one_of_two_users_has_no_history(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_one_of_two_users_has_no_history(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     histories = [history(), history("1")]
     with pytest.raises(ValueError, match="history 0 holds no known item"):
         recommend(histories)
@@ -122,16 +114,16 @@ def test_one_of_two_users_has_no_history(make: Callable[..., Any]) -> None:
     assert [entry["item_id"] for entry in one] == [entry["item_id"] for entry in recommend(history("1"), top_k=10)]
 
 
-def test_candidates_are_the_only_items_returned(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_candidates_are_the_only_items_returned(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     got = recommend(history("0"), candidates=["2", "0", 5, "unheard of"], top_k=10)
     assert {entry["item_id"] for entry in got} == {"2", "5"}
     with pytest.raises(ValueError, match="unheard of"):
         recommend(history("0"), candidates=["unheard of"], unknown_items="error")
 
 
-def test_a_list_gives_one_answer_a_history_whatever_the_batch(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_a_list_gives_one_answer_a_history_whatever_the_batch(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     histories = [history("0"), history("1", "2", "3"), history("4", 5)]
     together = recommend(histories, top_k=3, exclude_history=False)
     for number, single in enumerate(histories):
@@ -146,8 +138,8 @@ def test_a_list_gives_one_answer_a_history_whatever_the_batch(make: Callable[...
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_history_without_times_is_read_as_a_day_apart(make: Callable[..., Any], side: str) -> None:
-    recommend = make()
+def test_a_history_without_times_is_read_as_a_day_apart(make_pipeline: Callable[..., Any], side: str) -> None:
+    recommend = make_pipeline()
     recommend.processor.history_padding_side = side
     untimed = [{"items": ["0"]}, {"items": ["1", "2", "3"]}]
     days = ["2020-02-28", "2020-02-29", "2020-03-01"]
@@ -161,15 +153,15 @@ def test_a_history_without_times_is_read_as_a_day_apart(make: Callable[..., Any]
     )
 
 
-def test_recommending_switches_dropout_off_and_back(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_recommending_switches_dropout_off_and_back(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     recommend.model.train()
     assert recommend(history("0")) == recommend(history("0"))
     assert recommend.model.training
 
 
-def test_parts_that_were_training_come_back_as_they_were(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_parts_that_were_training_come_back_as_they_were(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     expected = recommend(history("0"))
     recommend.model.model.encoder.train()
     training = {name: module.training for name, module in recommend.model.named_modules()}
@@ -180,8 +172,8 @@ def test_parts_that_were_training_come_back_as_they_were(make: Callable[..., Any
     assert {name: module.training for name, module in recommend.model.named_modules()} == training
 
 
-def test_what_was_kept_for_recommendations_can_take_part_in_a_training(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_what_was_kept_for_recommendations_can_take_part_in_a_training(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     recommend(history("0"))
     weight = torch.ones(16, requires_grad=True)
     (recommend.model.item_vectors() * weight).sum().backward()
@@ -189,9 +181,9 @@ def test_what_was_kept_for_recommendations_can_take_part_in_a_training(make: Cal
 
 
 def test_a_call_looks_once_whether_weights_have_changed(
-    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recommend = make()
+    recommend = make_pipeline()
     looked, look = [], WeightCache._fingerprint
     monkeypatch.setattr(WeightCache, "_fingerprint", lambda *args: looked.append(look(*args)) or looked[-1])
     before = recommend([history("0"), history("1", "2")])
@@ -202,15 +194,15 @@ def test_a_call_looks_once_whether_weights_have_changed(
     assert len(looked) == 2
 
 
-def test_candidates_hold_for_every_batch_and_may_be_given_one_by_one(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_candidates_hold_for_every_batch_and_may_be_given_one_by_one(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     histories = [history("0"), history("1", "2"), history("3")]
     found = recommend(histories, batch_size=1, candidates=(name for name in ["4", "5"]))
     assert [sorted(entry["item_id"] for entry in entries) for entries in found] == [["4", "5"]] * 3
 
 
-def test_users_without_events_and_bad_numbers(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_users_without_events_and_bad_numbers(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     with pytest.raises(ValueError, match="no known item"):
         recommend(history("99"))
     assert len(recommend(history(), empty_histories="default", top_k=2)) == 2
@@ -237,10 +229,10 @@ def test_options_given_at_the_start_hold_for_every_call(lively_model: Model, tin
 @pytest.mark.parametrize("weight", [0.8, -0.8])
 @pytest.mark.parametrize("way", ["all", "blocks", "index", "candidates"])
 def test_near_items_take_part_in_the_ranking_whatever_finds_the_items(
-    make: Callable[..., Any], way: str, weight: float, monkeypatch: pytest.MonkeyPatch
+    make_pipeline: Callable[..., Any], way: str, weight: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [str(number) for number in range(40)]
-    recommend = make(ids, use_cooccurrence=True, cooccurrence_context=2)
+    recommend = make_pipeline(ids, use_cooccurrence=True, cooccurrence_context=2)
     draw = torch.Generator().manual_seed(0)
     log = torch.randint(1, 41, (6, 9), generator=draw).tolist()
     rows = [{"input_ids": line[:place], "labels": line[place]} for line in log for place in range(1, len(line))]
@@ -268,13 +260,36 @@ def test_near_items_take_part_in_the_ranking_whatever_finds_the_items(
             assert entry["score"] == sum(parts)
 
 
+def test_an_index_is_asked_for_as_many_more_as_a_history_takes_away(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline([f"i{n}" for n in range(40)])
+    best = [entry["item_id"] for entry in recommend(history("i0"), top_k=39)]
+    seen = history(*best[:7])
+    expected = recommend(seen, top_k=3)
+    asked: list[int] = []
+
+    class Index:
+        """The exact order of this one history."""
+
+        def search(self, users: torch.Tensor, k: int) -> torch.Tensor:
+            asked.append(k)
+            with torch.no_grad():
+                everything = recommend.model.kept_items()[0]
+                return (users @ everything[1:].T).topk(k).indices + 1
+
+    recommend.use_index(Index())
+    assert recommend(seen, top_k=3) == expected
+    assert asked == [2 * 3 + 7]
+    # No more than there are.
+    assert len(recommend(seen, top_k=40)) == 33 and asked[1:] == [40]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"use_item_bias": True}, {"use_time": False}], ids=str)
 def test_a_program_in_place_of_the_layers_gives_the_same_answers(
-    make: Callable[..., Any], tiny_catalog: Catalog, tmp_path: Path, changes: dict[str, Any]
+    make_pipeline: Callable[..., Any], tiny_catalog: Catalog, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    recommend = make(**changes)
+    recommend = make_pipeline(**changes)
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for bias in (recommend.model.items.text_bias, recommend.model.items.image_bias):
@@ -325,8 +340,8 @@ def test_a_program_in_place_of_the_layers_gives_the_same_answers(
     assert recommend(histories[0]) == after
 
 
-def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make: Callable[..., Any]) -> None:
-    recommend = make()
+def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     layers = recommend.model.model.encoder.train()
 
     def by_layers(text: Any, image: Any, times: Any, mask: Any) -> Any:
@@ -347,8 +362,23 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make: Callable
     assert all(module.training for module in layers.modules())
 
 
-def test_weights_that_are_swapped_in_behind_torch_ask_for_another_encoder(make: Callable[..., Any]) -> None:
-    recommend = make()
+@pytest.mark.parametrize(("error", "is_refused"), [(0.5e-3, False), (2e-3, True), (-0.5, True), (float("nan"), True)])
+def test_an_encoder_may_be_a_thousandth_off(make_pipeline: Callable[..., Any], error: float, is_refused: bool) -> None:
+    recommend = make_pipeline()
+    layers = recommend.model.model.encoder
+
+    def nearly(text: Any, image: Any, times: Any, mask: Any) -> Any:
+        return layers(text, image, times, mask == 1).user_embeds * (1 + error)
+
+    if is_refused:
+        with pytest.raises(ValueError, match="at most is allowed"):
+            recommend.use_encoder(nearly)
+    else:
+        recommend.use_encoder(nearly)
+
+
+def test_weights_that_are_swapped_in_behind_torch_ask_for_another_encoder(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
     layers = recommend.model.model.encoder
     old = copy.deepcopy(layers).eval()
     recommend.use_encoder(lambda text, image, times, mask: old(text, image, times, mask == 1).user_embeds)
@@ -362,10 +392,10 @@ def test_weights_that_are_swapped_in_behind_torch_ask_for_another_encoder(make: 
 @pytest.mark.parametrize("few_scores", [retrieval_mmm4rec._FEW_SCORES, 0])
 @pytest.mark.parametrize("broken", ["weight", "item"])
 def test_a_model_of_nan_recommends_nothing(
-    make: Callable[..., Any], broken: str, few_scores: int, monkeypatch: pytest.MonkeyPatch
+    make_pipeline: Callable[..., Any], broken: str, few_scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieval_mmm4rec, "_FEW_SCORES", few_scores)
-    recommend = make()
+    recommend = make_pipeline()
     with torch.no_grad():
         if broken == "weight":
             recommend.model.model.encoder.layers[0].ssd.out_proj.weight[0, 0] = torch.nan

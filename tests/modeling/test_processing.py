@@ -58,10 +58,12 @@ def test_histories_become_padded_tensors(processor: MMM4RecProcessor) -> None:
 
 
 def test_left_padding_and_a_fixed_width(tiny_catalog: Catalog) -> None:
-    processor = MMM4RecProcessor(max_sequence_length=3, history_padding_side="left")
+    processor = MMM4RecProcessor(max_sequence_length=5, history_padding_side="left")
     processor.set_items(tiny_catalog(["a", "b"]))
     batch = processor(histories={"items": ["b", "a"], "timestamps": [T, T + 1]}, padding="max_length")
-    assert batch["input_ids"].tolist() == [[0, 2, 1]] and batch["timestamps"].tolist() == [[0, T, T + 1]]
+    assert batch["input_ids"].tolist() == [[0, 0, 0, 2, 1]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 0, 1, 1]]
+    assert batch["timestamps"].tolist() == [[0, 0, 0, T, T + 1]]
 
 
 def test_events_are_put_in_time_order_and_the_last_ones_count(processor: MMM4RecProcessor) -> None:

@@ -76,3 +76,18 @@ def test_what_cannot_be_is_refused(make_pipeline: Callable[..., Any]) -> None:
         recommend.similar_items(["i5", "nobody"])
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         recommend.similar_items("i5", top_k=0)
+
+
+def test_rounding_takes_no_cosine_out_of_its_range(
+    make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"i{n}" for n in range(80)]
+    recommend = make_pipeline(ids)
+    draw = torch.Generator().manual_seed(0)
+    half = torch.randn(20, 16, generator=draw)
+    # Each vector stands twice, and its opposite twice.
+    table = torch.cat([torch.zeros(1, 16), half, half, -half, -half])
+    monkeypatch.setattr(recommend.model, "kept_items", lambda: (None, (table, table)))
+    found = [entry for entries in recommend.similar_items(ids, top_k=79) for entry in entries]
+    scores = [entry[name] for entry in found for name in ("score", "text_score", "image_score")]
+    assert (min(scores), max(scores)) == (-1.0, 1.0)

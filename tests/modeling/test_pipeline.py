@@ -362,6 +362,21 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make_pipeline:
     assert all(module.training for module in layers.modules())
 
 
+def test_an_encoder_answers_up_to_sixteen_histories_at_once(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
+    layers, calls = recommend.model.model.encoder, list[int]()
+
+    def counted(text: Any, image: Any, times: Any, mask: Any) -> Any:
+        calls.append(len(mask))
+        return layers(text, image, times, mask == 1).user_embeds
+
+    recommend.use_encoder(counted)
+    calls.clear()
+    for number in (1, 15, 16, 17, 40):
+        assert len(recommend([history("1", "2")] * number)) == number
+    assert calls == [1, 15, 16]
+
+
 @pytest.mark.parametrize(("error", "is_refused"), [(0.5e-3, False), (2e-3, True), (-0.5, True), (float("nan"), True)])
 def test_an_encoder_may_be_a_thousandth_off(make_pipeline: Callable[..., Any], error: float, is_refused: bool) -> None:
     recommend = make_pipeline()

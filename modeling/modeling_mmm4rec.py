@@ -130,7 +130,8 @@ class MMM4RecModel(MMM4RecPreTrainedModel):
                     f"{tuple(attention_mask.shape)}"
                 )
             features = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-            features = features.to(projection.weight.dtype) * mask.unsqueeze(-1)
+            # Not a product: padding may hold anything, and 0 times NaN is NaN.
+            features = features.to(projection.weight.dtype).masked_fill(~mask.unsqueeze(-1), 0)
             embeds.append(projection(features))
         if timestamps is not None:
             timestamps = timestamps.gather(1, index) * mask

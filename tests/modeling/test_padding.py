@@ -121,6 +121,35 @@ def test_the_backbone_reads_events_and_times_as_the_recommender_does(lively_mode
         assert (model.model(text, image, times * 0, mask).user_embeds - ours).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("junk", [7.0, float("nan"), float("inf")])
+def test_what_padding_holds_is_not_read_by_the_backbone(lively_model: Model, junk: float) -> None:
+    backbone = lively_model(time_mode="published").model
+    _, times, mask = (part[None] for part in row([3, 4, 5], [1_300_000_000, 1_300_000_060, 1_300_900_000], 2, 2))
+    text, image = torch.randn(1, 7, 6), torch.randn(1, 7, 5)
+    padding = mask == 0
+    with torch.no_grad():
+        clean = backbone(text, image, times, mask).user_embeds
+        dirty = [features.masked_fill(padding.unsqueeze(-1), junk) for features in (text, image)]
+        assert torch.equal(backbone(*dirty, times.masked_fill(padding, 2**40), mask).user_embeds, clean)
+
+
+def test_published_mode_reads_zeros_as_the_times_of_padding(lively_model: Model) -> None:
+    """Times near 0 tell the zeros of the published code from other numbers."""
+    model = lively_model(time_mode="published")
+    items, times, mask = (part[None] for part in row([3, 4, 5], [5, 9, 20], 0, 5))
+    with torch.no_grad():
+        text, image = (table[items] for table in model.item_embeds())
+        expected = model.model.encoder(text, image, times, mask.bool()).user_embeds
+        other = model.model.encoder(text, image, times + (1 - mask), mask.bool()).user_embeds
+        found = model(input_ids=items, timestamps=times, attention_mask=mask).user_embeds
+        by_backbone = model.model(
+            model.items.text_features[items], model.items.image_features[items], times, mask
+        ).user_embeds
+    for vectors in (found, by_backbone):
+        torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=0)
+    assert (other - expected).abs().max() > 1e-4
+
+
 def test_published_mode_sees_the_spike_at_the_first_padded_position(lively_model: Model) -> None:
     """Right-padded timestamps of 0 drown the gaps of every padded row; a full row shows them."""
     model = lively_model(time_mode="published")

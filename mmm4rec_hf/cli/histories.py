@@ -1,6 +1,7 @@
 """Histories of many users from a file, one user after the other."""
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from mmm4rec_hf.data import load_interactions
 from mmm4rec_hf.data.engines import stream
 from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
 from mmm4rec_hf.data.splits import in_time_order
+
+logger = logging.getLogger(__name__)
 
 History = dict[str, Any]
 # Ids that an error names.
@@ -54,7 +57,7 @@ def open_histories(
         format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
         layout (`Mapping[str, str]`, *optional*):
-            Of a log where nothing else is told: these columns, where it has them, and this `time_unit`.
+            Where nothing else is told: these columns, where the file has them, and of a log this `time_unit`.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -62,16 +65,20 @@ def open_histories(
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    names = _Names(user_column or "user_id", item_column or "items", timestamp_column or "timestamps")
-    histories: Iterator[History] | None = None
-    if format == "auto" and path.suffix == ".parquet" and pa.types.is_nested(_type_of(path, names.items)):
-        histories = _from_parquet(path, names)
-    elif format == "auto" and path.suffix in (".jsonl", ".json") and _first_line_has(path, names.items):
-        histories = _from_json_lines(path, names)
-    if histories is not None:
+    layout = layout or {}
+    lists = _lists_of(path) if format == "auto" else {}
+    told = {"user_id": user_column, "items": item_column, "timestamps": timestamp_column}
+    usual = dict(zip(told, map(layout.get, ("user_column", "item_column", "timestamp_column")), strict=True))
+    names = _Names(*(told[ours] or _known_name(ours, usual[ours], lists) for ours in told))
+    if lists.get(names.items):
+        if names.user_id not in lists:
+            logger.warning(
+                "%s has no %s: its users are numbered, from 1; user_column= tells where ids stand",
+                *(path, names.user_id),
+            )
+        histories = (_from_parquet if path.suffix == ".parquet" else _from_json_lines)(path, names)
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
     columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
-    layout = layout or {}
     time_unit = time_unit or layout.get("time_unit")
     log = load_interactions(path, format=format, time_unit=time_unit, usual_columns=layout, **columns).frame
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
@@ -86,8 +93,9 @@ class _Names(NamedTuple):
 
     def history(self, record: dict[str, Any], number: int) -> History:
         """A record as a history. A file without user ids is told apart by its lines, from 1 on."""
-        ours = dict(zip(self, self._fields, strict=True))
-        return {"user_id": str(number)} | {ours.get(name, name): value for name, value in record.items()}
+        # A name that was told counts before ours, where a record has both.
+        named = {ours: record[name] for ours, name in self._asdict().items() if name in record}
+        return {"user_id": str(number)} | record | named
 
 
 def _chosen(histories: Iterator[History], users: Sequence[str], path: Path) -> list[History]:
@@ -160,21 +168,27 @@ def _from_log(frame: nw.LazyFrame) -> Iterator[History]:
         yield history
 
 
-def _type_of(path: Path, column: str) -> pa.DataType:
-    try:
-        schema = pq.read_schema(path)
-    except DAMAGE as error:
-        raise unreadable(path, error) from error
-    return schema.field(column).type if column in schema.names else pa.null()
-
-
-def _first_line_has(path: Path, items: str) -> bool:
-    """Whether a file's first line is a user's: `items` by its usual name, or a list by a name that was told."""
+def _lists_of(path: Path) -> dict[str, bool]:
+    """The fields of a file that may hold a user a row, and whether each is a list; nothing of another kind of file."""
+    if path.suffix == ".parquet":
+        try:
+            schema = pq.read_schema(path)
+        except DAMAGE as error:
+            raise unreadable(path, error) from error
+        return {field.name: pa.types.is_nested(field.type) for field in schema}
+    if path.suffix not in (".jsonl", ".json"):
+        return {}
     with path.open("rb") as file:
         try:
             record = json.loads(file.readline())
         except ValueError:
-            return False
-    if not isinstance(record, dict) or items not in record:
-        return False
-    return items == "items" or isinstance(record[items], list)
+            return {}
+    if not isinstance(record, dict):
+        return {}
+    # A user's line whose items are no list is told as one.
+    return {name: isinstance(value, list) or name == "items" for name, value in record.items()}
+
+
+def _known_name(ours: str, usual: str | None, names: Collection[str]) -> str:
+    """Our name of a field, or the usual one where the file has it instead."""
+    return usual if usual is not None and ours not in names and usual in names else ours

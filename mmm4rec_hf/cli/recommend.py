@@ -73,9 +73,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--empty-histories",
         choices=("error", "default", "skip"),
-        default="error",
         help="users without a known item: an error, the ranking of someone without events, one for all of them, or "
-        "left out of what is written; `default` without --history and --input prints that ranking",
+        "left out and counted (default: skip those of a file, an error for --history and --user); `default` without "
+        "--history and --input prints that ranking",
     )
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: an accelerator where there is one)")
@@ -85,6 +85,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec recommend`."""
     _check(args)
+    if args.empty_histories is None:
+        # One of many must not stop the others; who is named is asked for.
+        args.empty_histories = "skip" if args.input is not None and args.user is None else "error"
     if args.history is None and args.input is None:
         args.history = []  # of someone without events
     hide_bars_without_terminal()
@@ -178,6 +181,11 @@ def _recommend_all(
         histories, options["empty_histories"] = known, "default"
     for batch in in_batches(histories, args.batch_size):
         yield from zip(batch, recommender(batch, **options), strict=True)
+    if known.without == counted.number and known.is_leaving_out:
+        raise ValueError(
+            f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
+            f"like {', '.join(map(repr, recommender.processor.item_ids[:3]))}"
+        )
     if known.without:
         what = "are left out" if args.empty_histories == "skip" else "get the ranking of someone without events"
         logger.info("%s of %s users have no known item and %s", f"{known.without:,}", f"{counted.number:,}", what)

@@ -31,6 +31,10 @@ ALIASES = {
     ),
     "rating": ("rating", "overall", "score", "stars"),
 }
+# What else a column of times may be called, in words; a row's own times are no event's.
+TIME_LIKE = re.compile(
+    r"^(?!(updated|modified|changed|deleted|exported|loaded) )(.* )?(at|on|date|time|timestamp|datetime|when)$"
+)
 # Layouts that are known by all these names together, where a single name would be in question.
 LAYOUTS = (
     {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"},
@@ -82,10 +86,11 @@ class LogColumns:
         """
         told = {"user_id": self.user_id, "item_id": self.item_id, "timestamp": self.timestamp, "rating": self.rating}
         layout: Mapping[str, str] = next((known for known in LAYOUTS if set(known.values()) <= set(names)), {})
-        found, missing = {}, []
+        found, missing, not_told = {}, [], []
         for ours, name in told.items():
             if name is None:
-                name = self._usual(ours, names, where) or layout.get(ours) or _find(ours, names, where)
+                name = self._usual(ours, names) or layout.get(ours) or _find(ours, names, where)
+                not_told.append(ours)
             elif name not in names:
                 raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
             if name is not None:
@@ -103,14 +108,25 @@ class LogColumns:
                 raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
             found["order"] = self.order
         _check_distinct(found, where)
+        self._tell(found, not_told, names, where)
         return found
 
-    def _usual(self, ours: str, names: Sequence[str], where: str) -> str | None:
+    def _usual(self, ours: str, names: Sequence[str]) -> str | None:
         name = self.usual.get(ARGUMENTS[ours])
-        if name is None or name not in names:
-            return None
-        logger.info("%s: the %s column is %r, as in the log that was prepared", where, ours, name)
-        return name
+        return name if name in names else None
+
+    def _tell(self, found: Mapping[str, str], not_told: Sequence[str], names: Sequence[str], where: str) -> None:
+        """Says what was taken for what by its name, and which other column may hold the times."""
+        guessed = [ours for ours in not_told if found.get(ours, ours) != ours]
+        if guessed:
+            logger.info("%s: %s", where, ", ".join(f"the {ours} is read from {found[ours]!r}" for ours in guessed))
+        if "timestamp" in guessed and "timestamp_column" not in self.usual:
+            others = [name for name in names if name not in found.values() and TIME_LIKE.search(_words(name))]
+            if others:
+                logger.warning(
+                    "%s: the times are read from %r; %s may hold times as well: timestamp_column=%r says so",
+                    *(where, found["timestamp"], _series([repr(name) for name in others], "and"), others[0]),
+                )
 
 
 def candidates_for(ours: str, names: Iterable[str]) -> list[str]:
@@ -136,6 +152,11 @@ def _check_distinct(found: Mapping[str, str], where: str) -> None:
                 f"column {name!r} of {where} is given for both {taken[name]} and {ours}; they must be two columns"
             )
         taken[name] = ours
+
+
+def _words(name: str) -> str:
+    """`watchedAt`, `watched_at` and `watched-at` as `watched at`."""
+    return re.sub(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])", " ", name.split(":")[0]).strip().lower()
 
 
 def _key(name: str) -> str:

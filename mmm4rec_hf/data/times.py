@@ -26,6 +26,7 @@ ISO_8601 = (
     r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2})?([.,][0-9]{1,12})?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$"
 )
 BILLION = 10**9
+SECONDS_A_YEAR = 31_556_952
 
 
 def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
@@ -60,9 +61,9 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
     if dtype.is_float():
         return _from_floats(frame, time_unit)
     if isinstance(dtype, nw.Datetime) and dtype.time_unit == "ns":
-        return _from_numbers(frame.with_columns(nw.col("timestamp").dt.timestamp("ns")), "ns")
+        return _in_seconds(frame.with_columns(nw.col("timestamp").dt.timestamp("ns")), TICKS_PER_SECOND["ns"])
     if isinstance(dtype, nw.Datetime | nw.Date):
-        return _from_numbers(engines.with_epoch_microseconds(frame, "timestamp"), "us")
+        return _in_seconds(engines.with_epoch_microseconds(frame, "timestamp"), TICKS_PER_SECOND["us"])
     raise TypeError(f"the timestamp column is of type {dtype}; expected numbers, ISO 8601 strings or datetimes")
 
 
@@ -84,14 +85,26 @@ def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 def _ticks(frame: nw.LazyFrame, time_unit: str | None) -> int:
     """Units a second of the numbers in `timestamp`."""
     number = nw.col("timestamp")
+    positive, negative = nw.when(number > 0).then(number), nw.when(number < 0).then(number)
+    extremes = engines.one_row(
+        frame.select(a=positive.min(), b=positive.max(), c=negative.min(), d=negative.max())
+    ).values()
+    known = sorted((int(value) for value in extremes if value is not None), key=abs)
     if time_unit is None:
-        positive, negative = nw.when(number > 0).then(number), nw.when(number < 0).then(number)
-        extremes = engines.one_row(
-            frame.select(a=positive.min(), b=positive.max(), c=negative.min(), d=negative.max())
-        ).values()
-        known = sorted((int(value) for value in extremes if value is not None), key=abs)
         time_unit = unit_by_magnitude(known[0], known[-1]) if known else "s"
+    elif known:
+        _doubt(time_unit, known[-1])
     return TICKS_PER_SECOND[time_unit]
+
+
+def _doubt(time_unit: str, largest: int) -> None:
+    """Warns of a unit by which all events lie within a year of 1970, or some in another age."""
+    year = 1970 + largest / TICKS_PER_SECOND[time_unit] / SECONDS_A_YEAR
+    if not 1 <= abs(year - 1970) <= 1031:
+        logger.warning(
+            "by time_unit=%r the event that is furthest from 1970 lies in the year %d: is another unit meant?",
+            *(time_unit, year),
+        )
 
 
 def _in_seconds(frame: nw.LazyFrame, ticks: int) -> nw.LazyFrame:

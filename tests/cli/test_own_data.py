@@ -14,8 +14,9 @@ import pytest
 
 from mmm4rec_hf import ItemCatalog, MMM4RecProcessor
 from mmm4rec_hf.cli import main
+from mmm4rec_hf.cli.histories import HistoryFile, open_histories
 from mmm4rec_hf.data import SequenceDatasets
-from mmm4rec_hf.training.record import RunRecord, describe_data
+from mmm4rec_hf.training.record import RunRecord, describe_data, layout_of_log
 
 from .conftest import IDS, ITEMS, START, USERS, history_of
 
@@ -184,6 +185,31 @@ def test_a_log_of_other_columns_is_told_as_to_prepare(
     assert "--user-column customer is no column of" in said
 
 
+def test_a_file_of_users_is_read_by_the_names_of_the_prepared_log(
+    recommend_all: Any, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"kunde": "new", "artikel": ["1", "2"]}\n')
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    layout = {"user_column": "kunde", "item_column": "artikel", "timestamp_column": "gekauft"}
+    RunRecord(run).begin(0, data={"layout": layout})
+    assert list(read_users(open_histories(users, layout=layout_of_log(run / "model")))) == ["new"]
+    # Our own names come first, as does what is told.
+    users.write_text('{"kunde": "other", "user_id": "new", "items": ["1", "2"]}\n')
+    assert list(read_users(open_histories(users, layout=layout))) == ["new"]
+    assert list(read_users(open_histories(users, layout=layout, user_column="kunde"))) == ["other"]
+    assert not caplog.messages
+    users.write_text('{"buyer": "new", "items": ["1", "2"]}\n{"buyer": "b", "items": ["1"]}\n')
+    assert list(recommend_all(users)) == ["1", "2"]
+    assert [line for line in caplog.messages if "has no user_id: its users are numbered, from 1" in line]
+
+
+def read_users(file: HistoryFile) -> dict[str, list[str]]:
+    return {history["user_id"]: history["items"] for history in file.histories}
+
+
 def test_what_prepare_was_told_of_the_log_need_not_be_told_again(
     recommend_all: Any, model: Path, shop: Path, orders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,7 +328,8 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
 ) -> None:
     path = tmp_path / "users.jsonl"
     path.write_text('{"user_id": "none", "items": []}\n{"user_id": "one", "items": ["1"]}\n')
-    line = refusal(capsys, "recommend", str(model), "--input", str(path))
+    for asked in (["--empty-histories", "error"], ["--user", "none"]):
+        line = refusal(capsys, "recommend", str(model), "--input", str(path), *asked)
     assert "error: the history of user 'none' holds no known item" in line and "--empty-histories default" in line
     assert "(no events); --empty-histories skip leaves such users out; or pass --empty-histories default" in line
     caplog.set_level(logging.INFO, "mmm4rec_hf")
@@ -335,6 +362,13 @@ def test_users_without_a_known_item_are_left_out_and_counted(
         assert list(found) == ["one", "half", "two"]
         assert ids(found["half"]) == ids(found["two"]) and "2" not in ids(found["two"])
         assert caplog.messages.count("2 of 5 users have no known item and are left out") == 1
+    # By default, too, unless nobody is left, as where another column holds the items.
+    assert list(recommend_all(path)) == ["one", "half", "two"]
+    path.write_text("\n".join(json.dumps({"user_id": user, "items": ["nowhere"]}) for user in histories))
+    target = tmp_path / "out.csv"
+    line = refusal(capsys, "recommend", str(model), "--input", str(path), "--output", str(target))
+    assert "none of the 5 users of" in line and "whose ids look like" in line and not target.exists()
+    path.write_text("\n".join(json.dumps({"user_id": user, "items": items}) for user, items in histories.items()))
     # Items of a file that must all be known are still told.
     line = refusal(
         *(capsys, "recommend", str(model), "--input", str(path)),

@@ -265,6 +265,50 @@ def test_rows_without_ids_are_dropped_counted_and_logged(caplog: pytest.LogCaptu
     assert "dropped 3 of 4 rows" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("columns", "told", "doubted"),
+    [
+        (["viewer", "clip", "created_at", "watched_at"], "the timestamp is read from 'created_at'", "'watched_at'"),
+        (["user_id", "item_id", "date", "seenOn", "boughtTime"], "read from 'date'", "'seenOn' and 'boughtTime'"),
+        (["userId", "movieId", "timestamp"], "the user_id is read from 'userId', the item_id is read from 'm", None),
+        (["user_id", "item_id", "order_date", "updated_at", "duration", "status", "season"], "'order_date'", None),
+        # The usual name is ours.
+        (["user_id", "item_id", "timestamp", "watched_at"], None, None),
+    ],
+    ids=str,
+)
+def test_what_is_taken_for_what_is_told_and_what_else_may_be_the_times(
+    caplog: pytest.LogCaptureFixture, columns: list[str], told: str | None, doubted: str | None
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    log = pl.DataFrame({name: [1_600_000_000 if name not in columns[:2] else 1] for name in columns})
+    options = {"user_column": columns[0], "item_column": columns[1]} if columns[0] == "viewer" else {}
+    load_interactions(log, **options)
+    assert any(told in line for line in caplog.messages) if told else not any("is read" in m for m in caplog.messages)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [doubted is not None and doubted in line and "timestamp_column=" in line for line in warned] == (
+        [True] if doubted else []
+    )
+    # What is told is no guess.
+    caplog.clear()
+    load_interactions(log, **options, timestamp_column=columns[2])
+    assert not any("times" in line or "timestamp is read" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "year"),
+    [(1_600_000_000_000, "s", 52671), (1_600_000_000, "ms", 1970), (1_600_000_000, "s", None),
+     (32_503_680_000, "s", None), (-31_556_952_000_000, "s", -998030), (1_600_000_000_000, "ms", None)],
+)  # fmt: skip
+def test_a_unit_that_leads_to_another_age_is_doubted(
+    caplog: pytest.LogCaptureFixture, number: int, unit: str, year: int | None
+) -> None:
+    load_interactions(pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [number]}), time_unit=unit)
+    doubts = [line for line in caplog.messages if "is another unit meant?" in line]
+    assert len(doubts) == (year is not None)
+    assert year is None or f"by time_unit='{unit}'" in doubts[0] and f"in the year {year}" in doubts[0]
+
+
 @pytest.mark.parametrize("order", [None, "n"])
 def test_the_first_unreadable_time_is_refused_with_its_user_and_item(tmp_path: Path, order: str | None) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,n\nu,a,1,1\nu,b,noon,3\nv,c,noon,2\n")

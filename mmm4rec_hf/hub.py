@@ -15,6 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from mmm4rec_hf.suggestions import nearest
+
 
 def check_hub_name(name: str) -> None:
     """
@@ -58,10 +60,20 @@ def fetching(name: str, kind: str) -> Iterator[None]:
         if cause is None:
             raise
         raise ValueError(
-            f"{name!r} is no folder here, and no {kind} to be had from the Hub: {_reason(cause)}"
+            f"{name!r} is no folder here{_meant(name)}, and no {kind} to be had from the Hub: {_reason(cause)}"
         ) from error
     finally:
         tries.setLevel(level)
+
+
+def _meant(name: str) -> str:
+    """A folder beside the one that there is not, whose name is spelled nearly so."""
+    parent = Path(name).parent
+    with contextlib.suppress(OSError):
+        likely = nearest(Path(name).name, [path.name for path in parent.iterdir() if path.is_dir()])
+        if likely:
+            return f" (did you mean {str(parent / likely[0])!r}?)"
+    return ""
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 MODEL_NAME, CONFIG_NAME = "model", "config.json"
-_TYPE, _CATALOG_INFO = "mmm4rec", "catalog.json"
+_TYPE, _CATALOG_INFO, _SEQUENCES_INFO = "mmm4rec", "catalog.json", "prepare.json"
 
 
 def find_model(name: str | os.PathLike[str], revision: str | None = None) -> str:
@@ -46,7 +46,13 @@ def _in_folder(folder: Path) -> str:
                 raise ValueError(f"{candidate} holds a model of type {found!r}, not {_TYPE!r}")
             return str(candidate)
     if (folder / _CATALOG_INFO).is_file():
-        raise ValueError(f"{folder} is a catalogue, not a model; name a model, and this folder as --catalog")
+        raise ValueError(
+            f"{folder} is a catalogue, not a model; name what finetune wrote (serve and evaluate take it as --catalog)"
+        )
+    if (folder / _SEQUENCES_INFO).is_file():
+        raise ValueError(
+            f"{folder} holds sequences, not a model; name what finetune wrote, and evaluate's sequences after it"
+        )
     raise ValueError(f"{folder} holds no model: there is no {CONFIG_NAME}, nor {MODEL_NAME}/{CONFIG_NAME}")
 
 

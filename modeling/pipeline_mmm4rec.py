@@ -234,7 +234,8 @@ class SequentialRecommendationPipeline(Pipeline):
         inputs, seen = self.processor.read_histories(histories, **options)
         tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
         if self.model.config.use_time and "timestamps" not in tensors:
-            logger.warning_once("histories without timestamps are read as events a day apart, oldest first")
+            if any(seen):
+                logger.warning_once("histories without timestamps are read as events a day apart, oldest first")
             mask = tensors["attention_mask"]
             tensors["timestamps"] = (mask.cumsum(1) - 1) * mask * _DAY
         # The whole history, not only the events that the model reads.

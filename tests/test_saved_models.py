@@ -65,7 +65,10 @@ def test_folders_of_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no model: there is no config.json, nor model/config.json"):
         find_model(tmp_path)
     (tmp_path / "catalog.json").write_text("{}")
-    with pytest.raises(ValueError, match="is a catalogue, not a model; name a model, and this folder as --catalog"):
+    with pytest.raises(
+        ValueError,
+        match=r"is a catalogue, not a model; name what finetune wrote \(serve and evaluate take it as --catalog",
+    ):
         find_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="holds a model of type 'bert', not 'mmm4rec'"):

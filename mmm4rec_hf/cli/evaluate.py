@@ -1,6 +1,7 @@
 """`mmm4rec evaluate`: a saved model on a split, with intervals, subgroups and paired tests."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .running import UsageError
 if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation
     from ..items import ItemCatalog
+    from ..modeling import MMM4RecConfig
 
 # A share of targets; with more that tie there is something to be done.
 _FEW_TIES = 0.05
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
     from ..evaluation.protocol import describe, read_preparation
     from ..evaluation.significance import COMPARISON_WORDS
-    from ..evaluation.verdicts import against_best, deciding_metric, sentence
+    from ..evaluation.verdicts import deciding_metric, sentence
     from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
 
@@ -114,8 +116,7 @@ def run(args: argparse.Namespace) -> None:
     if against or comparison is not None:
         print(f"\n{COMPARISON_WORDS[:1].upper()}{COMPARISON_WORDS[1:]}.")
     # Last, where it is read: how the model did.
-    if against:
-        print(f"\n{against_best(evaluation, baselines, against)}")
+    print_against_best(evaluation, baselines, model.config, against)
     if comparison is not None and other is not None:
         metric = deciding_metric(evaluation)
         values = (evaluation.metrics[metric], str(args.compare), other.metrics[metric])
@@ -161,6 +162,33 @@ def print_metrics(evaluation: "Evaluation", use_item_bias: bool) -> None:
     skipped = evaluation.protocol["users_without_target"]
     if skipped:
         print(f"{skipped:,} users have no target in this split, or nothing before it, and do not count.")
+
+
+def print_against_best(
+    evaluation: "Evaluation",
+    baselines: Mapping[str, "Evaluation"],
+    config: "MMM4RecConfig",
+    tests: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+) -> None:
+    """
+    Prints how a model did against the best of its baselines, if there are any, and what to try where it lost.
+
+    Args:
+        evaluation (`Evaluation`): Of a model.
+        baselines (`Mapping[str, Evaluation]`): By name.
+        config ([`MMM4RecConfig`]): The model's.
+        tests (`Mapping[str, dict]`, *optional*): What [`compare`] gave for each, where it was asked before.
+    """
+    from ..evaluation.verdicts import against_best, what_to_try
+
+    against = against_best(evaluation, baselines, tests)
+    if against is None:
+        return
+    print(f"\n{against}")
+    learned = {"use_cooccurrence": config.use_cooccurrence, "use_item_bias": config.use_item_bias}
+    hint = what_to_try(evaluation, baselines, learned)
+    if hint is not None:
+        print(hint)
 
 
 def _print_subgroups(evaluation: "Evaluation") -> None:

@@ -1,8 +1,8 @@
 """Which fields of a shop's items are the title and the picture, and whether anything is left to encode."""
 
 from collections.abc import Collection, Sequence
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 from .running import UsageError
 
@@ -99,8 +99,11 @@ def check_pictures(catalog: "ItemCatalog") -> None:
     """
     Raises:
         UsageError: If no item has a picture, and a field looks like one of their paths.
+        ValueError: If not one of the paths leads to a file: a model would learn from white pictures.
     """
-    if any(record.get("image") is not None for record in catalog.records):
+    references = [record["image"] for record in catalog.records if record.get("image") is not None]
+    if references:
+        _check_files(references, catalog.root)
         return
     for record in catalog.records:
         for name, value in record.items():
@@ -108,6 +111,24 @@ def check_pictures(catalog: "ItemCatalog") -> None:
                 raise UsageError(
                     f"no item has a field `image`; {name!r} holds {value!r}: give --image-column {name!r}"
                 )
+
+
+def _check_files(references: Sequence[Any], root: Path | None) -> None:
+    """Looks for the files of pictures until one is there."""
+    from ..items.images import PictureError, is_url, load_picture, picture_file
+
+    for reference in references:
+        if not isinstance(reference, str) or is_url(reference) or picture_file(reference, root) is not None:
+            return
+    reason = "no such file"
+    try:
+        load_picture(references[0], root=root)
+    except PictureError as error:
+        reason = str(error)
+    raise ValueError(
+        f"none of the {len(references):,} pictures can be used; the first is {references[0]!r}: {reason}. Paths start "
+        f"from {root or Path.cwd()}; name another folder by --image-root, or leave --image-encoder out"
+    )
 
 
 def _names(catalog: "ItemCatalog") -> list[str]:

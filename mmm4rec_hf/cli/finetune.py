@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .evaluate import print_metrics
+from .evaluate import print_against_best, print_metrics
 from .output import add_json_option, hide_bars_without_terminal, print_json
 from .recipes import add_recipe_arguments, read_recipe, recipe_arguments, saying_how_to_go_on
 
@@ -61,7 +61,6 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     from accelerate import PartialState
 
     from ..evaluation.protocol import describe
-    from ..evaluation.verdicts import against_best
     from ..evaluation.yardsticks import load_baselines
     from ..modeling import MMM4RecConfig
     from ..saved_models import MODEL_NAME
@@ -74,10 +73,9 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
         print_json(evaluation.to_dict() | {"model": str(output / MODEL_NAME)})
         return
     print(f"{describe(evaluation.protocol)}.\n")
-    print_metrics(evaluation, MMM4RecConfig.from_pretrained(output / MODEL_NAME).use_item_bias)
-    against = against_best(evaluation, load_baselines(output / EVALUATION_NAME, evaluation))
-    if against is not None:
-        print(f"\n{against}")
+    config = MMM4RecConfig.from_pretrained(output / MODEL_NAME)
+    print_metrics(evaluation, config.use_item_bias)
+    print_against_best(evaluation, load_baselines(output / EVALUATION_NAME, evaluation), config)
     print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}; next:")
     print(f"  mmm4rec report {output} --output report.html")
     print(f"  mmm4rec recommend {output / MODEL_NAME} --history ITEM ...")

@@ -1,10 +1,13 @@
 """How a command runs and ends: its log on stderr, its exit status, an error as one line."""
 
+import contextlib
 import logging
 import os
 import pickle
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -30,7 +33,8 @@ def run_command(
     _log_to_stderr(translate)
     logging.getLogger("mmm4rec_hf").setLevel(logging.INFO)
     try:
-        command()
+        with _warnings_in_one_line(translate):
+            command()
     except BrokenPipeError:
         # Who reads stdout has read enough, as `head` does; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,6 +50,21 @@ def run_command(
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line(translate: Callable[[str], str]) -> Iterator[None]:
+    """Shows Python's warnings as lines of the log are shown, without the place in the code."""
+    before = warnings.formatwarning
+
+    def line(message: Warning | str, *_: Any, **__: Any) -> str:
+        return translate(" ".join(str(message).split())) + "\n"
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 class _Translated(logging.Formatter):

@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mmm4rec_hf.suggestions import nearest
+
 logger = logging.getLogger(__name__)
 
 # Compared in lower case, with letters and digits only: `userId`, `user_id` and RecBole's `user_id:token` are one name.
@@ -92,7 +94,9 @@ class LogColumns:
                 name = self._usual(ours, names) or layout.get(ours) or _find(ours, names, where)
                 not_told.append(ours)
             elif name not in names:
-                raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}; it has {_listing(names)}")
+                likely = nearest(name, names)
+                meant = f", did you mean {likely[0]!r}?" if likely else ";"
+                raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}{meant} it has {_listing(names)}")
             if name is not None:
                 found[ours] = name
             elif ours != "rating":

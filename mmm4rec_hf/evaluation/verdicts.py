@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from .evaluator import Evaluation, compare
+from .yardsticks import COOCCURRENCE, POPULARITY
 
 _VERDICTS = {
     "may be chance": "may be chance",
@@ -57,6 +58,34 @@ def deciding_metric(evaluation: Evaluation) -> str:
     """NDCG@10, or where that was not asked for NDCG at the first cut-off that was."""
     ks = evaluation.protocol["ks"]
     return f"ndcg@{10 if 10 in ks else ks[0]}"
+
+
+def what_to_try(
+    evaluation: Evaluation, baselines: Mapping[str, Evaluation], options: Mapping[str, bool]
+) -> str | None:
+    """
+    What to train next where the best baseline, one that counts, is not beaten.
+
+    Args:
+        evaluation (`Evaluation`): The run's.
+        baselines (`Mapping[str, Evaluation]`): Of the same targets, by name.
+        options (`Mapping[str, bool]`): `use_cooccurrence` and `use_item_bias` of the model.
+
+    Returns:
+        `str`, *optional*: A sentence.
+    """
+    metric = deciding_metric(evaluation)
+    best = best_name({name: baseline.metrics[metric] for name, baseline in baselines.items()})
+    if (
+        best is None
+        or best not in (POPULARITY, COOCCURRENCE)
+        or evaluation.metrics[metric] > baselines[best].metrics[metric]
+    ):
+        return None
+    off = [f"model.{name}=true" for name, is_on in options.items() if not is_on]
+    if not off:
+        return None
+    return f"What the log counts says more here than texts and pictures: train with {' '.join(off)}, too."
 
 
 def against_best(

@@ -250,7 +250,7 @@ def log_problems(problems: Counter[str], total: int, root: str | os.PathLike[str
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in problems.most_common())
         where = ""
         if problems["no such file"]:
-            where = f" (paths start from {root or 'the working directory'}; others: root=, --image-root)"
+            where = f" (paths start from {root or 'the working directory'}; root= names another place)"
         logger.warning(
             "%d of %d pictures cannot be used and count as missing: %s%s", problems.total(), total, reasons, where
         )

@@ -138,7 +138,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         logger.info("going on from %s", checkpoint)
     elif _would_take_minutes(recipe, arguments, len(sequences["train"])):
         logger.info(
-            "width %d on a CPU: a smaller model takes a quarter to a third of the time: %s",
+            "width %d on a CPU: a smaller model takes a quarter to a third of the time; for one, stop this, and begin "
+            "in another output_dir with %s",
             model.config.hidden_size,
             SMALL_MODEL,
         )

@@ -130,8 +130,8 @@ def test_a_shop_of_texts_needs_no_image_encoder(
     assert "cannot be told apart: train with model.use_item_bias=true" in printed
     assert re.search(r"\nNDCG@10 is [01]\.\d{4}, that of the best baseline, [a-z -]+, [01]\.\d{4}: the diff", printed)
     assert main(["evaluate", run, sequences, "--device", "cpu", "--baselines", "--subgroups"]) == 0
-    *_, last = capsys.readouterr().out.splitlines()
-    assert last in printed.splitlines() and last.startswith("NDCG@10 is ")
+    (last,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NDCG@10 is ")]
+    assert last in printed.splitlines()
     assert main(["recommend", run, "--device", "cpu", "--history", "a", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     # Texts alone tell the four others apart.
@@ -173,8 +173,8 @@ def test_pictures_that_nobody_looks_at_are_counted(
     assert "4 items, 1 without a picture\nNo text was looked at: --text-encoder" in capsys.readouterr().out
 
 
-def test_a_picture_for_all_or_for_none_is_said_once_with_its_count(
-    products: Path, shop: Path, caplog: pytest.LogCaptureFixture
+def test_one_picture_for_all_and_pictures_that_are_not_there_are_said_with_their_count(
+    products: Path, shop: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with products.open(encoding="utf-8") as file:
         header, *rows = csv.reader(file)
@@ -182,11 +182,59 @@ def test_a_picture_for_all_or_for_none_is_said_once_with_its_count(
     assert encode(products, shop, "--output", str(products.with_name("one"))) == 0
     assert caplog.text.count("the pictures of all 4 items that have one are alike: they tell no items apart") == 1
     caplog.clear()
-    write(products, header, [[*row[:3], f"pictures/{row[0]}.png"] for row in rows])
-    assert encode(products, shop, "--output", str(products.with_name("none"))) == 0
+    write(products, header, [rows[0], *([*row[:3], f"pictures/{row[0]}.png"] for row in rows[1:])])
+    assert encode(products, shop, "--output", str(products.with_name("few"))) == 0
     assert caplog.text.count("no such file") == 1
-    assert "4 of 4 pictures cannot be used and count as missing: 4 no such file (paths start from" in caplog.text
-    assert str(products.parent) in caplog.text and "--image-root" in caplog.text and "are alike" not in caplog.text
+    assert "3 of 4 pictures cannot be used and count as missing: 3 no such file (paths start from" in caplog.text
+    assert str(products.parent) in caplog.text and "root= names another place" in caplog.text
+    # None at all is no catalogue of pictures.
+    root = str(products.parent.parent)
+    assert encode(products, shop, "--output", str(products.with_name("none")), "--image-root", root) == 1
+    told = last_line(capsys)
+    assert "none of the 4 pictures can be used; the first is 'photos/0.png': no such file. Paths" in told
+    assert (
+        f"Paths start from {root}; name another folder by --image-root" in told
+        and not products.with_name("none").exists()
+    )
+
+
+def test_what_the_sequences_leave_out_and_what_else_to_train_is_told(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = products.with_name("log.csv")
+    write(log, ["user_id", "item_id", "timestamp"], [["u", f"00{n}", f"2024-01-0{n + 1}"] for n in range(3)])
+    sequences = str(products.with_name("sequences"))
+    assert main(["prepare", str(log), "--k-core", "1", "--output", sequences]) == 0
+    capsys.readouterr()
+    assert encode(products, shop, "--sequences", sequences) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 4 items are not in the sequences and left out: they cannot be recommended." in printed
+    assert "on a CPU in a quarter to a third of the time:" in printed and "model.hidden_size=64" in printed
+    assert encode(products, shop, "--output", str(products.with_name("all"))) == 0
+    assert "left out: they" not in capsys.readouterr().out
+
+
+def test_warnings_of_python_are_one_line_in_options(tmp_path: Path) -> None:
+    write(
+        tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], [["u", f"{n}", "1600000000000"] for n in range(3)]
+    )
+    line = [sys.executable, "-m", "mmm4rec_hf.cli", "prepare", "log.csv", "--k-core", "1", "--output", "out"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (told,) = [line for line in done.stderr.splitlines() if "read as 'ms'" in line]
+    assert told.startswith("timestamps of ")
+    assert "give --time-unit ms to confirm" in told and "site-packages" not in done.stderr and ".py" not in done.stderr
+
+
+def test_a_name_that_is_nearly_a_column_or_a_folder_is_suggested(
+    products: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", str(products), "--output", "x", "--user-column", "Nmae"]) == 1
+    assert "--user-column Nmae is no column of" in (told := last_line(capsys)) and "did you mean 'Name'?" in told
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "modell").mkdir()
+    assert main(["recommend", "model", "--history", "1"]) == 1
+    assert "'model' is no folder here (did you mean 'modell'?)" in last_line(capsys)
 
 
 def test_two_fields_that_may_be_the_title_are_in_question(
@@ -288,7 +336,7 @@ def test_the_folder_of_a_run_stands_for_its_model(
     for name in ("run/modle", "./nowhere", str(tmp_path / "nowhere")):
         with pytest.raises(FileNotFoundError, match="no such folder"):
             find_model(name)
-    with pytest.raises(ValueError, match=r"sequences holds no model: there is no config.json"):
+    with pytest.raises(ValueError, match=r"sequences holds sequences, not a model"):
         find_model("sequences")
     capsys.readouterr()
     assert main(["recommend", "run", "--device", "cpu", "--history", "1", "--top-k", "3", "--json"]) == 0
@@ -298,7 +346,11 @@ def test_the_folder_of_a_run_stands_for_its_model(
 
 
 def test_pictures_that_links_lead_to_elsewhere_need_an_option(
-    products: Path, shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    products: Path,
+    shop: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("WARNING")
     (tmp_path / "disk").mkdir()
@@ -306,10 +358,19 @@ def test_pictures_that_links_lead_to_elsewhere_need_an_option(
     (tmp_path / "work").mkdir()
     path = products.rename(tmp_path / "work" / "products.csv")
     (tmp_path / "work" / "photos").symlink_to(tmp_path / "disk" / "photos")
+    assert encode(path, shop) == 1
+    assert (
+        "none of the 4 pictures can be used; the first is" in (told := last_line(capsys)) and "--follow-links" in told
+    )
+    # One of them in its place is enough to go on without the others.
+    (tmp_path / "work" / "own.png").write_bytes((tmp_path / "disk" / "photos" / "0.png").read_bytes())
     masks = []
     for options in ([], ["--follow-links"]):
+        write(
+            path, NAMES, [["000", "A", "a", "own.png"], *([f"00{n}", "B", "b", f"photos/{n}.png"] for n in (1, 2, 3))]
+        )
         assert encode(path, shop, *options) == 0
         masks.append(ItemCatalog.from_pretrained(path.with_name("catalog")).image_mask.tolist())
-    assert masks == [[False] * 4, [True] * 3 + [False]]
+    assert masks == [[True, False, False, False], [True] * 3 + [False]]
     assert "give a root= that holds them, or follow_links=True" in caplog.text
     assert ItemCatalog.from_pretrained(path.with_name("catalog")).picture("001").getpixel((0, 0)) == (60, 0, 0)

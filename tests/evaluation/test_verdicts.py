@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
-from mmm4rec_hf.evaluation.verdicts import against_best, deciding_metric, sentence, verdict
+from mmm4rec_hf.evaluation.verdicts import against_best, deciding_metric, sentence, verdict, what_to_try
 
 
 def evaluation_of(above: list[int], ks: tuple[int, ...] = (5, 10)) -> Evaluation:
@@ -30,6 +30,19 @@ def test_the_best_baseline_is_named_and_the_difference_judged() -> None:
     told = against_best(evaluation_of([0, 9] * 10), {"popularity": evaluation_of([9, 0] * 10)})
     assert told is not None and "difference of +0.0000 (" in told and told.endswith("may be chance, p = 1.000.")
     assert against_best(first, {}) is None
+
+
+def test_where_counting_is_not_beaten_the_options_that_count_are_named() -> None:
+    first, fourth = evaluation_of([0] * 20), evaluation_of([3] * 20)
+    off = {"use_cooccurrence": False, "use_item_bias": False}
+    told = what_to_try(fourth, {"popularity": fourth, "co-occurrence": first}, off)
+    assert told is not None and "model.use_cooccurrence=true model.use_item_bias=true" in told
+    told = what_to_try(fourth, {"popularity": fourth}, off | {"use_item_bias": True})
+    assert told is not None and told.count("=true") == 1 and "model.use_cooccurrence=true" in told
+    assert what_to_try(fourth, {"popularity": first}, dict.fromkeys(off, True)) is None
+    assert what_to_try(first, {"popularity": fourth}, off) is None
+    assert what_to_try(fourth, {"popularity": fourth, "similar text": first}, off) is None
+    assert what_to_try(fourth, {}, off) is None
 
 
 def test_the_metric_is_ndcg_at_10_or_at_the_first_cut_off() -> None:

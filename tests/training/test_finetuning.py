@@ -120,7 +120,8 @@ def test_a_long_training_at_the_default_width_on_a_cpu_is_told_of_a_smaller_mode
     for number, (model, training, told) in enumerate(cases):
         with pytest.raises(Killed):
             finetune(make(output_dir=f"{make().output_dir}{number}", model=model, training=training))
-        said = f"width 256 on a CPU: a smaller model takes a quarter to a third of the time: {smaller}"
+        said = "width 256 on a CPU: a smaller model takes a quarter to a third of the time; "
+        said += f"for one, stop this, and begin in another output_dir with {smaller}"
         assert caplog.messages.count(said) == told
         caplog.clear()
 

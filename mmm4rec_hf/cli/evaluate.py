@@ -214,5 +214,5 @@ def _print_comparison(comparison: dict[str, dict[str, float]], other: "Evaluatio
         ]
         for name, row in comparison.items()
     ]
-    print(f"\nLess {title}, paired by user:")
+    print(f"\nMinus {title}, paired by user:")
     print_table(["", "its mean", "difference", "95% interval", "p"], rows)

@@ -120,7 +120,7 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         `output_dir/training.json` what `mmm4rec report` tells of the training.
 
     Raises:
-        ValueError: If `output_dir` holds another recipe's run, or data and model do not fit.
+        ValueError: If `output_dir` holds a run of another recipe or on other data, or data and model do not fit.
     """
     output = Path(recipe.output_dir)
     arguments = _training_arguments(recipe)
@@ -130,8 +130,10 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     set_seed(arguments.seed)
     model = build_model(recipe, catalog)
     # Only now: a recipe that fails to load must not keep its corrected form out.
+    record, data = RunRecord(output, arguments.should_save), describe_data(sequences, recipe.sequences)
     if arguments.should_save:
         claim_output(output, recipe)
+        record.refuse_other_data(data=data)
     trainer = _trainer(recipe, arguments, model, sequences)
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:
@@ -143,12 +145,11 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
             model.config.hidden_size,
             SMALL_MODEL,
         )
-    record = RunRecord(output, arguments.should_save)
     record.begin(
         0 if checkpoint is None else step_of(checkpoint),
         arguments.world_size,
         kind="fine-tuning",
-        data=describe_data(sequences, recipe.sequences),
+        data=data,
         parameters=count_parameters(model),
     )
     with naming_full_disk(output / CHECKPOINTS_NAME):

@@ -242,9 +242,10 @@ class Pretraining:
         recipe, progress = self.recipe, self.progress
         if recipe.report_to:
             self.accelerator.init_trackers("pretraining")
-        self._resume()
         record = RunRecord(self.output, self.accelerator.is_main_process)
         rows = {domain.name: domain.rows.num_targets for domain in self.domains}
+        record.refuse_other_data(training_rows=rows)
+        self._resume()
         parameters = count_parameters(self.recommender)
         processes = self.accelerator.num_processes
         record.begin(progress.step, processes, kind="pretraining", training_rows=rows, parameters=parameters)

@@ -1,6 +1,7 @@
 """What a run leaves for those who were not there: `training.json`, its log, its time, its machine and its data."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -42,6 +43,29 @@ class RunRecord:
         if self.path.is_file():
             self.content = json.loads(self.path.read_text(encoding="utf-8"))
         self._began = 0.0
+
+    def refuse_other_data(self, **facts: Any) -> None:
+        """
+        Refuses to go on with a run whose data have changed below it: it would be taken for one of the data of now.
+
+        Args:
+            facts: Entries of the record that tell data apart. Paths and names in `data` do not.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        before, now = (_data_facts({name: run.get(name) for name in facts}) for run in (self.content, facts))
+        # A record of an earlier version has fewer facts.
+        found = [
+            f"{name} {before[name]} before, {now[name]} now"
+            for name in now
+            if before.get(name, now[name]) != now[name]
+        ]
+        if found:
+            raise ValueError(
+                f"{self.path.parent} holds a run on other data ({'; '.join(found)}); give another output_dir, or "
+                "remove the folder to start over"
+            )
 
     def begin(self, step: int, processes: int = 1, **facts: Any) -> None:
         """
@@ -86,6 +110,17 @@ class RunRecord:
             write_json(self.path, self.content)
 
 
+def _data_facts(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Facts of nested dictionaries in one, without where the data lie."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat |= _data_facts(value, f"{prefix}{name}.")
+        elif value is not None and name not in ("folder", "source"):
+            flat[f"{prefix}{name}"] = value
+    return {name: value for name, value in flat.items() if ".layout." not in name}
+
+
 def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     What a run was trained on.
@@ -96,7 +131,7 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
 
     Returns:
         `dict`: `folder`, `source` and `layout` (the log's files and columns, where `prepare` noted them),
-        `statistics`, and `first_event` and `last_event` as ISO dates in UTC.
+        `statistics`, `first_event` and `last_event` as ISO dates in UTC, and `items`, a digest of the ids in order.
     """
     import pyarrow.compute as pc
 
@@ -109,6 +144,7 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
         "statistics": sequences.statistics,
         "first_event": days["first"],
         "last_event": days["last"],
+        "items": hashlib.sha256(json.dumps(sequences.item_ids).encode()).hexdigest()[:16],
     }
 
 

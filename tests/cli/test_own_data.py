@@ -403,7 +403,7 @@ def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
     assert "report-metrics.png" in capsys.readouterr().out and (tmp_path / "report-metrics.png").is_file()
     assert main([*command, "--baselines"]) == 0
     printed = capsys.readouterr().out
-    table = printed.partition("Less ranking by co-occurrence, paired by user:\n")[2].splitlines()
+    table = printed.partition("Minus ranking by co-occurrence, paired by user:\n")[2].splitlines()
     assert table[0].split() == ["its", "mean", "difference", "95%", "interval", "p"]
     own, difference = (float(cell) for cell in table[1].split()[1:3])
     assert main([*command, "--baselines", "--json"]) == 0

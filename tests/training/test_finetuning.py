@@ -2,16 +2,19 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
+from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, build_model, finetune
 from mmm4rec_hf.training.recipes import build
@@ -84,6 +87,35 @@ def test_what_a_recipe_leaves_open_suits_the_model_and_what_it_says_counts(
     defaults, told = seen
     assert (defaults.per_device_train_batch_size, defaults.learning_rate, defaults.num_train_epochs) == (256, 1e-3, 5)
     assert (told.per_device_train_batch_size, told.learning_rate, told.num_train_epochs) == (7, 0.5, 5)
+
+
+def test_a_run_is_not_taken_for_one_on_the_data_of_now(make: MakeRecipe) -> None:
+    recipe = make()
+    item_ids = ItemCatalog.from_pretrained(recipe.catalog).item_ids
+    names = ["user_id", "item_id", "timestamp"]
+    rows = [(f"u{n // 6}", item_ids[(n + n // 6) % 12], 1_400_000_000 + 86_400 * n) for n in range(120)]
+
+    def prepare(rows: list[tuple[str, str, int]]) -> None:
+        log = load_interactions(pl.DataFrame(rows, schema=names, orient="row"))
+        shutil.rmtree(recipe.sequences)
+        prepare_sequences(log, k_core=1, output_dir=recipe.sequences)
+
+    prepare(rows)
+    finetune(recipe)
+    model = Path(recipe.output_dir) / "model" / "model.safetensors"
+    weights = model.read_bytes()
+    # One more event, of a user and an item that were there.
+    prepare([*rows, ("u19", rows[0][1], 1_500_000_000)])
+    with pytest.raises(ValueError, match="holds a run on other data .*statistics.events 120 before, 121 now.*; give"):
+        finetune(recipe)
+    # As many, of another day.
+    prepare([*rows[:-1], (*rows[-1][:2], 1_500_000_000)])
+    with pytest.raises(ValueError, match="other data .data.last_event 20.* before, 2017-07-14 now.; give another"):
+        finetune(recipe)
+    assert model.read_bytes() == weights
+    prepare(rows)
+    finetune(recipe)
+    assert len(json.loads((Path(recipe.output_dir) / "training.json").read_text())["sessions"]) == 2
 
 
 def test_the_log_says_which_validation_was_kept(make: MakeRecipe, caplog: pytest.LogCaptureFixture) -> None:

@@ -238,3 +238,12 @@ def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> Non
     run(make_recipe(max_steps=2))
     with pytest.raises(ValueError, match=r"another recipe \(learning_rate 0.01 before, 0.5 now\)"):
         run(make_recipe(max_steps=2, learning_rate=0.5))
+
+
+def test_an_output_folder_takes_no_other_data(
+    make_recipe: MakeRecipe, make_domain: Callable[..., dict[str, str]]
+) -> None:
+    run(make_recipe(max_steps=2))
+    make_domain("a", users=31)
+    with pytest.raises(ValueError, match=r"holds a run on other data \(training_rows.a \d+ before, \d+ now\); give"):
+        run(make_recipe(max_steps=2))

@@ -180,9 +180,12 @@ def _told(
         fields = catalog.feature_info["text"]["fields"]
         # What is read under the one of its two names is not offered under the other.
         twice = [ours for ours, theirs in catalog.source_fields.items() if theirs in fields]
-        unused = sorted({name for record in catalog.records for name in record} - {*fields, *twice, "image"})
+        there = {name for record in catalog.records for name in record}
+        unused = sorted(there - {*fields, *twice, "image"})
         if unused:
-            yield f"Texts are made of {', '.join(fields)}; --text-fields also takes {', '.join(unused)}."
+            # Of the default ones any may be absent.
+            read_fields = [name for name in fields if name in there] or fields
+            yield f"Texts are made of {', '.join(read_fields)}; --text-fields also takes {', '.join(unused)}."
         counts += [f"{summary['distinct_texts']:,} distinct texts, {summary['without_text']:,} without text"]
     if "image" in read:
         counts += [f"{summary['without_image']:,} without a picture"]

@@ -58,6 +58,7 @@ def test_usual_names_of_title_and_picture_are_found_and_said(
 ) -> None:
     assert encode(products, shop) == 0
     printed = capsys.readouterr().out
+    assert "Texts are made of title; --text-fields also takes Long description." in printed
     assert "Name is read as the title.\nPhoto is read as the picture.\n" in printed
     assert "--text-fields also takes Long description." in printed and "0 without text, 1 without a picture" in printed
     catalog = ItemCatalog.from_pretrained(products.with_name("catalog"))

@@ -42,7 +42,7 @@ from run_files import (
     write_run,
 )
 
-from mmm4rec_hf.cli.demo import load_encoder
+from mmm4rec_hf.cli.demo import load_encoder, text_fields_of
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation import metrics_from_counts, ranking_counts
 from mmm4rec_hf.evaluation.baselines import (
@@ -154,7 +154,7 @@ def encoded_catalog(data: str, item_ids: Sequence[str], folder: Path) -> ItemCat
     target = folder / data
     if not (target / "catalog").is_dir():
         items = ItemCatalog.from_items(DATA / data / "items.jsonl").select(item_ids)
-        items.encode(load_encoder(), target / "shards").save_pretrained(target / "catalog")
+        items.encode(load_encoder(text_fields_of(items)), target / "shards").save_pretrained(target / "catalog")
     return ItemCatalog.from_pretrained(target / "catalog").select(item_ids)
 
 

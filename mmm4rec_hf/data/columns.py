@@ -121,7 +121,8 @@ class LogColumns:
 
     def _tell(self, found: Mapping[str, str], not_told: Sequence[str], names: Sequence[str], where: str) -> None:
         """Says what was taken for what by its name, and which other column may hold the times."""
-        guessed = [ours for ours in not_told if found.get(ours, ours) != ours]
+        # RecBole's `user_id:token` is ours as well.
+        guessed = [ours for ours in not_told if found.get(ours, ours).split(":")[0] != ours]
         if guessed:
             logger.info("%s: %s", where, ", ".join(f"the {ours} is read from {found[ours]!r}" for ours in guessed))
         if "timestamp" in guessed and "timestamp_column" not in self.usual:

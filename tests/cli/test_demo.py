@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from transformers import AutoModel, pipeline
 
 from mmm4rec_hf.cli import demo, main
-from mmm4rec_hf.items import ItemEncoder
+from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 
 
 @pytest.fixture
@@ -35,7 +36,17 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     def of_pictures(pictures: list[Any]) -> np.ndarray:
         return np.stack([np.asarray(picture.resize((2, 2)), dtype=float).ravel() / 255 for picture in pictures])
 
-    monkeypatch.setattr(demo, "load_encoder", lambda: ItemEncoder(text_encoder=of_text, image_encoder=of_pictures))
+    def load(text_fields: Sequence[str]) -> ItemEncoder:
+        return ItemEncoder(text_encoder=of_text, image_encoder=of_pictures, text_fields=text_fields)
+
+    monkeypatch.setattr(demo, "load_encoder", load)
+
+
+def test_texts_are_made_of_what_items_have() -> None:
+    films = [{"item_id": 1, "title": "A", "genres": "x", "year": 1990}, {"item_id": 2, "title": "B", "overview": ""}]
+    assert demo.text_fields_of(ItemCatalog.from_items(films)) == ["title", "genres"]
+    assert demo.text_fields_of(ItemCatalog.from_items([{"item_id": 1, "brand": "B"}])) == ["brand"]
+    assert demo.text_fields_of(ItemCatalog.from_items([{"item_id": 1}])) == ["title"]
 
 
 @pytest.mark.slow

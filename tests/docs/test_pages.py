@@ -42,7 +42,7 @@ def run_page(repository: Path, name: str, runner: Runner) -> str:
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo with the encoders of the working directory, and without its bound of five events."""
     encoder = {"text_encoder": "minilm", "image_encoder": "efficientnet-lite0"}
-    monkeypatch.setattr(demo, "load_encoder", lambda: ItemEncoder(**encoder))
+    monkeypatch.setattr(demo, "load_encoder", lambda text_fields: ItemEncoder(**encoder, text_fields=text_fields))
 
 
 def test_quick_start(repository: Path, films: Path, small_demo: None) -> None:

@@ -112,26 +112,26 @@ class LogColumns:
                 raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
             found["order"] = self.order
         _check_distinct(found, where)
-        self._tell(found, not_told, names, where)
+        guessed = [ours for ours in not_told if found.get(ours, ours).split(":")[0] not in (ours, layout.get(ours))]
+        self._doubt_times(found, guessed, names, where)
+        if guessed:
+            logger.info("%s: %s", where, ", ".join(f"the {ours} is read from {found[ours]!r}" for ours in guessed))
         return found
 
     def _usual(self, ours: str, names: Sequence[str]) -> str | None:
         name = self.usual.get(ARGUMENTS[ours])
         return name if name in names else None
 
-    def _tell(self, found: Mapping[str, str], not_told: Sequence[str], names: Sequence[str], where: str) -> None:
-        """Says what was taken for what by its name, and which other column may hold the times."""
-        # RecBole's `user_id:token` is ours as well.
-        guessed = [ours for ours in not_told if found.get(ours, ours).split(":")[0] != ours]
-        if guessed:
-            logger.info("%s: %s", where, ", ".join(f"the {ours} is read from {found[ours]!r}" for ours in guessed))
-        if "timestamp" in guessed and "timestamp_column" not in self.usual:
-            others = [name for name in names if name not in found.values() and TIME_LIKE.search(_words(name))]
-            if others:
-                logger.warning(
-                    "%s: the times are read from %r; %s may hold times as well: timestamp_column=%r says so",
-                    *(where, found["timestamp"], _series([repr(name) for name in others], "and"), others[0]),
-                )
+    def _doubt_times(self, found: Mapping[str, str], guessed: Sequence[str], names: Sequence[str], where: str) -> None:
+        """Refuses to choose where another column may hold the times: in a wrong order every history would be one."""
+        if "timestamp" not in guessed or "timestamp_column" in self.usual:
+            return
+        others = [name for name in names if name not in found.values() and TIME_LIKE.search(_words(name))]
+        if others:
+            raise ValueError(
+                f"{_series([repr(name) for name in (found['timestamp'], *others)], 'and')} of {where} may each be the "
+                f"timestamp column; say which with {ARGUMENTS['timestamp']}={others[0]!r} or the like"
+            )
 
 
 def candidates_for(ours: str, names: Iterable[str]) -> list[str]:

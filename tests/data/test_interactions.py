@@ -268,8 +268,9 @@ def test_rows_without_ids_are_dropped_counted_and_logged(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("columns", "told", "doubted"),
     [
-        (["viewer", "clip", "created_at", "watched_at"], "the timestamp is read from 'created_at'", "'watched_at'"),
-        (["user_id", "item_id", "date", "seenOn", "boughtTime"], "read from 'date'", "'seenOn' and 'boughtTime'"),
+        (["viewer", "clip", "created_at", "watched_at"], None, "'created_at' and 'watched_at' of"),
+        (["user_id", "item_id", "date", "seenOn", "boughtTime"], None, "'date', 'seenOn' and 'boughtTime' of"),
+        (["reviewerID", "asin", "unixReviewTime", "overall", "reviewTime"], None, None),
         (["userId", "movieId", "timestamp"], "the user_id is read from 'userId', the item_id is read from 'm", None),
         (["user_id", "item_id", "order_date", "updated_at", "duration", "status", "season"], "'order_date'", None),
         # The usual name is ours.
@@ -277,22 +278,23 @@ def test_rows_without_ids_are_dropped_counted_and_logged(caplog: pytest.LogCaptu
     ],
     ids=str,
 )
-def test_what_is_taken_for_what_is_told_and_what_else_may_be_the_times(
+def test_what_is_taken_for_what_is_told_and_two_that_may_be_the_times_are_refused(
     caplog: pytest.LogCaptureFixture, columns: list[str], told: str | None, doubted: str | None
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     log = pl.DataFrame({name: [1_600_000_000 if name not in columns[:2] else 1] for name in columns})
     options = {"user_column": columns[0], "item_column": columns[1]} if columns[0] == "viewer" else {}
-    load_interactions(log, **options)
-    assert any(told in line for line in caplog.messages) if told else not any("is read" in m for m in caplog.messages)
-    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [doubted is not None and doubted in line and "timestamp_column=" in line for line in warned] == (
-        [True] if doubted else []
-    )
+    if doubted is not None:
+        with pytest.raises(ValueError, match=f"{doubted} .* may each be the timestamp column; say which"):
+            load_interactions(log, **options)
+    else:
+        load_interactions(log, **options)
+        said = [line for line in caplog.messages if "is read from" in line]
+        assert len(said) == (told is not None) and (told is None or told in said[0])
     # What is told is no guess.
     caplog.clear()
     load_interactions(log, **options, timestamp_column=columns[2])
-    assert not any("times" in line or "timestamp is read" in line for line in caplog.messages)
+    assert not any("timestamp is read" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .amazon import FORMATS as AMAZON_FORMATS
 from .amazon import amazon_format, amazon_record
+from .fields import usual_fields
 from .movielens import FILES as MOVIELENS_FILES
 from .movielens import read_movielens_items
 from .recbole import read_recbole_items
@@ -116,7 +117,10 @@ def find_id_column(names: Iterable[str]) -> str:
     names = list(names)
     found = [*candidates_for("item_id", names), *(name for name in names if name == "id")]
     if not found:
-        raise ValueError(f"no field of {sorted(names)} is an item id's usual name; give id_column=")
+        # All at once: each is one more run of a command.
+        more = [f"{name}_column=" for name in ("title", "image") if not usual_fields(name, names)]
+        too = f", and {' and '.join(more)} where items have these by other names" if more else ""
+        raise ValueError(f"no field of {sorted(names)} is an item id's usual name; give id_column={too}")
     if len(found) > 1 and "item_id" not in found:
         raise ValueError(f"the item id may be any of {found}; give id_column=")
     return "item_id" if "item_id" in found else found[0]

@@ -238,6 +238,18 @@ def test_a_name_that_is_nearly_a_column_or_a_folder_is_suggested(
     assert "'model' is no folder here (did you mean 'modell'?)" in last_line(capsys)
 
 
+def test_all_options_of_unusual_names_are_told_at_once(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(renamed(products, "Nr", "Headline", "Long", "Still"), shop) == 1
+    told = last_line(capsys)
+    assert "give --id-column, and --title-column and --image-column where items have these by other names" in told
+    assert encode(renamed(products, "Nr", "Name", "Long", "Still"), shop) == 1
+    assert "give --id-column, and --image-column where items have" in last_line(capsys)
+    assert encode(renamed(products, "Nr", "Name", "Long", "Photo"), shop) == 1
+    assert last_line(capsys).endswith("give --id-column")
+
+
 def test_two_fields_that_may_be_the_title_are_in_question(
     products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,11 +114,10 @@ def _data_facts(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Facts of nested dictionaries in one, without where the data lie."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
-        if isinstance(value, dict):
-            flat |= _data_facts(value, f"{prefix}{name}.")
-        elif value is not None and name not in ("folder", "source"):
-            flat[f"{prefix}{name}"] = value
-    return {name: value for name, value in flat.items() if ".layout." not in name}
+        if value is None or name in ("folder", "source", "layout"):
+            continue
+        flat |= _data_facts(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -21,6 +21,23 @@ from mmm4rec_hf.training.pretraining import PretrainRecipe
 from .conftest import ITEMS
 
 COMMAND = [sys.executable, "-m", "mmm4rec_hf.cli"]
+RUN_LINES = """
+import json, os, sys
+from pathlib import Path
+from mmm4rec_hf.cli import main
+
+stderr = os.dup(2)
+for line in json.loads(Path("lines.json").read_text()):
+    for stream, end in ((1, "out"), (2, "err")):
+        file = os.open(f"{line[0]}.{end}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, stream)
+    status = main(line)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os.write(stderr, Path(f"{line[0]}.err").read_bytes())
+        raise SystemExit(f"{line[0]} ended with {status}")
+"""
 
 
 def test_every_command_says_what_it_reads_and_writes_and_its_examples_are_right() -> None:
@@ -237,14 +254,19 @@ def test_stdout_is_json_alone_and_stderr_has_no_bars(model: Path, shop: Path, tm
         "convert": ["to-published", str(model), f"{tmp_path}/model.ckpt"],
         "report": [f"{tmp_path}/run", "-o", f"{tmp_path}/report.html"],
     }  # fmt: skip
-    for command, arguments in lines.items():
-        done = subprocess.run([*COMMAND, command, *arguments, "--json"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (command, done.stderr[-2000:])
-        found = json.loads(done.stdout)
+    (tmp_path / "lines.json").write_text(
+        json.dumps([[name, *arguments, "--json"] for name, arguments in lines.items()])
+    )
+    # One process, which imports everything once; its stdout and stderr are files of each command's own.
+    done = subprocess.run([sys.executable, "-c", RUN_LINES], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = {name: [(tmp_path / f"{name}.{end}").read_text() for end in ("out", "err")] for name in lines}
+    for command, (out, err) in said.items():
+        found = json.loads(out)
         assert found, command
-        assert "%|" not in done.stderr and "\r" not in done.stderr, (command, done.stderr)
+        assert "%|" not in err and "\r" not in err, (command, err)
         if command in ("pretrain", "finetune"):
-            assert ", validation: " in done.stderr and "{" not in done.stderr, done.stderr
+            assert ", validation: " in err and "{" not in err, err
         if command == "recommend":
             assert {entry["item_id"] for entry in found} == {*ITEMS} - {"1"}
 

@@ -362,6 +362,27 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make_pipeline:
     assert all(module.training for module in layers.modules())
 
 
+@pytest.mark.parametrize("use_time", [True, False])
+def test_an_encoder_is_given_the_events_and_their_times(make_pipeline: Callable[..., Any], use_time: bool) -> None:
+    recommend = make_pipeline(use_time=use_time)
+    layers, given = recommend.model.model.encoder, list[Any]()
+
+    def by_layers(text: Any, image: Any, times: Any, mask: Any) -> Any:
+        given[:] = [times, mask]
+        return layers(text, image, times if use_time else None, mask == 1).user_embeds
+
+    asked = {"items": ["0", "3", "1"], "timestamps": [T, T + 60, T + 900_000]}
+    expected = recommend(asked, top_k=6)
+    recommend.use_encoder(by_layers)
+    found = recommend(asked, top_k=6)
+    assert [entry["item_id"] for entry in found] == [entry["item_id"] for entry in expected]
+    assert [entry["score"] for entry in found] == pytest.approx([entry["score"] for entry in expected], abs=1e-5)
+    times, mask = (tensor[0].tolist() for tensor in given)
+    # Events first, then padding; a program without times is given zeros.
+    assert (times[:3], mask[:3]) == (asked["timestamps"] if use_time else [0, 0, 0], [1, 1, 1])
+    assert not any(times[3:]) and not any(mask[3:])
+
+
 def test_an_encoder_answers_up_to_sixteen_histories_at_once(make_pipeline: Callable[..., Any]) -> None:
     recommend = make_pipeline()
     layers, calls = recommend.model.model.encoder, list[int]()

@@ -124,7 +124,7 @@ class LogColumns:
 
     def _doubt_times(self, found: Mapping[str, str], guessed: Sequence[str], names: Sequence[str], where: str) -> None:
         """Refuses to choose where another column may hold the times: in a wrong order every history would be one."""
-        if "timestamp" not in guessed or "timestamp_column" in self.usual:
+        if "timestamp" not in guessed or found["timestamp"] == self.usual.get(ARGUMENTS["timestamp"]):
             return
         others = [name for name in names if name not in found.values() and TIME_LIKE.search(_words(name))]
         if others:

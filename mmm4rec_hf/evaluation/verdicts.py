@@ -74,13 +74,9 @@ def what_to_try(
     Returns:
         `str`, *optional*: A sentence.
     """
-    metric = deciding_metric(evaluation)
-    best = best_name({name: baseline.metrics[metric] for name, baseline in baselines.items()})
-    if (
-        best is None
-        or best not in (POPULARITY, COOCCURRENCE)
-        or evaluation.metrics[metric] > baselines[best].metrics[metric]
-    ):
+    metric, best = _best_baseline(evaluation, baselines)
+    # Without a baseline there is none that counts.
+    if best not in (POPULARITY, COOCCURRENCE) or evaluation.metrics[metric] > baselines[best].metrics[metric]:
         return None
     off = [f"model.{name}=true" for name, is_on in options.items() if not is_on]
     if not off:
@@ -104,10 +100,15 @@ def against_best(
     Returns:
         `str`, *optional*: By the [`deciding_metric`]; `None` without a baseline.
     """
-    metric = deciding_metric(evaluation)
-    values = {name: baseline.metrics[metric] for name, baseline in baselines.items()}
-    best = best_name(values)
+    metric, best = _best_baseline(evaluation, baselines)
     if best is None:
         return None
     test = compare(evaluation, baselines[best]) if tests is None else tests[best]
-    return sentence(metric, evaluation.metrics[metric], f"the best baseline, {best},", values[best], test[metric])
+    other = baselines[best].metrics[metric]
+    return sentence(metric, evaluation.metrics[metric], f"the best baseline, {best},", other, test[metric])
+
+
+def _best_baseline(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> tuple[str, str | None]:
+    """The deciding metric, and the name of the baseline that is best by it, `None` of none."""
+    metric = deciding_metric(evaluation)
+    return metric, best_name({name: baseline.metrics[metric] for name, baseline in baselines.items()})

@@ -330,8 +330,8 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
     path.write_text('{"user_id": "none", "items": []}\n{"user_id": "one", "items": ["1"]}\n')
     for asked in (["--empty-histories", "error"], ["--user", "none"]):
         line = refusal(capsys, "recommend", str(model), "--input", str(path), *asked)
-    assert "error: the history of user 'none' holds no known item" in line and "--empty-histories default" in line
-    assert "(no events); --empty-histories skip leaves such users out; or pass --empty-histories default" in line
+        assert "error: the history of user 'none' holds no known item" in line and "--empty-histories default" in line
+        assert "(no events); --empty-histories skip leaves such users out; or pass --empty-histories default" in line
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
     assert "1 of 2 users have no known item and get the ranking of someone without events" in caplog.messages

@@ -291,7 +291,11 @@ def test_what_is_taken_for_what_is_told_and_two_that_may_be_the_times_are_refuse
         load_interactions(log, **options)
         said = [line for line in caplog.messages if "is read from" in line]
         assert len(said) == (told is not None) and (told is None or told in said[0])
-    # What is told is no guess.
+    # What is told is no guess, nor is the name that other logs have; one that this log lacks tells nothing.
+    if doubted is not None:
+        load_interactions(log, **options, usual_columns={"timestamp_column": columns[2]})
+        with pytest.raises(ValueError, match=f"{doubted} .* may each be the timestamp column; say which"):
+            load_interactions(log, **options, usual_columns={"timestamp_column": "nowhere"})
     caplog.clear()
     load_interactions(log, **options, timestamp_column=columns[2])
     assert not any("timestamp is read" in line for line in caplog.messages)

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from mmm4rec_hf.suggestions import nearest
+from mmm4rec_hf.suggestions import did_you_mean, nearest
 
 
 def check_hub_name(name: str) -> None:
@@ -72,7 +72,7 @@ def _meant(name: str) -> str:
     with contextlib.suppress(OSError):
         likely = nearest(Path(name).name, [path.name for path in parent.iterdir() if path.is_dir()])
         if likely:
-            return f" (did you mean {str(parent / likely[0])!r}?)"
+            return f" ({did_you_mean([str(parent / folder) for folder in likely])})"
     return ""
 
 

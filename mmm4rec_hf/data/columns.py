@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mmm4rec_hf.suggestions import nearest
+from mmm4rec_hf.suggestions import did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class LogColumns:
                 not_told.append(ours)
             elif name not in names:
                 likely = nearest(name, names)
-                meant = f", did you mean {likely[0]!r}?" if likely else ";"
+                meant = f", {did_you_mean(likely)}" if likely else ";"
                 raise ValueError(f"{ARGUMENTS[ours]}={name!r} is no column of {where}{meant} it has {_listing(names)}")
             if name is not None:
                 found[ours] = name

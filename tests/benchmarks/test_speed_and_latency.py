@@ -119,7 +119,7 @@ def test_imports_are_timed_in_fresh_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     statements = {
-        "transformers": "import time; time.sleep(0.4)",
+        "transformers": "import time; time.sleep(0.8)",
         "mmm4rec_hf": "import sys; assert 'pytest' not in sys.modules",
         "work": "import time\nwhile time.process_time() < 0.3: pass\nraise SystemExit(0)",
     }
@@ -127,8 +127,8 @@ def test_imports_are_timed_in_fresh_processes(
     monkeypatch.setattr(sys, "argv", ["imports.py", "--rounds", "2", "--json", str(tmp_path / "imports.json")])
     imports.main()
     result = json.loads((tmp_path / "imports.json").read_text())
-    assert result["seconds"]["transformers"]["least"] > 0.4 > result["seconds"]["transformers"]["processor"]
-    assert result["seconds"]["work"]["processor"] >= 0.3
+    assert result["seconds"]["transformers"]["least"] > 0.8 > result["seconds"]["transformers"]["processor"]
+    assert result["seconds"]["work"]["processor"] > 0.299  # as the parent counts it, in larger steps
     assert result["mmm4rec_hf_beyond_transformers"] < 0 and "at most 0.3 s more: yes" in capsys.readouterr().out
     with pytest.raises(imports.subprocess.CalledProcessError):
         imports.run("raise SystemExit(3)")

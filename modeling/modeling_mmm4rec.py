@@ -31,7 +31,7 @@ from .loss_mmm4rec import (
 )
 from .packing_mmm4rec import events_first
 from .pretrained_mmm4rec import MMM4RecPreTrainedModel
-from .transfer_mmm4rec import check_complete, config_without_items, hub_arguments, take_catalog
+from .transfer_mmm4rec import check_complete, config_without_items, hub_arguments, load_report_held, take_catalog
 
 logger = logging.get_logger(__name__)
 
@@ -636,13 +636,16 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
             kwargs["config"] = config_without_items(cls.config_class, pretrained_model_name_or_path, kwargs)
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        with load_report_held(is_held=catalog is not None) as show_load_report:
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
         model, info = loaded
         # Who asks for the loading info, or gives the weights as a dictionary, judges for himself.
         if not output_loading_info and pretrained_model_name_or_path is not None:
             check_complete(pretrained_model_name_or_path, info["missing_keys"])
         if catalog is not None:
-            take_catalog(model, pretrained_model_name_or_path, catalog, info, fresh_projections)
+            take_catalog(model, pretrained_model_name_or_path, catalog, info, fresh_projections, show_load_report)
         elif pretrained_model_name_or_path is not None:
             options = hub_arguments(kwargs)
             model._item_ids = load_item_ids(pretrained_model_name_or_path, model.config.num_items, options)

@@ -1,7 +1,9 @@
 """How a checkpoint is loaded to recommend from another catalogue: what is kept of it, and what starts fresh."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from logging import Filter, LogRecord
 from typing import Any
 
 from torch import nn
@@ -48,8 +50,55 @@ def config_without_items(config_class: type[MMM4RecConfig], name: Any, kwargs: d
     return config
 
 
+class _LoadReportFilter(Filter):
+    """Keeps transformers' table of weights that are missing or too many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[LogRecord] = []
+
+    def filter(self, record: LogRecord) -> bool:
+        if is_report := "LOAD REPORT" in record.getMessage():
+            self.records.append(record)
+        return not is_report
+
+
+@contextmanager
+def load_report_held(is_held: bool) -> Iterator[Callable[[], None]]:
+    """
+    Holds back transformers' table of the weights that a checkpoint lacks, or has beyond the model.
+
+    Args:
+        is_held (`bool`): Whether it is; what follows may know better what to say of them.
+
+    Returns:
+        What shows the table after all, which an error does as well.
+    """
+    source, kept = logging.get_logger("transformers.modeling_utils"), _LoadReportFilter()
+
+    def show() -> None:
+        for record in kept.records:
+            source.handle(record)
+
+    if is_held:
+        source.addFilter(kept)
+    is_loaded = False
+    try:
+        yield show
+        is_loaded = True
+    finally:
+        source.removeFilter(kept)
+        if not is_loaded:
+            show()
+
+
 def take_catalog(
-    model: Any, name: Any, catalog: Any, info: Mapping[str, Collection[str]], fresh_projections: bool
+    model: Any,
+    name: Any,
+    catalog: Any,
+    info: Mapping[str, Collection[str]],
+    fresh_projections: bool,
+    show_load_report: Callable[[], None],
 ) -> None:
     """
     Gives a model that was loaded without items those of a shop, and logs what was kept and what was not.
@@ -60,6 +109,7 @@ def take_catalog(
         catalog (`ItemCatalog`): The shop's.
         info (`dict`): transformers' loading info.
         fresh_projections (`bool`): Whether what projects texts and pictures starts anew.
+        show_load_report (`Callable`): That of [`load_report_held`], for weights that belong to no catalogue.
     """
     dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
     fresh = [*info["missing_keys"], *(_renew_projections(model, catalog) if fresh_projections else ())]
@@ -67,6 +117,8 @@ def take_catalog(
         f"kept the backbone of {name}; dropped what belonged to its own catalogue: {', '.join(dropped) or 'nothing'}; "
         f"started fresh: {', '.join(fresh) or 'nothing'}"
     )
+    if set(info["unexpected_keys"]) - set(dropped):
+        show_load_report()
     model.set_items(catalog)
 
 

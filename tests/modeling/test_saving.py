@@ -1,6 +1,7 @@
 """Saved folders: equal bits in every form of loading, with and without this package."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor, pipeline
 
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecModel, MMM4RecProcessor
@@ -117,8 +120,6 @@ class TestAnotherCatalogue:
         old.save_pretrained(tmp_path)
         new_ids = ["100", "a", "b", "c", "d", "e"]
         with caplog.at_level("WARNING"):
-            import transformers
-
             transformers.logging.enable_propagation()
             model = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, catalog=tiny_catalog(new_ids))
             transformers.logging.disable_propagation()
@@ -129,6 +130,29 @@ class TestAnotherCatalogue:
         assert model.items.text_bias.abs().max() == 0 and model.items.fusion_factor.shape == (7, 2)
         message = next(r.getMessage() for r in caplog.records if "kept the backbone" in r.getMessage())
         assert "items.text_bias" in message and "items.fusion_factor" in message
+        assert not any("LOAD REPORT" in record.getMessage() for record in caplog.records), "told twice"
+
+    def test_weights_that_no_catalogue_explains_are_still_reported(
+        self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lively_model().save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+        save_file(load_file(path) | {"model.stranger": torch.ones(2)}, path, metadata={"format": "pt"})
+        transformers.logging.enable_propagation()
+        try:
+            with caplog.at_level("WARNING"):
+                MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, catalog=tiny_catalog(["x", "y"]))
+                told = {r.getMessage() for r in caplog.records if "LOAD REPORT" in r.getMessage()}
+                assert len(told) == 1 and "model.stranger" in told.pop()
+                caplog.clear()
+                with pytest.raises(ValueError, match="other shapes"):
+                    MMM4RecForSequentialRecommendation.from_pretrained(
+                        tmp_path, catalog=tiny_catalog(["x", "y"]), max_sequence_length=10
+                    )
+        finally:
+            transformers.logging.disable_propagation()
+        assert any("LOAD REPORT" in r.getMessage() for r in caplog.records), "an error says that the log names them"
+        assert not logging.getLogger("transformers.modeling_utils").filters
 
     def test_a_fusion_shared_by_all_items_is_kept(
         self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path

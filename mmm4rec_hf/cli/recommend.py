@@ -105,6 +105,9 @@ def run(args: argparse.Namespace) -> None:
     lists: Iterable[Recommended]
     if args.history is not None:
         lists = [({"user_id": "1"}, recommender(_history(args), time_unit=args.time_unit, **options))]
+        known = _Known(recommender.processor, args.unknown_items)
+        known.has(args.history)
+        known.tell_unknown()
     else:
         lists = _recommend_all(recommender, model, args, options)
     if args.output is not None:
@@ -175,19 +178,20 @@ def _recommend_all(
     file = open_histories(args.input, users=args.user, layout=layout_of_log(model), **log_options(args))
     options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
     counted = _Counted(tqdm(file.histories, desc="Recommending", unit="user", disable=None))
-    histories: Iterable[dict[str, Any]] = counted
-    known = _Known(recommender.processor, counted, args.unknown_items, args.empty_histories == "skip")
-    if args.empty_histories != "error":
-        histories, options["empty_histories"] = known, "default"
+    known, is_leaving_out = _Known(recommender.processor, args.unknown_items), args.empty_histories == "skip"
+    if is_leaving_out:
+        options["empty_histories"] = "default"  # of none that is left
+    histories = (history for history in counted if known.has(history.get("items")) or not is_leaving_out)
     for batch in in_batches(histories, args.batch_size):
         yield from zip(batch, recommender(batch, **options), strict=True)
-    if known.without == counted.number and known.is_leaving_out:
+    if known.without == counted.number and is_leaving_out:
         raise ValueError(
             f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
             f"like {', '.join(map(repr, recommender.processor.item_ids[:3]))}"
         )
+    known.tell_unknown()
     if known.without:
-        what = "are left out" if args.empty_histories == "skip" else "get the ranking of someone without events"
+        what = "are left out" if is_leaving_out else "get the ranking of someone without events"
         logger.info("%s of %s users have no known item and %s", f"{known.without:,}", f"{counted.number:,}", what)
 
 
@@ -235,23 +239,26 @@ class _Counted:
 
 
 class _Known:
-    """Histories, of which it counts those without an item that the model knows, or leaves them out as well."""
+    """Counts events of items that a model does not know, and histories that have no others."""
 
-    def __init__(
-        self, processor: Any, source: Iterable[dict[str, Any]], unknown_items: str, is_leaving_out: bool
-    ) -> None:
-        self.processor, self.source = processor, source
-        self.unknown_items, self.is_leaving_out = unknown_items, is_leaving_out
-        self.without = 0
+    def __init__(self, processor: Any, unknown_items: str) -> None:
+        self.processor, self.unknown_items = processor, unknown_items
+        self.events = self.unknown = self.without = 0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for history in self.source:
-            items = history.get("items")
-            # What is no list is refused where the model reads it.
-            is_known = not isinstance(items, list) or bool(self.processor.rows(items, self.unknown_items)[0])
-            self.without += not is_known
-            if is_known or not self.is_leaving_out:
-                yield history
+    def has(self, items: Any) -> bool:
+        """Whether one of the items of a history is known. What is no list is refused where the model reads it."""
+        if not isinstance(items, list):
+            return True
+        known = len(self.processor.rows(items, self.unknown_items)[0])
+        self.events += len(items)
+        self.unknown += len(items) - known
+        self.without += not known
+        return known > 0
+
+    def tell_unknown(self) -> None:
+        if self.unknown:
+            counts = f"{self.unknown:,}", f"{self.events:,}"
+            logger.info("%s of %s events are of items that the model does not know, and are skipped", *counts)
 
 
 def _lines(lists: Iterable[Recommended]) -> Iterator[str]:

@@ -353,6 +353,7 @@ def test_users_without_a_known_item_are_left_out_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
+    skipped = "{} events are of items that the model does not know, and are skipped"
     histories = {"none": [], "one": ["1"], "strange": ["nowhere", "nothing"], "half": ["nowhere", "2"], "two": ["2"]}
     path = tmp_path / "users.jsonl"
     path.write_text("\n".join(json.dumps({"user_id": user, "items": items}) for user, items in histories.items()))
@@ -362,6 +363,8 @@ def test_users_without_a_known_item_are_left_out_and_counted(
         assert list(found) == ["one", "half", "two"]
         assert ids(found["half"]) == ids(found["two"]) and "2" not in ids(found["two"])
         assert caplog.messages.count("2 of 5 users have no known item and are left out") == 1
+        # One of "half" and both of "strange", of six events in all.
+        assert caplog.messages.count(skipped.format("3 of 6")) == 1
     # By default, too, unless nobody is left, as where another column holds the items.
     assert list(recommend_all(path)) == ["one", "half", "two"]
     path.write_text("\n".join(json.dumps({"user_id": user, "items": ["nowhere"]}) for user in histories))

@@ -126,7 +126,14 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     arguments = _training_arguments(recipe)
     sequences = SequenceDatasets.load_from_disk(recipe.sequences)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
+    beyond = len(set(catalog.item_ids).difference(sequences.item_ids))
     sequences = sequences.align(catalog.item_ids)
+    if beyond:
+        logger.info(
+            "%s of %s items of the catalogue are in no sequence: they are ranked by their texts and pictures alone",
+            f"{beyond:,}",
+            f"{len(catalog):,}",
+        )
     set_seed(arguments.seed)
     model = build_model(recipe, catalog)
     # Only now: a recipe that fails to load must not keep its corrected form out.

@@ -118,6 +118,27 @@ def test_a_run_is_not_taken_for_one_on_the_data_of_now(make: MakeRecipe) -> None
     assert len(json.loads((Path(recipe.output_dir) / "training.json").read_text())["sessions"]) == 2
 
 
+def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
+    make: MakeRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    told = "{} items of the catalogue are in no sequence: they are ranked by their texts and pictures alone"
+    recipe = make()
+    finetune(recipe)
+    assert not any("in no sequence" in message for message in caplog.messages)
+    # The same twelve items, and three that nobody has seen.
+    known = ItemCatalog.from_pretrained(recipe.catalog)
+    features = {
+        name: np.concatenate([getattr(known, name), getattr(known, name)[:3] + 1])
+        for name in ("text_features", "image_features")
+    }
+    ItemCatalog([*known.item_ids, "new0", "new1", "new2"], **features).save_pretrained(tmp_path / "larger")
+    finetune(make(catalog=str(tmp_path / "larger"), output_dir=f"{recipe.output_dir}-larger"))
+    assert caplog.messages.count(told.format("3 of 15")) == 1
+    recommend = pipeline("sequential-recommendation", model=f"{recipe.output_dir}-larger/model", device="cpu")
+    assert {"new0", "new1", "new2"} <= {item["item_id"] for item in recommend({"items": ["shop3"]}, top_k=14)}
+
+
 def test_the_log_says_which_validation_was_kept(make: MakeRecipe, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     recipe = make(training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 1e-2})

@@ -22,6 +22,7 @@ def recommend_frame(
     *,
     batch_size: int = 256,
     time_unit: str | None = None,
+    time_format: str | None = None,
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
@@ -34,7 +35,7 @@ def recommend_frame(
         recommender ([`SequentialRecommendationPipeline`]): What recommends.
         frame (a data frame that narwhals knows): A row an event: user, item and time, in any order.
         batch_size (`int`, *optional*, defaults to 256): Users that are scored at once.
-        time_unit, user_column, item_column, timestamp_column (`str`, *optional*):
+        time_unit, time_format, user_column, item_column, timestamp_column (`str`, *optional*):
             As for [`load_interactions`]; found by themselves by default.
         options: As for the pipeline: `top_k`, `exclude_history`, `candidates`, `unknown_items`, `empty_histories`.
 
@@ -51,6 +52,7 @@ def recommend_frame(
     log = load_interactions(
         frame,
         time_unit=time_unit,
+        time_format=time_format,
         user_column=user_column,
         item_column=item_column,
         timestamp_column=timestamp_column,

@@ -11,7 +11,7 @@ TIME_UNITS = ("s", "ms", "us", "ns")
 
 def add_log_options(parser: argparse.ArgumentParser, columns: Sequence[str] = HISTORY_COLUMNS) -> None:
     """
-    Adds `--format`, `--user-column` and its like, and `--time-unit`.
+    Adds `--format`, `--user-column` and its like, `--time-unit` and `--time-format`.
 
     Args:
         parser (`argparse.ArgumentParser`): Of a sub-command.
@@ -23,9 +23,14 @@ def add_log_options(parser: argparse.ArgumentParser, columns: Sequence[str] = HI
     for column in columns:
         parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}, if not as usual")
     parser.add_argument("--time-unit", choices=TIME_UNITS, help="of numbers; default: told by their size")
+    parser.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="how times are written that are no ISO 8601, such as '%%d.%%m.%%Y %%H:%%M' or '%%m/%%d/%%Y %%I:%%M %%p'",
+    )
 
 
 def log_options(args: argparse.Namespace, columns: Sequence[str] = HISTORY_COLUMNS) -> dict[str, Any]:
     """What these options say, as [`load_interactions`] takes it."""
     told = {f"{column}_column": getattr(args, f"{column}_column") for column in columns}
-    return {"format": args.format, "time_unit": args.time_unit} | told
+    return {"format": args.format, "time_unit": args.time_unit, "time_format": args.time_format} | told

@@ -40,6 +40,7 @@ def open_histories(
     *,
     users: Sequence[str] | None = None,
     time_unit: str | None = None,
+    time_format: str | None = None,
     format: str = "auto",
     user_column: str | None = None,
     item_column: str | None = None,
@@ -54,10 +55,11 @@ def open_histories(
             of any form that [`load_interactions`] reads, a row an event.
         users (`Sequence[str]`, *optional*): The only users whose histories are read, in the order wanted.
         time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
-        format, user_column, item_column, timestamp_column (*optional*):
+        format, time_format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
         layout (`Mapping[str, str]`, *optional*):
-            Where nothing else is told: these columns, where the file has them, and of a log this `time_unit`.
+            Where nothing else is told: these columns, where the file has them, and of a log this `time_unit` and
+            `time_format`.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -76,11 +78,18 @@ def open_histories(
                 "%s has no %s: its users are numbered, from 1; user_column= tells where ids stand",
                 *(path, names.user_id),
             )
+        if time_format is not None:
+            raise ValueError(
+                f"time_format= is for a log, a row an event; the times of {path} are lists: write ISO 8601"
+            )
         histories = (_from_parquet if path.suffix == ".parquet" else _from_json_lines)(path, names)
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
     columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
-    time_unit = time_unit or layout.get("time_unit")
-    log = load_interactions(path, format=format, time_unit=time_unit, usual_columns=layout, **columns).frame
+    times = {
+        "time_unit": time_unit or layout.get("time_unit"),
+        "time_format": time_format or layout.get("time_format"),
+    }
+    log = load_interactions(path, format=format, usual_columns=layout, **times, **columns).frame
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
 
 

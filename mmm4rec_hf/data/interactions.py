@@ -59,6 +59,7 @@ def load_interactions(
     rating_column: str | None = None,
     order_column: str | None = None,
     time_unit: str | None = None,
+    time_format: str | None = None,
     usual_columns: Mapping[str, str] | None = None,
 ) -> Interactions:
     """Read a log of interactions from files or a data frame.
@@ -81,6 +82,8 @@ def load_interactions(
         order_column (`str`, *optional*): Integers that order events of the same time; by default the order of the
             rows.
         time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`; by default told by the numbers' magnitude.
+        time_format (`str`, *optional*): How times are written that are no ISO 8601, by the directives of `strftime`,
+            such as `"%d.%m.%Y %H:%M"`, `"%m/%d/%Y %I:%M %p"` or `"%Y%m%d"`; they are taken for UTC.
         usual_columns (`Mapping[str, str]`, *optional*): What columns are called in other logs of the same source, such
             as `{"user_column": "kunde"}`: it counts where nothing is told and the log has such a column.
 
@@ -103,7 +106,7 @@ def load_interactions(
         raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
     if format == "amazon-2023" and time_unit is None:
         time_unit = "ms"
-    frame, statistics = normalized_log(raw, time_unit)
+    frame, statistics = normalized_log(raw, time_unit, time_format)
     logger.info("%s: read %d rows", raw.where, statistics["rows_read"])
     return Interactions(frame, statistics, raw.deduplicated, raw.item_ids)
 

@@ -15,12 +15,13 @@ RATING = "^[+-]?[0-9]+([.][0-9]*)?$"
 WHOLE_NUMBER = "^[+-]?[0-8]?[0-9]{1,18}$"
 
 
-def normalized_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
+def normalized_log(raw: RawLog, time_unit: str | None, time_format: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
     """A log in its own columns to one in ours, on the engine that holds it.
 
     Args:
         raw (`RawLog`): The log as its reader found it.
         time_unit (`str`, *optional*): The unit of numeric times, where told.
+        time_format (`str`, *optional*): How times are written, where told.
 
     Returns:
         `tuple[nw.LazyFrame, dict[str, int]]`: Columns `user_id` and `item_id` (string), `timestamp` (int64 seconds),
@@ -46,7 +47,7 @@ def normalized_log(raw: RawLog, time_unit: str | None) -> tuple[nw.LazyFrame, di
     )
     frame, statistics = _drop_rows_without_ids(frame, where)
     try:
-        frame = with_unix_seconds(frame, time_unit)
+        frame = with_unix_seconds(frame, time_unit, time_format)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return frame, raw.statistics | statistics

@@ -14,12 +14,14 @@ import narwhals as nw
 from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
 
 from . import engines
+from .time_formats import Fields, TimeFormat
 
 logger = logging.getLogger(__name__)
 
 # At most 19 digits, and then no 9 before them: all of these fit int64.
 NUMBER = r"^ *[+-]?[0-8]?[0-9]{1,18}([.][0-9]*)? *$"
 NEARLY_NUMBER = r"\s*[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?\s*"
+DATE_LIKE = r"\s*[0-9]{1,4}[.][0-9]{1,2}[.][0-9]{1,4}\s*"
 DECIMALS = "[.]0*[1-9]"
 ISO_8601 = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -27,15 +29,17 @@ ISO_8601 = (
 )
 BILLION = 10**9
 SECONDS_A_YEAR = 31_556_952
+_UNREAL = "is no date or time of day that exists"
 
 
-def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
+def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: str | None = None) -> nw.LazyFrame:
     """The frame with its column `timestamp` as int64 unix seconds and, for a finer clock, a column `subsecond`.
 
     Args:
         frame (`nw.LazyFrame`): Has the columns `user_id`, `item_id`, `order`, and `timestamp` of any type that
             `to_unix_time` reads.
         time_unit (`str`, *optional*): The unit of numbers; by default told by their magnitude, with a warning.
+        time_format (`str`, *optional*): How strings and integers are written, as [`TimeFormat`] takes it.
 
     Returns:
         `nw.LazyFrame`: `timestamp` is rounded down; `subsecond` is what that took off, in nanoseconds. Numbers with
@@ -49,10 +53,14 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFram
     if time_unit is not None and time_unit not in TICKS_PER_SECOND:
         raise ValueError(f"time_unit must be one of {', '.join(map(repr, TICKS_PER_SECOND))}, got {time_unit!r}")
     dtype = frame.collect_schema()["timestamp"]
+    if time_format is not None and dtype.is_integer():  # such as 20181231
+        frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
     if isinstance(dtype, nw.Categorical | nw.Enum | nw.Decimal):
         frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
     if dtype == nw.String:
-        return _from_strings(frame, time_unit)
+        text = nw.col("timestamp")
+        _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
+        return _from_strings(frame, time_unit) if time_format is None else _from_format(frame, TimeFormat(time_format))
     _refuse(frame, nw.col("timestamp").is_null(), "is missing; drop such rows or give them a time")
     if dtype.is_integer():
         if dtype in (nw.UInt64, nw.Int128, nw.UInt128):
@@ -92,6 +100,12 @@ def _ticks(frame: nw.LazyFrame, time_unit: str | None) -> int:
     known = sorted((int(value) for value in extremes if value is not None), key=abs)
     if time_unit is None:
         time_unit = unit_by_magnitude(known[0], known[-1]) if known else "s"
+        if known and all(1900_01_01 <= number <= 2100_12_31 for number in (known[0], known[-1])):
+            logger.warning(
+                "the times look like dates, %d to %d, and are read as seconds of 1970: time_format='%%Y%%m%%d' reads "
+                "dates; time_unit='s' says that seconds are meant",
+                *(known[0], known[-1]),
+            )
     elif known:
         _doubt(time_unit, known[-1])
     return TICKS_PER_SECOND[time_unit]
@@ -148,14 +162,14 @@ def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     text = nw.col("timestamp")
     is_number, is_iso = text.str.contains(NUMBER), text.str.contains(ISO_8601)
-    _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
     _refuse(frame, ~(is_number | is_iso), _why_no_time)
     has_decimals = is_number & text.str.contains(DECIMALS)
     kinds = {"dates": is_iso, "decimals": has_decimals}
     has = engines.one_row(frame.select(**{name: kind.cast(nw.Int64).max() for name, kind in kinds.items()}))
     date_text = nw.when(is_iso).then(text).otherwise(nw.lit("1970-01-01"))
     if has["dates"]:
-        _refuse(frame, ~_is_real_date(date_text), "is no date or time of day that exists")
+        is_real = _is_real(_iso_fields(date_text)) & (_offset_seconds(date_text).abs() < 86_400)
+        _refuse(frame, ~is_real, _UNREAL)
         frame = frame.with_columns(text=date_text)
     number_text = nw.when(is_number).then(text.str.replace_all(" ", "")).otherwise(nw.lit("0"))
     if has["decimals"]:
@@ -170,9 +184,20 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
         numbers = numbers.with_columns(subsecond=nw.lit(0, nw.Int64))
     date_text = nw.col("text")
     return numbers.with_columns(
-        timestamp=nw.col("timestamp") + _iso_seconds(date_text),
+        timestamp=nw.col("timestamp") + _seconds(_iso_fields(date_text)) - _offset_seconds(date_text),
         subsecond=nw.col("subsecond") + _billionths(date_text),
     ).drop("text")
+
+
+def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
+    text = nw.col("timestamp").str.strip_chars()
+    if engines.one_row(frame.select(n=nw.col("timestamp").str.contains(ISO_8601).cast(nw.Int64).min()))["n"]:
+        return _from_strings(frame, None)  # another log of the source that the format was told of
+    reason = f"is not written as time_format={time_format.written!r} says"
+    _refuse(frame, ~text.str.contains(time_format.pattern), reason)
+    fields = time_format.fields(text)
+    _refuse(frame, ~_is_real(fields), f"{_UNREAL}, read by time_format={time_format.written!r}")
+    return frame.with_columns(timestamp=_seconds(fields))
 
 
 def _whole_and_rest(text: nw.Expr) -> tuple[nw.Expr, nw.Expr]:
@@ -204,25 +229,28 @@ def _offset_seconds(text: nw.Expr) -> nw.Expr:
     return sign * (_integer(hours) * 3600 + _integer(minutes) * 60)
 
 
-def _is_real_date(text: nw.Expr) -> nw.Expr:
+def _iso_fields(text: nw.Expr) -> Fields:
     year, month, day = (_integer(text.str.slice(start, length)) for start, length in ((0, 4), (5, 2), (8, 2)))
+    return Fields(year, month, day, *(_clock_field(text, start) for start in (11, 14, 17)))
+
+
+def _is_real(fields: Fields) -> nw.Expr:
+    year, month, day, hour, minute, second = fields
     leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
     # Months of 31 and 30 days take turns, and start again in August.
     days = nw.when(month == 2).then(28 + leap.cast(nw.Int64)).otherwise(30 + (month + (month >= 8).cast(nw.Int64)) % 2)
-    clock = (_clock_field(text, 11) < 24) & (_clock_field(text, 14) < 60) & (_clock_field(text, 17) < 60)
     in_month = (month >= 1) & (month <= 12) & (day >= 1) & (day <= days)
-    return (year >= 1) & in_month & clock & (_offset_seconds(text).abs() < 86_400)
+    return (year >= 1) & in_month & (hour < 24) & (minute < 60) & (second < 60)
 
 
-def _iso_seconds(text: nw.Expr) -> nw.Expr:
-    year, month, day = (_integer(text.str.slice(start, length)) for start, length in ((0, 4), (5, 2), (8, 2)))
+def _seconds(fields: Fields) -> nw.Expr:
+    year, month, day, hour, minute, second = fields
     # Years that start in March put the leap day last, so that days before a month follow one formula.
     year = year - (month <= 2).cast(nw.Int64)
     month = (month + 9) % 12
     leap_days = floor_divide(year, 4) - floor_divide(year, 100) + floor_divide(year, 400)
     days = year * 365 + leap_days + floor_divide(month * 153 + 2, 5) + day - 1 - 719_468
-    clock = _clock_field(text, 11) * 3600 + _clock_field(text, 14) * 60 + _clock_field(text, 17)
-    return days * 86_400 + clock - _offset_seconds(text)
+    return days * 86_400 + hour * 3600 + minute * 60 + second
 
 
 def _billionths(text: nw.Expr) -> nw.Expr:
@@ -233,8 +261,10 @@ def _billionths(text: nw.Expr) -> nw.Expr:
 
 def _why_no_time(text: str) -> str:
     """The reason to refuse a text; of a number it is how it is written, or its size."""
-    number = "plain number below 9e18" if re.fullmatch(NEARLY_NUMBER, text) else "number"
-    return f"is neither a {number} nor an ISO 8601 time"
+    if re.fullmatch(NEARLY_NUMBER, text) and not re.fullmatch(DATE_LIKE, text):
+        return "is neither a plain number below 9e18 nor an ISO 8601 time"
+    told = "; give time_format= how times are written, such as '%d.%m.%Y %H:%M'" if re.search("[0-9]", text) else ""
+    return f"is neither a number nor an ISO 8601 time{told}"
 
 
 def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], str]) -> None:

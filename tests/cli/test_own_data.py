@@ -185,6 +185,29 @@ def test_a_log_of_other_columns_is_told_as_to_prepare(
     assert "--user-column customer is no column of" in said
 
 
+def test_times_of_another_writing_are_told_once(
+    recommend_all: Any, model: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = pl.read_csv(shop / "log.csv", infer_schema=False)
+    written = pl.from_epoch(pl.col("timestamp").cast(pl.Int64), "ms").dt.to_string("%d.%m.%Y %H:%M:%S")
+    orders = tmp_path / "orders.csv"
+    log.with_columns(timestamp=written).write_csv(orders)
+    told = refusal(capsys, "prepare", str(orders), "--output", str(tmp_path / "sequences"))
+    assert "nor an ISO 8601 time; give --time-format how times are written, such as '%d.%m.%Y %H:%M'" in told
+    line = ["prepare", str(orders), "--output", str(tmp_path / "sequences"), "--k-core", "1", "--time-format"]
+    assert "holds no date" in refusal(capsys, *line, "%H:%M")
+    assert main([*line, "%d.%m.%Y %H:%M:%S"]) == 0
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    RunRecord(run).begin(0, data=describe_data(SequenceDatasets.load_from_disk(line[3]), line[3]))
+    from_log = recommend_all(shop / "log.csv", "--time-unit", "ms")
+    assert list(read_users(open_histories(orders, layout=layout_of_log(run / "model")))) == list(from_log)
+    assert recommend_all(orders, "--time-format", "%d.%m.%Y %H:%M:%S") == from_log
+    (tmp_path / "users.jsonl").write_text('{"user_id": "one", "items": ["1"], "timestamps": ["1.1.2018"]}')
+    users = ["recommend", str(model), "--input", str(tmp_path / "users.jsonl"), "--time-format", "%d.%m.%Y"]
+    assert "--time-format is for a log, a row an event" in refusal(capsys, *users)
+
+
 def test_a_file_of_users_is_read_by_the_names_of_the_prepared_log(
     recommend_all: Any, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

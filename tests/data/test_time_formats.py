@@ -1,0 +1,133 @@
+"""Times in a log's own writing, against Python's `strptime`, on every engine."""
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmm4rec_hf.data import load_interactions
+
+FORMATS = [
+    "%d.%m.%Y %H:%M",
+    "%m/%d/%Y %I:%M %p",
+    "%Y%m%d",
+    "%Y%m%d%H%M%S",
+    "%d-%b-%y",
+    "%H:%M:%S [%d] ^%m^ \\%Y, 100%%",
+    "%d%b%Y",
+]
+
+
+def log_of(times: Any) -> pl.DataFrame:
+    """A log of these times, an item a user."""
+    return pl.DataFrame(
+        {"user_id": [f"u{n}" for n in range(len(times))], "item_id": ["a"] * len(times), "time": times}
+    )
+
+
+def seconds(log: Any, time_format: str | None) -> list[int]:
+    frame = load_interactions(log, timestamp_column="time", time_format=time_format).frame
+    return frame.sort("order").select("timestamp").collect("polars")["timestamp"].to_list()
+
+
+@pytest.mark.parametrize("written", FORMATS)
+@given(data=st.data())
+@settings(max_examples=25)
+def test_every_time_that_a_format_writes_is_read_as_strptime_reads_it(written: str, data: st.DataObject) -> None:
+    # Two digits of a year are of 1969 to 2068.
+    first, last = (datetime(1969, 1, 1), datetime(2068, 12, 31)) if "%y" in written else (datetime(1000, 1, 1), None)
+    times = data.draw(st.lists(st.datetimes(first, last or datetime(9999, 12, 31)), min_size=1, max_size=20))
+    texts = [time.strftime(written) for time in times]
+    expected = [datetime.strptime(text, written).replace(tzinfo=timezone.utc) for text in texts]
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    assert seconds(log_of(texts), written) == [(time - epoch) // timedelta(seconds=1) for time in expected]
+
+
+def test_zeros_in_front_may_lack_and_noon_is_12_pm() -> None:
+    day = 1_543_622_400  # 1 December 2018, 00:00 UTC
+    assert seconds(log_of(["1.12.2018 9:05", " 01.12.2018 09:05 "]), "%d.%m.%Y %H:%M") == [day + 9 * 3600 + 300] * 2
+    clock = ["12/1/2018 12:00 AM", "12/1/2018 1:00 am", "12/1/2018 12:00 PM", "12/1/2018 11:59 pm"]
+    assert seconds(log_of(clock), "%m/%d/%Y %I:%M %p") == [day, day + 3600, day + 43_200, day + 86_340]
+    # Integers too, which without a format are seconds; and a log in ISO 8601 needs none.
+    assert seconds(log_of([20181201, 20181202]), "%Y%m%d") == [day, day + 86_400]
+    assert seconds(log_of(["2018-12-01T01:00:00+01:00", "2018-12-02"]), "%d.%m.%Y") == [day, day + 86_400]
+    assert seconds(log_of([datetime(2018, 12, 1)]), "%d.%m.%Y") == [day]
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "message"),
+    [
+        (
+            "2018.12.31",
+            "%d.%m.%Y",
+            "'2018.12.31' of user 'u1' and item 'a' is not written as time_format='%d.%m.%Y' says",
+        ),
+        ("31.12.2018 10:00", "%d.%m.%Y", "is not written as"),
+        ("31.12.2018", "%m.%d.%Y", r"is no date or time of day that exists, read by time_format='%m.%d.%Y'"),
+        ("29.02.2019", "%d.%m.%Y", "is no date or time of day that exists"),
+        ("1.1.2018 24:00", "%d.%m.%Y %H:%M", "is no date or time of day that exists"),
+        ("1.1.2018 13:00 PM", "%d.%m.%Y %I:%M %p", "is no date or time of day that exists"),
+        ("1.1.2018 0:00 AM", "%d.%m.%Y %I:%M %p", "is no date or time of day that exists"),
+        ("", "%d.%m.%Y", "is missing"),
+        (None, "%d.%m.%Y", "is missing"),
+    ],
+)
+def test_times_that_a_format_does_not_fit_are_named(text: str | None, written: str, message: str) -> None:
+    good = datetime(2018, 1, 1, 1).strftime(written)
+    with pytest.raises(ValueError, match=message):
+        seconds(log_of([good, text]), written)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("%d.%m.%Y %Z", "holds '%Z'; it is made of %Y, .*ISO 8601"),
+        ("%d.%m.%Y %", "holds '%'"),
+        ("%d.%d.%Y", "holds '%d' twice"),
+        ("%d.%m", "holds no date"),
+        ("%d.%m.%Y %y", "holds two years"),
+        ("%d.%m.%Y %I:%M", "%I, hours from 1 to 12, goes with %p"),
+        ("", "holds no date"),
+    ],
+)
+def test_formats_that_say_no_time_are_refused(written: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        seconds(log_of(["31.12.2018"]), written)
+
+
+def test_a_time_of_unknown_writing_is_refused_with_the_remedy() -> None:
+    for text in ("31.12.2018 10:00", "31.12.2018", "12/31/2018"):
+        with pytest.raises(ValueError, match="nor an ISO 8601 time; give time_format= how times are written, such as"):
+            seconds(log_of([text]), None)
+
+
+def test_dates_without_separators_are_not_taken_for_seconds_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    told = "the times look like dates, 20181201 to 20190102, and are read as seconds of 1970"
+    for times in ([20190102, 20181201], ["20190102", "20181201"]):
+        assert seconds(log_of(times), None) == [20190102, 20181201]
+        assert [told in message for message in caplog.messages] == [True]
+        caplog.clear()
+    assert seconds(log_of([20190102, 20181201]), "%Y%m%d") == [1_546_387_200, 1_543_622_400]
+    assert seconds(log_of([20190102, 1_543_622_400]), None) == [20190102, 1_543_622_400]
+    load_interactions(log_of([20190102]), timestamp_column="time", time_unit="s")
+    assert not any("look like dates" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_engines_agree(written: str, spark: Any) -> None:
+    import duckdb
+
+    times = [datetime(2018, 12, 31, 23, 59, 58), datetime(2000, 2, 29, 0, 0, 1), datetime(2031, 1, 1, 12, 30)]
+    log = log_of([time.strftime(written) for time in times])
+    expected = [
+        int(datetime.strptime(text, written).replace(tzinfo=timezone.utc).timestamp())
+        for text in log["time"].to_list()
+    ]
+    assert seconds(log, written) == expected
+    assert seconds(log.to_pandas(), written) == expected
+    assert seconds(log.to_arrow(), written) == expected
+    assert seconds(duckdb.sql("select * from log order by user_id"), written) == expected
+    assert seconds(spark.createDataFrame(log.rows(), log.columns), written) == expected

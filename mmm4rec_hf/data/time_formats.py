@@ -11,14 +11,14 @@ import narwhals as nw
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _ANY_MONTH = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in month) for month in MONTHS)
-# Those of `strftime`: at most so many digits, all of them where the next directive follows at once.
-_DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2}
+# Those of `strftime`: at most so many digits, all of them where other digits follow at once.
+_DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2, "f": 9}
 _WORDS = {"b": f"({_ANY_MONTH})", "p": "[AaPp][Mm]"}
 _DATES = ("Ymd", "ymd", "Ybd", "ybd")
 
 
 class Fields(NamedTuple):
-    """Parts of dates and times of day, int64."""
+    """Parts of dates and times of day, int64; what is below a second stands elsewhere."""
 
     year: nw.Expr
     month: nw.Expr
@@ -36,7 +36,8 @@ class TimeFormat:
         written (`str`):
             With the directives of `strftime` for a year (`%Y`, `%y`: 69 to 99 are of the last century), a month (`%m`,
             `%b`: three letters of its English name), a day (`%d`) and a time of day (`%H`, or `%I` with `%p`; `%M`,
-            `%S`). Numbers may lack zeros in front, but for those that the next one follows at once.
+            `%S`, and `%f` for up to nine decimals of a second). Numbers may lack zeros in front, but for those that
+            another one follows at once.
 
     Raises:
         ValueError: For other directives, one that stands twice, or a format without a date.
@@ -47,15 +48,12 @@ class TimeFormat:
         self.pattern, self._before, self._widths = "^", dict[str, str](), dict[str, int]()
         pieces = re.findall("%.|%|[^%]", written, re.DOTALL)
         for place, piece in enumerate(pieces):
+            if piece[0] != "%" or piece == "%%":
+                self.pattern += _literal(piece[-1])
+                continue
             directive = piece[1:]
-            if piece[0] != "%":
-                self.pattern += _literal(piece)
-                continue
-            if directive == "%":
-                self.pattern += "%"
-                continue
-            if directive not in _DIGITS and directive not in _WORDS:
-                known = ", ".join(f"%{name}" for name in (*_DIGITS, *_WORDS))
+            if directive not in _DIGITS | _WORDS:
+                known = ", ".join(f"%{name}" for name in _DIGITS | _WORDS)
                 raise ValueError(
                     f"time_format={written!r} holds {piece!r}; it is made of {known} and what stands between them. "
                     "Write times of another form as ISO 8601 (2018-12-31 14:05) before"
@@ -63,17 +61,17 @@ class TimeFormat:
             if directive in self._before:
                 raise ValueError(f"time_format={written!r} holds {piece!r} twice")
             self._before[directive] = self.pattern
-            if directive in _WORDS:
+            digits = _DIGITS.get(directive, 0)
+            beside = (pieces[other][1:] for other in (place - 1, place + 1) if 0 <= other < len(pieces))
+            if not digits:
                 self._widths[directive] = 3 if directive == "b" else 2
                 self.pattern += _WORDS[directive]
-                continue
-            digits = _DIGITS[directive]
-            # Of digits that follow at once, how many there are tells them apart.
-            is_fixed = digits == 4 or any(
-                0 <= other < len(pieces) and pieces[other][1:] in _DIGITS for other in (place - 1, place + 1)
-            )
-            self._widths[directive] = digits if is_fixed else 0
-            self.pattern += f"[0-9]{{{digits}}}" if is_fixed else f"[0-9]{{1,{digits}}}"
+            elif directive == "Y" or (directive != "f" and any(other in _DIGITS for other in beside)):
+                self._widths[directive] = digits
+                self.pattern += f"[0-9]{{{digits}}}"
+            else:
+                self._widths[directive] = 0
+                self.pattern += f"[0-9]{{1,{digits}}}"
         self.pattern += "$"
         if not any(set(date) <= set(self._before) for date in _DATES):
             raise ValueError(f"time_format={written!r} holds no date: a year %Y or %y, a month %m or %b and a day %d")
@@ -105,6 +103,12 @@ class TimeFormat:
             hour = self._number(text, "H")
         day, minute, second = (self._number(text, directive) for directive in "dMS")
         return Fields(year, month, day, hour, minute, second)
+
+    def billionths(self, text: nw.Expr) -> nw.Expr | None:
+        """What such texts say below a second, in nanoseconds; nothing for a format without it."""
+        if "f" not in self._before:
+            return None
+        return nw.concat_str([self._text(text, "f"), nw.lit("000000000")]).str.slice(0, 9).cast(nw.Int64)
 
     def _text(self, text: nw.Expr, directive: str) -> nw.Expr:
         rest = text.str.replace_all(self._before[directive], "")

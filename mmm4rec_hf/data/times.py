@@ -197,7 +197,8 @@ def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
     _refuse(frame, ~text.str.contains(time_format.pattern), reason)
     fields = time_format.fields(text)
     _refuse(frame, ~_is_real(fields), f"{_UNREAL}, read by time_format={time_format.written!r}")
-    return frame.with_columns(timestamp=_seconds(fields))
+    below = time_format.billionths(text)
+    return frame.with_columns(timestamp=_seconds(fields), **({} if below is None else {"subsecond": below}))
 
 
 def _whole_and_rest(text: nw.Expr) -> tuple[nw.Expr, nw.Expr]:

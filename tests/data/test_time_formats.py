@@ -18,6 +18,7 @@ FORMATS = [
     "%d-%b-%y",
     "%H:%M:%S [%d] ^%m^ \\%Y, 100%%",
     "%d%b%Y",
+    "%m/%d/%Y %H:%M:%S.%f",
 ]
 
 
@@ -35,7 +36,7 @@ def seconds(log: Any, time_format: str | None) -> list[int]:
 
 @pytest.mark.parametrize("written", FORMATS)
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_every_time_that_a_format_writes_is_read_as_strptime_reads_it(written: str, data: st.DataObject) -> None:
     # Two digits of a year are of 1969 to 2068.
     first, last = (datetime(1969, 1, 1), datetime(2068, 12, 31)) if "%y" in written else (datetime(1000, 1, 1), None)
@@ -51,6 +52,16 @@ def test_zeros_in_front_may_lack_and_noon_is_12_pm() -> None:
     assert seconds(log_of(["1.12.2018 9:05", " 01.12.2018 09:05 "]), "%d.%m.%Y %H:%M") == [day + 9 * 3600 + 300] * 2
     clock = ["12/1/2018 12:00 AM", "12/1/2018 1:00 am", "12/1/2018 12:00 PM", "12/1/2018 11:59 pm"]
     assert seconds(log_of(clock), "%m/%d/%Y %I:%M %p") == [day, day + 3600, day + 43_200, day + 86_340]
+    log = (
+        load_interactions(
+            log_of(["1.12.2018 0:00:07.25", "1.12.2018 0:00:07.000000003"]),
+            timestamp_column="time",
+            time_format="%d.%m.%Y %H:%M:%S.%f",
+        )
+        .frame.sort("order")
+        .collect("polars")
+    )
+    assert log["timestamp"].to_list() == [day + 7] * 2 and log["subsecond"].to_list() == [250_000_000, 3]
     # Integers too, which without a format are seconds; and a log in ISO 8601 needs none.
     assert seconds(log_of([20181201, 20181202]), "%Y%m%d") == [day, day + 86_400]
     assert seconds(log_of(["2018-12-01T01:00:00+01:00", "2018-12-02"]), "%d.%m.%Y") == [day, day + 86_400]

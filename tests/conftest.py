@@ -9,7 +9,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The suite runs in as many processes as there are cores; kernels of several threads each would fight over them.
+# The suite runs in as many processes as there are cores; kernels of several threads each would fight over them, also
+# those of the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 # The same code gives the same answer; HYPOTHESIS_PROFILE=explore looks where no run has looked before.

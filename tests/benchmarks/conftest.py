@@ -35,7 +35,7 @@ def run_benchmark(repository: Path, shop: Path) -> Callable[..., subprocess.Comp
 
     def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(repository / "benchmarks" / script), *map(str, arguments)]
-        environment = os.environ | {"MMM4REC_TEST_DATA": str(shop), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"MMM4REC_TEST_DATA": str(shop)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository)
         assert done.returncode == 0, done.stderr
         return done

@@ -63,7 +63,7 @@ class Runner:
     ) -> None:
         for name in ("examples", "configs"):
             Path(name).symlink_to(repository / name)
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | (environment or {})
+        self.environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | (environment or {})
         self.own_process = own_process
         self.names: dict[str, Any] = {}
         self.output = ""

@@ -29,7 +29,7 @@ def start(repository: Path) -> Start:
             command += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
             command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
             command += ["--main_process_port", port]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
         command += [str(repository / "examples" / script), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
 

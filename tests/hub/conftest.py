@@ -77,7 +77,7 @@ def interpreter(hub: LoopbackHub, folder: Path) -> Run:
         code: str, *, token: str | None = TOKEN, home: str = "home", fails: bool = False, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / home), "OMP_NUM_THREADS": "1"}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / home)}
         environment |= {} if token is None else {"HF_TOKEN": token}
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],

@@ -25,7 +25,7 @@ def benchmark(repository: Path) -> Run:
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(
             command,
-            env=environment | {"OMP_NUM_THREADS": "1"},
+            env=environment,
             cwd=repository,
             capture_output=True,
             text=True,

@@ -83,7 +83,7 @@ def run_all(tmp_path: Path) -> Runs:
             spec.setdefault("output_dir", str(tmp_path / f"run-{number}"))
             spec["result"] = str(tmp_path / f"result-{number}.pt")
         (tmp_path / "runs.json").write_text(json.dumps(specs))
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, str(RUN_TRAINER), str(tmp_path / "runs.json"), str(tmp_path / "codes.json")]
         finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
         assert finished.returncode == 0, finished.stderr

@@ -36,7 +36,7 @@ def run(repository: Path, tmp_path: Path) -> Run:
     def start(launcher: str, script: str, config: str, *changes: str) -> subprocess.CompletedProcess:
         command = [*LAUNCHERS[launcher], str(repository / "examples" / script)]
         command += ["--config", str(repository / "configs" / config), *changes]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     return start

@@ -47,7 +47,7 @@ def run_two(recipe: dict[str, Any], folder: Path, die_before: int = -1) -> list[
     file.write_text(yaml.safe_dump(recipe))
     shared = {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000),
-        "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
     running = [
         subprocess.Popen(

@@ -141,7 +141,7 @@ def test_a_run_killed_at_a_step_and_in_the_middle_of_a_checkpoint_ends_with_the_
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(stopped))
     (tmp_path / "killed.py").write_text(KILLED)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     # The checkpoint of step 2 is written, that of step 4 is cut off; then the run ends at step 5.
     for place, number in (("checkpoint", "2"), ("step", "4")):
         command = [sys.executable, str(tmp_path / "killed.py"), str(file), place, number]

@@ -16,6 +16,7 @@ LEAST_MAGNITUDE = {"s": 0, "ms": 10**11, "us": 10**14, "ns": 10**17}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INT64 = np.iinfo(np.int64)
+_FIRST_DATE, _LAST_DATE = 1900_01_01, 2100_12_31  # written without separators
 _BILLION = 10**9
 # The longest int64 has 19 digits; int() refuses thousands of them with an error that names no row.
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
@@ -87,7 +88,7 @@ def unit_by_magnitude(smallest: int, largest: int) -> str:
         largest (`int`): The number farthest from 0.
 
     Returns:
-        `str`: `"s"`, `"ms"`, `"us"` or `"ns"`; a warning is issued for all but the first.
+        `str`: `"s"`, `"ms"`, `"us"` or `"ns"`; a warning is issued for all but the first, and for likely dates.
 
     Raises:
         ValueError: If the two are of different units.
@@ -98,8 +99,14 @@ def unit_by_magnitude(smallest: int, largest: int) -> str:
             f"timestamps in two units: {smallest} reads as {units[0]!r}, {largest} as {units[1]!r}; bring the column "
             "to one unit, or give time_unit= if all values are in the same unit"
         )
+    # No text holds a value of the column, so that Python shows it once and not for every batch of a server.
+    if all(_FIRST_DATE <= number <= _LAST_DATE for number in (smallest, largest)):
+        warnings.warn(
+            f"times from {_FIRST_DATE} to {_LAST_DATE} look like dates, and are read as seconds of 1970; write dates "
+            "as 2018-12-31 (of a log, time_format='%Y%m%d' reads them), or give time_unit=\"s\" if they are seconds",
+            stacklevel=2,
+        )
     if units[0] != "s":
-        # The text holds no value of the column, so that Python shows it once and not for every batch of a server.
         warnings.warn(
             f"timestamps of {LEAST_MAGNITUDE[units[0]]:.0e} and above are read as {units[0]!r} for their magnitude; "
             f'give time_unit={units[0]!r} to confirm, or time_unit="s" if they are seconds',

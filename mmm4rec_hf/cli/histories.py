@@ -85,10 +85,7 @@ def open_histories(
         histories = (_from_parquet if path.suffix == ".parquet" else _from_json_lines)(path, names)
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
     columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
-    times = {
-        "time_unit": time_unit or layout.get("time_unit"),
-        "time_format": time_format or layout.get("time_format"),
-    }
+    times = {"time_unit": time_unit or layout.get("time_unit"), "time_format": time_format}
     log = load_interactions(path, format=format, usual_columns=layout, **times, **columns).frame
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
 

@@ -150,6 +150,8 @@ def _check(args: argparse.Namespace) -> None:
     of_file = [f"--{column}-column" for column in HISTORY_COLUMNS if getattr(args, f"{column}_column") is not None]
     if args.format != "auto":
         of_file.append("--format")
+    if args.time_format is not None:
+        of_file.append("--time-format")
     if of_file and args.input is None:
         raise UsageError(f"{', '.join(of_file)} tell how a file is laid out; give it as --input FILE")
     if args.history is not None and args.empty_histories == "skip":

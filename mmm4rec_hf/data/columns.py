@@ -49,6 +49,8 @@ ARGUMENTS = {
     "rating": "rating_column",
     "order": "order_column",
 }
+# What orders the events of one time, and tells no rows apart; the second is there beside an order that was told.
+ORDER = ("order", "row")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class LogColumns:
         item_id (`str`, *optional*): The column of item ids.
         timestamp (`str`, *optional*): The column of times.
         rating (`str`, *optional*): The column of ratings.
-        order (`str`, *optional*): A column of integers that orders events of the same time. By default the rows'
-            order.
+        order (`str`, *optional*): A column of integers that orders events of the same time. Where it is equal, as by
+            default, the rows' order counts.
         usual (`Mapping[str, str]`, *optional*): What columns are called in other logs of the same source, by the names
             of `ARGUMENTS`. Such a name counts before those that are usual everywhere, where nothing is told and the
             log has it.

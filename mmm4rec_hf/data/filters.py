@@ -7,14 +7,19 @@ from collections.abc import Sequence
 import narwhals as nw
 
 from . import engines
+from .columns import ORDER
 
 logger = logging.getLogger(__name__)
 
 
 def drop_duplicates(log: nw.LazyFrame) -> nw.LazyFrame:
     """Rows that agree in all but their order become one, in the first one's place; repeats at other times stay."""
-    names = [name for name in log.collect_schema().names() if name != "order"]
-    return log.group_by(*names).agg(nw.col("order").min())
+    schema = log.collect_schema().names()
+    names, order = [name for name in schema if name not in ORDER], [name for name in ORDER if name in schema]
+    if len(order) == 1:
+        return log.group_by(*names).agg(nw.col("order").min())
+    place = nw.col("order").cum_count().over(*names, order_by=order)
+    return log.with_columns(place=place).filter(nw.col("place") == 1).select(*schema)
 
 
 def keep_items(log: nw.LazyFrame, item_ids: Sequence[str]) -> nw.LazyFrame:

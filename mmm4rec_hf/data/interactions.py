@@ -34,8 +34,9 @@ class Interactions:
 
     Args:
         frame (`nw.LazyFrame`): One row an event: `user_id` and `item_id` (string), `timestamp` (int64 unix seconds),
-            `order` (int64, the log's own order), `rating` (float64, if the log has one) and `subsecond` (int64
-            nanoseconds, if the log's clock is finer than a second).
+            `order` (int64, the log's own order), `row` (int64, the order of the rows, where another column is the
+            log's order), `rating` (float64, if the log has one) and `subsecond` (int64 nanoseconds, if the log's clock
+            is finer than a second).
         statistics (`dict[str, int]`): `rows_read`, and what was dropped by reason: `rows_without_user`,
             `rows_without_item`, `bad_lines`.
         deduplicated (`bool`, *optional*, defaults to `False`): Whether rows that agree in all they hold are events of
@@ -79,13 +80,14 @@ def load_interactions(
         item_column (`str`, *optional*): The column of item ids.
         timestamp_column (`str`, *optional*): The column of times: numbers, ISO 8601 strings or datetimes.
         rating_column (`str`, *optional*): The column of ratings.
-        order_column (`str`, *optional*): Integers that order events of the same time; by default the order of the
-            rows.
+        order_column (`str`, *optional*): Integers that order events of the same time; where these are equal, as by
+            default, the order of the rows does.
         time_unit (`str`, *optional*): `"s"`, `"ms"`, `"us"` or `"ns"`; by default told by the numbers' magnitude.
         time_format (`str`, *optional*): How times are written that are no ISO 8601, by the directives of `strftime`,
             such as `"%d.%m.%Y %H:%M"`, `"%m/%d/%Y %I:%M %p"` or `"%Y%m%d"`; they are taken for UTC.
         usual_columns (`Mapping[str, str]`, *optional*): What columns are called in other logs of the same source, such
-            as `{"user_column": "kunde"}`: it counts where nothing is told and the log has such a column.
+            as `{"user_column": "kunde"}`, and their `time_format`: it counts where nothing is told and the log has
+            such a column, and writes all of its times so.
 
     Returns:
         `Interactions`: The log, its ids as strings and its times as int64 unix seconds.
@@ -106,7 +108,7 @@ def load_interactions(
         raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
     if format == "amazon-2023" and time_unit is None:
         time_unit = "ms"
-    frame, statistics = normalized_log(raw, time_unit, time_format)
+    frame, statistics = normalized_log(raw, time_unit, time_format, (usual_columns or {}).get("time_format"))
     logger.info("%s: read %d rows", raw.where, statistics["rows_read"])
     return Interactions(frame, statistics, raw.deduplicated, raw.item_ids)
 

@@ -7,7 +7,7 @@ import narwhals as nw
 from . import engines
 from .columns import ARGUMENTS
 from .readers.files import RawLog
-from .times import with_unix_seconds
+from .times import are_written, with_unix_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -15,18 +15,21 @@ RATING = "^[+-]?[0-9]+([.][0-9]*)?$"
 WHOLE_NUMBER = "^[+-]?[0-8]?[0-9]{1,18}$"
 
 
-def normalized_log(raw: RawLog, time_unit: str | None, time_format: str | None) -> tuple[nw.LazyFrame, dict[str, int]]:
+def normalized_log(
+    raw: RawLog, time_unit: str | None, time_format: str | None, usual_format: str | None
+) -> tuple[nw.LazyFrame, dict[str, int]]:
     """A log in its own columns to one in ours, on the engine that holds it.
 
     Args:
         raw (`RawLog`): The log as its reader found it.
         time_unit (`str`, *optional*): The unit of numeric times, where told.
         time_format (`str`, *optional*): How times are written, where told.
+        usual_format (`str`, *optional*): How other logs of the same source write them, if this one does too.
 
     Returns:
         `tuple[nw.LazyFrame, dict[str, int]]`: Columns `user_id` and `item_id` (string), `timestamp` (int64 seconds),
         `subsecond` (int64 nanoseconds, only for clocks finer than a second), `rating` (float64, where there is one),
-        `order` (int64); and the numbers of rows read and dropped.
+        `order` (int64) and, beside an order that was told, `row` (int64); and the numbers of rows read and dropped.
 
     Raises:
         ValueError: For columns not found or in question, and times that cannot be read.
@@ -34,10 +37,9 @@ def normalized_log(raw: RawLog, time_unit: str | None, time_format: str | None) 
     """
     where = raw.where
     found = raw.columns.resolve(raw.frame.collect_schema().names(), where)
-    frame = raw.frame
-    if "order" not in found:
-        found["order"] = "mmm4rec_order"
-        frame = engines.with_row_numbers(frame, "mmm4rec_order")
+    # Of an order that is told some may be equal, and no engine keeps the rows as they came.
+    found["row" if "order" in found else "order"] = "mmm4rec_row"
+    frame = engines.with_row_numbers(raw.frame, "mmm4rec_row")
     frame = engines.keep(frame.select(*(nw.col(theirs).alias(ours) for ours, theirs in found.items())))
     schema = frame.collect_schema()
     frame = frame.with_columns(
@@ -47,6 +49,8 @@ def normalized_log(raw: RawLog, time_unit: str | None, time_format: str | None) 
     )
     frame, statistics = _drop_rows_without_ids(frame, where)
     try:
+        if usual_format is not None and time_unit is None and time_format is None and are_written(frame, usual_format):
+            time_format = usual_format
         frame = with_unix_seconds(frame, time_unit, time_format)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -74,14 +78,16 @@ def _as_rating(dtype: nw.dtypes.DType, where: str) -> nw.Expr:
 
 def _as_order(frame: nw.LazyFrame, dtype: nw.dtypes.DType, where: str) -> nw.Expr:
     order = nw.col("order")
+    wrong = order.is_null()
     if dtype == nw.String:
-        wrong = (
-            frame.filter(order.is_null() | ~order.str.contains(WHOLE_NUMBER)).select("order").head(1).collect("polars")
-        )
-        if len(wrong):
-            raise ValueError(f"the order column of {where} holds {wrong.item()!r}; it must hold integers")
+        wrong = wrong | ~order.str.contains(WHOLE_NUMBER)
     elif not dtype.is_integer():
         raise TypeError(f"the order column of {where} is of type {dtype}; it must hold integers")
+    elif dtype in (nw.UInt64, nw.Int128, nw.UInt128):
+        wrong = wrong | (order.cast(nw.Float64).abs() >= 2.0**63)
+    found = frame.filter(wrong).select("order").head(1).collect("polars")
+    if len(found):
+        raise ValueError(f"the order column of {where} holds {found.item()!r}; it must hold integers of 64 bits")
     return order.cast(nw.Int64)
 
 

@@ -2,6 +2,8 @@
 
 import narwhals as nw
 
+from .columns import ORDER
+
 # The `role` of an event. Every event is history to the later ones of its user, whatever its role.
 HISTORY, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
 ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -10,10 +12,10 @@ ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 def in_time_order(log: nw.LazyFrame) -> nw.LazyFrame:
     """The log with `position` (1, 2, ... in a user's time order) and `length` (the number of the user's events).
 
-    Events of the same time keep the order of the log.
+    Events of the same time keep the order of the log: of the column that was told, and then of its rows.
     """
     names = log.collect_schema().names()
-    keys = [name for name in ("timestamp", "subsecond", "order") if name in names]
+    keys = [name for name in ("timestamp", "subsecond", *ORDER) if name in names]
     return log.with_columns(
         position=nw.col("order").cum_count().over("user_id", order_by=keys).cast(nw.Int64),
         length=nw.len().over("user_id").cast(nw.Int64),

@@ -39,7 +39,7 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
         frame (`nw.LazyFrame`): Has the columns `user_id`, `item_id`, `order`, and `timestamp` of any type that
             `to_unix_time` reads.
         time_unit (`str`, *optional*): The unit of numbers; by default told by their magnitude, with a warning.
-        time_format (`str`, *optional*): How strings and integers are written, as [`TimeFormat`] takes it.
+        time_format (`str`, *optional*): How strings and numbers are written, as [`TimeFormat`] takes it.
 
     Returns:
         `nw.LazyFrame`: `timestamp` is rounded down; `subsecond` is what that took off, in nanoseconds. Numbers with
@@ -53,8 +53,8 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
     if time_unit is not None and time_unit not in TICKS_PER_SECOND:
         raise ValueError(f"time_unit must be one of {', '.join(map(repr, TICKS_PER_SECOND))}, got {time_unit!r}")
     dtype = frame.collect_schema()["timestamp"]
-    if time_format is not None and dtype.is_integer():  # such as 20181231
-        frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
+    if time_format is not None:
+        frame, dtype = _as_written(frame)
     if isinstance(dtype, nw.Categorical | nw.Enum | nw.Decimal):
         frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
     if dtype == nw.String:
@@ -73,6 +73,29 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
     if isinstance(dtype, nw.Datetime | nw.Date):
         return _in_seconds(engines.with_epoch_microseconds(frame, "timestamp"), TICKS_PER_SECOND["us"])
     raise TypeError(f"the timestamp column is of type {dtype}; expected numbers, ISO 8601 strings or datetimes")
+
+
+def are_written(frame: nw.LazyFrame, time_format: str) -> bool:
+    """Whether all times of a frame with a column `timestamp` are written so."""
+    frame, dtype = _as_written(frame)
+    if dtype != nw.String:
+        return False
+    is_so = nw.col("timestamp").str.strip_chars().str.contains(TimeFormat(time_format).pattern)
+    return bool(engines.one_row(frame.select(n=is_so.cast(nw.Int64).min()))["n"])
+
+
+def _as_written(frame: nw.LazyFrame) -> tuple[nw.LazyFrame, nw.dtypes.DType]:
+    """The frame with whole numbers, such as 20181231, in digits, and the type of its times."""
+    dtype, number = frame.collect_schema()["timestamp"], nw.col("timestamp")
+    if dtype.is_float():
+        _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
+        _refuse(
+            frame, number != number.round(), "has decimals, of which no time_format= tells; read the column as text"
+        )
+        frame, dtype = frame.with_columns(number.cast(nw.Int64)), nw.Int64()
+    if dtype.is_integer():
+        frame, dtype = frame.with_columns(number.cast(nw.String)), nw.String()
+    return frame, dtype
 
 
 def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
@@ -100,12 +123,6 @@ def _ticks(frame: nw.LazyFrame, time_unit: str | None) -> int:
     known = sorted((int(value) for value in extremes if value is not None), key=abs)
     if time_unit is None:
         time_unit = unit_by_magnitude(known[0], known[-1]) if known else "s"
-        if known and all(1900_01_01 <= number <= 2100_12_31 for number in (known[0], known[-1])):
-            logger.warning(
-                "the times look like dates, %d to %d, and are read as seconds of 1970: time_format='%%Y%%m%%d' reads "
-                "dates; time_unit='s' says that seconds are meant",
-                *(known[0], known[-1]),
-            )
     elif known:
         _doubt(time_unit, known[-1])
     return TICKS_PER_SECOND[time_unit]
@@ -191,8 +208,6 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 
 def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
     text = nw.col("timestamp").str.strip_chars()
-    if engines.one_row(frame.select(n=nw.col("timestamp").str.contains(ISO_8601).cast(nw.Int64).min()))["n"]:
-        return _from_strings(frame, None)  # another log of the source that the format was told of
     reason = f"is not written as time_format={time_format.written!r} says"
     _refuse(frame, ~text.str.contains(time_format.pattern), reason)
     fields = time_format.fields(text)

@@ -1,5 +1,6 @@
 """Times in a log's own writing, against Python's `strptime`, on every engine."""
 
+import warnings
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmm4rec_hf.data import load_interactions
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
 
 FORMATS = [
     "%d.%m.%Y %H:%M",
@@ -62,9 +64,8 @@ def test_zeros_in_front_may_lack_and_noon_is_12_pm() -> None:
         .collect("polars")
     )
     assert log["timestamp"].to_list() == [day + 7] * 2 and log["subsecond"].to_list() == [250_000_000, 3]
-    # Integers too, which without a format are seconds; and a log in ISO 8601 needs none.
+    # Integers too, which without a format are seconds; dates of a type of their own need none.
     assert seconds(log_of([20181201, 20181202]), "%Y%m%d") == [day, day + 86_400]
-    assert seconds(log_of(["2018-12-01T01:00:00+01:00", "2018-12-02"]), "%d.%m.%Y") == [day, day + 86_400]
     assert seconds(log_of([datetime(2018, 12, 1)]), "%d.%m.%Y") == [day]
 
 
@@ -115,16 +116,46 @@ def test_a_time_of_unknown_writing_is_refused_with_the_remedy() -> None:
             seconds(log_of([text]), None)
 
 
-def test_dates_without_separators_are_not_taken_for_seconds_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    told = "the times look like dates, 20181201 to 20190102, and are read as seconds of 1970"
+def test_dates_without_separators_are_not_taken_for_seconds_in_silence() -> None:
     for times in ([20190102, 20181201], ["20190102", "20181201"]):
-        assert seconds(log_of(times), None) == [20190102, 20181201]
-        assert [told in message for message in caplog.messages] == [True]
-        caplog.clear()
-    assert seconds(log_of([20190102, 20181201]), "%Y%m%d") == [1_546_387_200, 1_543_622_400]
-    assert seconds(log_of([20190102, 1_543_622_400]), None) == [20190102, 1_543_622_400]
-    load_interactions(log_of([20190102]), timestamp_column="time", time_unit="s")
-    assert not any("look like dates" in message for message in caplog.messages)
+        with pytest.warns(
+            UserWarning, match="look like dates, and are read as seconds of 1970; write dates as 2018-12-31"
+        ):
+            assert seconds(log_of(times), None) == [20190102, 20181201]
+        with pytest.warns(UserWarning, match="look like dates"):
+            assert to_unix_seconds(times).tolist() == [20190102, 20181201]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert seconds(log_of([20190102, 20181201]), "%Y%m%d") == [1_546_387_200, 1_543_622_400]
+        assert seconds(log_of([20190102.0, 20181201.0]), "%Y%m%d") == [1_546_387_200, 1_543_622_400]
+        assert seconds(log_of([20190102, 1_543_622_400]), None) == [20190102, 1_543_622_400]
+        assert to_unix_seconds([20190102], "s").tolist() == [20190102]
+    with pytest.raises(ValueError, match="20190102.5 of user 'u0' and item 'a' has decimals"):
+        seconds(log_of([20190102.5]), "%Y%m%d")
+
+
+def test_what_is_told_counts_though_times_look_like_iso_8601() -> None:
+    # 5 June and 7 January.
+    assert seconds(log_of(["2018-05-06", "2018-07-01"]), "%Y-%d-%m") == [1_528_156_800, 1_515_283_200]
+    with pytest.raises(ValueError, match="is not written as time_format='%d.%m.%Y' says"):
+        seconds(log_of(["2018-12-01"]), "%d.%m.%Y")
+
+
+def test_a_usual_format_counts_where_all_times_are_written_so() -> None:
+    day, usual = 1_543_622_400, {"time_format": "%d.%m.%Y"}
+
+    def read(times: list[Any], **told: str) -> list[int]:
+        log = load_interactions(log_of(times), timestamp_column="time", usual_columns=usual, **told)
+        return log.frame.sort("order").select("timestamp").collect("polars")["timestamp"].to_list()
+
+    assert read(["01.12.2018", "2.12.2018"]) == [day, day + 86_400]
+    assert read(["2018-12-01", "2018-12-02T00:00:01Z"]) == [day, day + 86_401]
+    assert read([day, day + 1]) == read([str(day), str(day + 1)]) == [day, day + 1]
+    assert read([datetime(2018, 12, 1)]) == [day]
+    assert read(["12/01/2018"], time_format="%m/%d/%Y") == [day]
+    assert read([1000 * day], time_unit="ms") == [day]
+    with pytest.raises(ValueError, match="'01.12.2018' .* neither"):
+        read(["2018-12-01", "01.12.2018"])
 
 
 @pytest.mark.parametrize("written", FORMATS)

@@ -77,26 +77,25 @@ def load_report_held(is_held: bool) -> Iterator[Callable[[], None]]:
     source, kept = logging.get_logger("transformers.modeling_utils"), _LoadReportFilter()
 
     def show() -> None:
+        source.removeFilter(kept)
         for record in kept.records:
             source.handle(record)
 
     if is_held:
         source.addFilter(kept)
-    is_loaded = False
     try:
         yield show
-        is_loaded = True
-    finally:
-        source.removeFilter(kept)
-        if not is_loaded:
-            show()
+    except BaseException:
+        show()
+        raise
+    source.removeFilter(kept)
 
 
 def take_catalog(
     model: Any,
     name: Any,
     catalog: Any,
-    info: Mapping[str, Collection[str]],
+    info: Mapping[str, Collection[Any]],
     fresh_projections: bool,
     show_load_report: Callable[[], None],
 ) -> None:
@@ -112,12 +111,14 @@ def take_catalog(
         show_load_report (`Callable`): That of [`load_report_held`], for weights that belong to no catalogue.
     """
     dropped = sorted(key for key in info["unexpected_keys"] if key.startswith(("items.", "cooccurrence.")))
-    fresh = [*info["missing_keys"], *(_renew_projections(model, catalog) if fresh_projections else ())]
+    # Of a mismatched key the shapes are told beside its name.
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    fresh = [*info["missing_keys"], *mismatched, *(_renew_projections(model, catalog) if fresh_projections else ())]
     logger.warning(
         f"kept the backbone of {name}; dropped what belonged to its own catalogue: {', '.join(dropped) or 'nothing'}; "
         f"started fresh: {', '.join(fresh) or 'nothing'}"
     )
-    if set(info["unexpected_keys"]) - set(dropped):
+    if info["mismatched_keys"] or set(info["unexpected_keys"]) - set(dropped):
         show_load_report()
     model.set_items(catalog)
 

@@ -145,6 +145,13 @@ class TestAnotherCatalogue:
                 told = {r.getMessage() for r in caplog.records if "LOAD REPORT" in r.getMessage()}
                 assert len(told) == 1 and "model.stranger" in told.pop()
                 caplog.clear()
+                MMM4RecForSequentialRecommendation.from_pretrained(
+                    tmp_path, catalog=tiny_catalog(["x", "y"]), ignore_mismatched_sizes=True, hidden_size=32
+                )
+                assert any("MISMATCH" in r.getMessage() for r in caplog.records)
+                told = {r.getMessage() for r in caplog.records if "started fresh" in r.getMessage()}
+                assert "model.text_projection.weight" in told.pop()
+                caplog.clear()
                 with pytest.raises(ValueError, match="other shapes"):
                     MMM4RecForSequentialRecommendation.from_pretrained(
                         tmp_path, catalog=tiny_catalog(["x", "y"]), max_sequence_length=10

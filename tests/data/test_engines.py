@@ -92,6 +92,46 @@ def test_a_log_on_spark_is_never_collected(spark: Any, monkeypatch: pytest.Monke
     assert max(collected) == len(prepared.item_ids)
 
 
+# Few times and few places, so that rows alone order most events; some rows stand twice, in other places.
+PLACED = LOG.with_columns(
+    timestamp=pl.col("timestamp") // 100 * 100, place=pl.Series([random.randrange(3) for _ in range(len(LOG))])
+)
+
+
+def in_place() -> list[tuple[str, str]]:
+    """Users and items in the order of user, time, place and row, each row once."""
+    rows = enumerate(PLACED.rows())
+    numbered = [(user, time, place, row, item, rating) for row, (user, item, time, rating, place) in rows]
+    events = dict.fromkeys((user, time, item, rating) for user, time, _, _, item, rating in sorted(numbered))
+    return [(user, item) for user, _, item, _ in events]
+
+
+def check_places(frame: Any) -> None:
+    for _ in range(2):
+        prepared = prepare_sequences(load_interactions(frame, order_column="place"), k_core=1)
+        users = [user for user, count in prepared.user_events.users.to_pandas().values for _ in range(count)]
+        items = [prepared.item_ids[index - 1] for index in prepared.events["item"]]
+        assert list(zip(users, items, strict=True)) == in_place()
+        assert prepared.statistics["duplicated_rows"] == len(LOG) - len(in_place())
+
+
+@pytest.mark.parametrize("kind", ["polars", "lazy", "pandas", "pyarrow"])
+def test_rows_of_one_time_and_place_keep_their_order(kind: str) -> None:
+    frames = {"polars": PLACED, "lazy": PLACED.lazy(), "pandas": PLACED.to_pandas(), "pyarrow": PLACED.to_arrow()}
+    check_places(frames[kind])
+
+
+def test_rows_of_one_time_and_place_keep_their_order_on_duckdb() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    check_places(connection.from_arrow(PLACED.to_arrow()))
+
+
+@pytest.mark.slow
+def test_rows_of_one_time_and_place_keep_their_order_on_spark(spark: Any) -> None:
+    check_places(spark_frame(spark, PLACED, f"{SPARK_SCHEMA}, place long"))
+
+
 TIMES = [
     ("timestamp_ntz", datetime.datetime(2013, 12, 22, 1, 2, 3, 400), None),
     ("timestamp", datetime.datetime(2013, 12, 22, 1, 2, 3, tzinfo=datetime.timezone.utc), "UTC"),

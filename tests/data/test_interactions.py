@@ -437,7 +437,16 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         load_interactions(tmp_path / "log.csv")
 
 
-@pytest.mark.parametrize(("order", "error"), [(["1", "x"], ValueError), ([1.0, 2.0], TypeError)])
+@pytest.mark.parametrize(
+    ("order", "error"),
+    [
+        (["1", "x"], ValueError),
+        (["1", None], ValueError),
+        ([1, None], ValueError),
+        ([1.0, 2.0], TypeError),
+        (pl.Series([1, 2**63], dtype=pl.UInt64), ValueError),
+    ],
+)
 def test_an_order_that_is_no_integer_is_refused(order: list[Any], error: type[Exception]) -> None:
     frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"], "time": [1, 2], "place": order})
     with pytest.raises(error, match="order column of the DataFrame"):

@@ -67,6 +67,7 @@ class MMM4RecItems(nn.Module):
         self.register_buffer("image_is_missing", image_is_missing)
         # Belongs to the training data and not to the model: it is neither saved nor kept for another catalogue.
         self.register_buffer("log_q", None, persistent=False)
+        self.is_log_q_counted = False  # by a trainer: the next one counts its own rows
         self.text_bias = text_bias
         self.image_bias = image_bias
 
@@ -149,6 +150,7 @@ class MMM4RecItems(nn.Module):
         # An item that was never a target counts as one that was once: it must be possible to draw it.
         counts = counts.clamp_min(1)
         counts[0] = 0
+        self.is_log_q_counted = False
         self.log_q = (counts / counts.sum()).log().float().to(self.get_buffer("text_features").device)
 
     @torch.no_grad()

@@ -157,8 +157,10 @@ class MMM4RecTrainer(Trainer):
             self.args.restore_callback_states_from_checkpoint = True
             if is_finished(str(resume_from_checkpoint), self.args):
                 return self._end_with(str(resume_from_checkpoint))
+        recommender = self.accelerator.unwrap_model(self.model)
+        self._count_targets(recommender, anew=True)
         # A row's own target is taken off its counts, which must therefore be those of these rows.
-        self._count_near_items(self.accelerator.unwrap_model(self.model), anew=True)
+        self._count_near_items(recommender, anew=True)
         with keeping_token_ids(self):
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
@@ -177,8 +179,7 @@ class MMM4RecTrainer(Trainer):
     ) -> Tensor:
         """As transformers', for a loss that is finite."""
         recommender = self.accelerator.unwrap_model(model)
-        if recommender.config.needs_item_frequencies and recommender.items.log_q is None:
-            recommender.set_item_frequencies(self._target_counts(recommender.items.num_rows))
+        self._count_targets(recommender)
         self._count_near_items(recommender)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
@@ -187,6 +188,15 @@ class MMM4RecTrainer(Trainer):
                 "learning_rate (a warmup helps), or go back to an earlier checkpoint"
             )
         return loss
+
+    def _count_targets(self, recommender: Any, anew: bool = False) -> None:
+        """Tells a loss that corrects for it how often items are targets, unless it was told, or counted already."""
+        items = recommender.items
+        if not recommender.config.needs_item_frequencies or self.train_dataset is None:
+            return
+        if items.log_q is None or (anew and items.is_log_q_counted):
+            recommender.set_item_frequencies(self._target_counts(items.num_rows))
+            items.is_log_q_counted = True
 
     def _target_counts(self, num_rows: int) -> Tensor:
         """How often each row of the model is a target of the training data."""

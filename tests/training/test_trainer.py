@@ -208,6 +208,27 @@ def test_frequencies_of_targets_are_counted_where_the_loss_asks_for_them(
         torch.testing.assert_close(model.items.log_q[1:], expected)
 
 
+def test_the_next_training_counts_its_own_rows_unless_frequencies_were_told(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path
+) -> None:
+    rows = list(sequences["train"])
+    half = [row for row in rows if row["labels"] % 2]
+    model = shop.make_model(sequences.item_ids, item_loss="in_batch", use_log_q=True)
+
+    def shares_after(data: list[Any], name: str) -> torch.Tensor:
+        MMM4RecTrainer(model, shop.make_arguments(tmp_path / name, max_steps=1), train_dataset=data).train()
+        return model.items.log_q[1:].exp()
+
+    for name, data in (("all", rows), ("half", half)):
+        counts = torch.tensor(
+            [max(1, sum(row["labels"] == item for row in data)) for item in range(1, 1 + len(model.item_ids))]
+        )
+        torch.testing.assert_close(shares_after(data, name), counts / counts.sum())
+    model.set_item_frequencies(torch.ones(1 + len(model.item_ids)))
+    told = torch.full((len(model.item_ids),), 1 / len(model.item_ids))
+    torch.testing.assert_close(shares_after(rows, "told"), told)
+
+
 def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
     model = shop.make_model(sequences.item_ids)
     trainer = MMM4RecTrainer(

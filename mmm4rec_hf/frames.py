@@ -26,6 +26,7 @@ def recommend_frame(
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
+    order_column: str | None = None,
     **options: Any,
 ) -> Any:
     """
@@ -35,8 +36,9 @@ def recommend_frame(
         recommender ([`SequentialRecommendationPipeline`]): What recommends.
         frame (a data frame that narwhals knows): A row an event: user, item and time, in any order.
         batch_size (`int`, *optional*, defaults to 256): Users that are scored at once.
-        time_unit, time_format, user_column, item_column, timestamp_column (`str`, *optional*):
-            As for [`load_interactions`]; found by themselves by default.
+        time_unit, time_format, user_column, item_column, timestamp_column, order_column (`str`, *optional*):
+            As for [`load_interactions`]. All but the order are found by themselves by default; give the order that
+            the log was prepared by.
         options: As for the pipeline: `top_k`, `exclude_history`, `candidates`, `unknown_items`, `empty_histories`.
 
     Returns:
@@ -56,6 +58,7 @@ def recommend_frame(
         user_column=user_column,
         item_column=item_column,
         timestamp_column=timestamp_column,
+        order_column=order_column,
     )
     ordered = in_time_order(log.frame).sort("user_id", "position").select("user_id", "item_id", "timestamp")
     events = pl.DataFrame(pa.Table.from_batches(stream(ordered)))

@@ -97,6 +97,24 @@ def test_users_without_a_recommendation_have_no_rows(recommend: Any) -> None:
         recommend_frame(recommend, log, batch_size=0)
 
 
+def test_events_of_one_time_are_ordered_by_the_column_that_is_told(recommend: Any) -> None:
+    log = pl.DataFrame(
+        {
+            "user_id": ["u"] * 4,
+            "item_id": ["i3", "i2", "i1", "i4"],
+            "timestamp": [0, 0, 0, 86_400],
+            "line": [3, 2, 1, 1],
+        }
+    )
+    histories = [{"items": items, "timestamps": [0, 0, 0, 86_400]} for items in
+                 (["i1", "i2", "i3", "i4"], ["i3", "i2", "i1", "i4"])]  # fmt: skip
+    told, by_rows = (recommend(history, top_k=3, time_unit="s") for history in histories)
+    assert [item["score"] for item in told] != pytest.approx([item["score"] for item in by_rows], abs=1e-5)
+    for expected, options in ((told, {"order_column": "line"}), (by_rows, {})):
+        found = recommend_frame(recommend, log, top_k=3, **options)
+        assert found["score"].to_list() == pytest.approx([item["score"] for item in expected], abs=1e-5)
+
+
 @pytest.mark.parametrize("by", ["text", "image", "both"])
 def test_similar_items_are_those_of_the_largest_cosine(recommend: Any, by: str) -> None:
     model = recommend.model

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # What a history is made of; `prepare` keeps more of a log.
-HISTORY_COLUMNS = ("user", "item", "timestamp")
+HISTORY_COLUMNS = ("user", "item", "timestamp", "order")
 TIME_UNITS = ("s", "ms", "us", "ns")
 
 

@@ -45,6 +45,7 @@ def open_histories(
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
+    order_column: str | None = None,
     layout: Mapping[str, str] | None = None,
 ) -> HistoryFile:
     """
@@ -57,6 +58,7 @@ def open_histories(
         time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
         format, time_format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
+        order_column (`str`, *optional*): Of a log: what orders its events of the same time.
         layout (`Mapping[str, str]`, *optional*):
             Where nothing else is told: these columns, where the file has them, and of a log this `time_unit` and
             `time_format`.
@@ -78,13 +80,22 @@ def open_histories(
                 "%s has no %s: its users are numbered, from 1; user_column= tells where ids stand",
                 *(path, names.user_id),
             )
+        if order_column is not None:
+            raise ValueError(
+                f"order_column= is for a log, a row an event; {path} holds lists: write the items in their order"
+            )
         if time_format is not None:
             raise ValueError(
                 f"time_format= is for a log, a row an event; the times of {path} are lists: write ISO 8601"
             )
         histories = (_from_parquet if path.suffix == ".parquet" else _from_json_lines)(path, names)
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
-    columns = {"user_column": user_column, "item_column": item_column, "timestamp_column": timestamp_column}
+    columns = {
+        "user_column": user_column,
+        "item_column": item_column,
+        "timestamp_column": timestamp_column,
+        "order_column": order_column,
+    }
     times = {"time_unit": time_unit or layout.get("time_unit"), "time_format": time_format}
     log = load_interactions(path, format=format, usual_columns=layout, **times, **columns).frame
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")

@@ -8,7 +8,7 @@ from ..packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .columns import HISTORY_COLUMNS, add_log_options, log_options
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 
-_COLUMNS = (*HISTORY_COLUMNS, "rating", "order")
+_COLUMNS = (*HISTORY_COLUMNS, "rating")
 
 
 def add_parser(subparsers: Any) -> None:

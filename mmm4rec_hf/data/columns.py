@@ -109,16 +109,28 @@ class LogColumns:
                 f"{_series([f'{ARGUMENTS[ours]}=' for ours in missing], 'and')}; if the first line is data and no "
                 "header, give the format or a data frame with named columns"
             )
-        if self.order is not None:
-            if self.order not in names:
-                raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
-            found["order"] = self.order
+        order = self._order(found, names, where)
+        if order is not None:
+            found["order"] = order
         _check_distinct(found, where)
         guessed = [ours for ours in not_told if found.get(ours, ours).split(":")[0] not in (ours, layout.get(ours))]
         self._doubt_times(found, guessed, names, where)
         if guessed:
             logger.info("%s: %s", where, ", ".join(f"the {ours} is read from {found[ours]!r}" for ours in guessed))
         return found
+
+    def _order(self, found: Mapping[str, str], names: Sequence[str], where: str) -> str | None:
+        """The column that was told to order events of one time, or the usual one, unless it is another of ours."""
+        if self.order is not None and self.order not in names:
+            raise ValueError(f"order_column={self.order!r} is no column of {where}; it has {_listing(names)}")
+        usual = self.usual.get(ARGUMENTS["order"])
+        if self.order is not None or usual is None or usual in found.values():
+            return self.order
+        if usual not in names:
+            logger.info("%s has no column %r: the order of its rows orders events of the same time", where, usual)
+            return None
+        logger.info("%s: %r orders events of the same time", where, usual)
+        return usual
 
     def _usual(self, ours: str, names: Sequence[str]) -> str | None:
         name = self.usual.get(ARGUMENTS[ours])

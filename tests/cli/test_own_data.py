@@ -505,3 +505,36 @@ def test_a_broken_file_of_users_is_one_line(
                    str(tmp_path / "out.csv"))  # fmt: skip
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["users.jsonl"]
+
+
+def test_recommend_reads_events_of_one_time_in_the_order_that_prepare_was_told(
+    recommend_all: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # By time and line: 0, 1, 2, 7.
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,date,line\nu,2,2020-01-01,3\nu,1,2020-01-01,2\nu,0,2020-01-01,1\nu,7,2020-01-02,1\n")
+    prepared = tmp_path / "prepared"
+    assert main(["prepare", str(log), "--output", str(prepared), "--k-core", "1", "--order-column", "line"]) == 0
+    sequences = SequenceDatasets.load_from_disk(prepared)
+    assert [sequences.item_ids[index - 1] for index in sequences.events["item"]] == ["0", "1", "2", "7"]
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    RunRecord(run).begin(0, data=describe_data(sequences, prepared))
+    layout = layout_of_log(run / "model")
+    for users in (None, ["u"]):
+        assert read_users(open_histories(log, users=users, layout=layout)) == {"u": ["0", "1", "2", "7"]}
+    # The command, told or by the record of its run, answers as for the list in this order.
+    times = ["2020-01-01"] * 3 + ["2020-01-02"]
+    (tmp_path / "users.jsonl").write_text(
+        json.dumps({"user_id": "u", "items": ["0", "1", "2", "7"], "timestamps": times})
+    )
+    expected = recommend_all(tmp_path / "users.jsonl")
+    assert recommend_all(log, "--order-column", "line") == expected != recommend_all(log)
+    capsys.readouterr()
+    assert main(["recommend", str(run), "--device", "cpu", "--input", str(log)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"user_id": "u", "recommendations": expected["u"]}
+    # A list is in its own order.
+    assert read_users(open_histories(tmp_path / "users.jsonl", layout=layout)) == {"u": ["0", "1", "2", "7"]}
+    line = ["recommend", str(model), "--input", str(tmp_path / "users.jsonl"), "--order-column", "line"]
+    assert "--order-column is for a log, a row an event;" in refusal(capsys, *line)
+    assert main(["recommend", str(model), "--history", "1", "--order-column", "line"]) == 2

@@ -301,6 +301,32 @@ def test_what_is_taken_for_what_is_told_and_two_that_may_be_the_times_are_refuse
     assert not any("timestamp is read" in line for line in caplog.messages)
 
 
+def test_the_column_that_orders_events_of_one_time_in_other_logs_does_so_here(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    columns = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [1] * 3}
+    log = pl.DataFrame(columns | {"line": [2, 3, 1], "place": [3, 2, 1]})
+    log.write_csv(tmp_path / "log.csv")
+    log.write_parquet(tmp_path / "log.parquet")
+    log.write_ndjson(tmp_path / "log.jsonl")
+
+    def ordered(source: Any, usual: str, **told: str) -> list[str]:
+        loaded = load_interactions(source, usual_columns={"order_column": usual}, **told).frame
+        return loaded.sort("order").collect("polars")["item_id"].to_list()
+
+    files = [tmp_path / f"log.{suffix}" for suffix in ("csv", "parquet", "jsonl")]
+    for source in (log, log.lazy(), log.to_dicts(), *files):
+        caplog.clear()
+        assert ordered(source, "line") == ["c", "a", "b"]
+        assert len([line for line in caplog.messages if line.endswith(": 'line' orders events of the same time")]) == 1
+    # What is told counts, for the order and for another column; where the usual one lacks, that is said.
+    assert ordered(log, "line", order_column="place") == ["c", "b", "a"]
+    assert ordered(log, "line", rating_column="line") == ["a", "b", "c"]
+    assert ordered(log, "nowhere") == ["a", "b", "c"]
+    assert "the DataFrame has no column 'nowhere': the order of its rows orders events of the same time" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("number", "unit", "year"),
     [(1_600_000_000_000, "s", 52671), (1_600_000_000, "ms", 1970), (1_600_000_000, "s", None),

@@ -159,7 +159,7 @@ class TopItems:
         lines = users.new_full((len(chosen), int(lengths.max()), _GROUP), -torch.inf)
         lines[user, place] = scores
         found = torch.zeros_like(lines, dtype=torch.long)
-        found[user, place] = rows
+        found[user, place] = rows.clamp_max(count - 1)  # what stands for no item scores -inf
         best = lines.flatten(1).topk(k, dim=1)
         return best.values, found.flatten(1).gather(1, best.indices)
 

@@ -50,6 +50,7 @@ def test_scores_are_those_of_all_items_and_belong_to_their_rows(
     scores, found = TopItems(vectors).search(users, k, excluded)
     expected = naive(users, vectors, k, excluded)
     assert scores.shape == found.shape == (num_users, min(k, num_items))
+    assert int(found.min()) >= 0 and int(found.max()) < num_items  # also where nothing is left
     torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-5)
     for user in range(num_users):
         kept = [row for row, score in zip(found[user].tolist(), scores[user].tolist(), strict=True) if score > -1e30]
@@ -99,6 +100,9 @@ def test_a_pipeline_recommends_the_same_by_blocks_and_after_a_weight_has_changed
         expected = logits.topk(15)
         assert [item["score"] for item in found] == pytest.approx(expected.values.tolist(), abs=1e-4)
         assert [item["item_id"] for item in found] == [processor.item_ids[row - 1] for row in expected.indices]
+        # All of them at once, for a user each: the rest of the last block stands for no item.
+        for everything in recommend([history] * 4, top_k=200):
+            assert {item["item_id"] for item in everything} == {*processor.item_ids} - {*history["items"]}
         with torch.no_grad():
             model.model.text_projection.weight.neg_()
 

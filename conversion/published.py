@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["published", "new"]
 NEW_MODE: dict[str, Any] = {"time_mode": "masked", "score_padding_item": False, "mask_same_target": True}
+PUBLISHED_MODE: dict[str, Any] = {"time_mode": "published", "score_padding_item": True, "mask_same_target": False}
 NEW_MODE_NOTE = (
     "Converted to the new mode: padding takes no part in the time path, so that the gaps of histories shorter than "
     "the model's length count and scores do not depend on padding; the padding item is not scored; a row's own target "
@@ -219,7 +220,7 @@ def convert_to_published(
 
 
 def _notes_for_published(config: MMM4RecConfig) -> list[str]:
-    changed = [name for name, value in NEW_MODE.items() if getattr(config, name) == value]
+    changed = [name for name, value in PUBLISHED_MODE.items() if getattr(config, name) != value]
     if not changed:
         return []
     options = ", ".join(f"{name}={getattr(config, name)!r}" for name in changed)

@@ -148,8 +148,13 @@ def test_the_new_mode_says_what_changes_and_keeps_the_weights(
     short = {name: value[:, :length] for name, value in whole.items()}
     with torch.no_grad():
         torch.testing.assert_close(model(**whole).logits, model(**short).logits, atol=1e-5, rtol=0)
-    assert main(["convert", "to-published", str(tmp_path / "out"), str(tmp_path / "back.ckpt")]) == 0
-    assert "its scores of this model will be others" in caplog.text
+    told = "The published code has no {}: its scores of this model will be others."
+    path = tmp_path / "out" / "config.json"
+    for mode in ("masked", "log"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"time_mode": mode}))
+        caplog.clear()
+        assert main(["convert", "to-published", str(tmp_path / "out"), str(tmp_path / "back.ckpt")]) == 0
+        assert told.format(f"time_mode={mode!r}, score_padding_item=False, mask_same_target=True") in caplog.messages
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_elsewhere(

@@ -109,9 +109,12 @@ class ItemCatalog:
             format (`str`, *optional*, defaults to `"auto"`):
                 `"amazon-2018"` or `"amazon-2023"` for metadata files, `"movielens"` or `"recbole"` where the names of
                 the files do not say so.
-            id_column (`str`, *optional*): The field of the item id; by default found by its usual names.
-            title_column (`str`, *optional*): The field of the title, if it is not called `title`.
-            image_column (`str`, *optional*): The field of the picture, if it is not called `image`.
+            id_column (`str`, *optional*):
+                The field of the item id; by default found by its usual names. Another one that is called `item_id` is
+                left out, and logged.
+            title_column (`str`, *optional*): The field of the title, if it is not called `title`; one that is, is left
+                out likewise.
+            image_column (`str`, *optional*): The field of the picture, if it is not called `image`; likewise.
             root (`str` or `os.PathLike`, *optional*):
                 Where relative picture paths start, by default the file's own folder. No path of a file may lead out of
                 it; `root="/"` allows all absolute ones.
@@ -127,14 +130,22 @@ class ItemCatalog:
             TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
         """
         item_ids, records = read_items(source, format, id_column)
-        names = {"item_id": id_column, "title": title_column, "image": image_column}
+        # The id comes last: another field of its name may be the title.
+        names = {"title": title_column, "image": image_column, "item_id": id_column}
         source_fields = {ours: name for ours, name in names.items() if name is not None}
         for ours, theirs in source_fields.items():
             if ours != "item_id" and not any(theirs in record for record in records):
                 there = ", ".join(dict.fromkeys(repr(name) for record in records for name in record))
                 raise ValueError(f"{ours}_column={theirs!r} is no field of any item; there are {there or 'none'}")
-            for record in records:
-                rename_field(record, theirs, ours)
+            if ours == "item_id":
+                lost = sum(record.pop(ours, None) is not None for record in records)
+            else:
+                lost = sum(rename_field(record, theirs, ours) for record in records)
+            if lost:
+                logger.warning(
+                    "%d items have a field %r beside %r, which was told to be it; the first was left out",
+                    *(lost, ours, theirs),
+                )
         return cls._made_of(source, item_ids, records, source_fields, root, follow_links)
 
     @classmethod
@@ -264,10 +275,10 @@ class ItemCatalog:
             root (`str` or `os.PathLike`, *optional*): Where their relative picture paths start, if not at `self.root`.
 
         Raises:
-            ValueError: If an item is there already, features are needed and the encoder is another one or not to be
-                had (the error says which it is, and the call that gives it), nothing of what the items say is read, or
-                a field's name is nearly that of one that is. Others that neither texts are made of nor the catalogue's
-                items have are logged.
+            ValueError: If an item is there already or has two ids that differ, features are needed and the encoder is
+                another one or not to be had (the error says which it is, and the call that gives it), nothing of what
+                the items say is read, or a field's name is nearly that of one that is. Others that neither texts are
+                made of nor the catalogue's items have are logged.
         """
         item_ids, records = read_items(items, known_id=self.source_fields.get("item_id"))
         source_fields, with_pictures = self._names(), self.image_features is not None

@@ -36,7 +36,7 @@ def usual_fields(name: str, names: Iterable[str]) -> list[str]:
     return [each for each in names if re.sub(r"[^a-z0-9]", "", each.lower()) in ALIASES[name]]
 
 
-def rename_field(record: dict[str, Any], theirs: str, ours: str, text_fields: Collection[str] = ()) -> None:
+def rename_field(record: dict[str, Any], theirs: str, ours: str, text_fields: Collection[str] = ()) -> bool:
     """
     Gives a field our name, in place; one that texts are made of by its own name keeps that, too.
 
@@ -45,9 +45,15 @@ def rename_field(record: dict[str, Any], theirs: str, ours: str, text_fields: Co
         theirs (`str`): The name it has.
         ours (`str`): The name it gets.
         text_fields (`Collection[str]`, *optional*): The fields that make an item's text.
+
+    Returns:
+        `bool`: Whether another value, which had our name before, was lost.
     """
-    if theirs in record and theirs != ours:
-        record[ours] = record[theirs] if theirs in text_fields else record.pop(theirs)
+    if theirs not in record or theirs == ours:
+        return False
+    before = record.get(ours)
+    record[ours] = record[theirs] if theirs in text_fields else record.pop(theirs)
+    return before is not None and repr(before) != repr(record[ours])
 
 
 def with_title(

@@ -48,14 +48,14 @@ def read_items(
         format (`str`, *optional*, defaults to `"auto"`): `"amazon-2018"` or `"amazon-2023"` for metadata files,
             `"movielens"` or `"recbole"`. `"auto"` knows each by the names of files or fields.
         id_column (`str`, *optional*): The field that holds the item id; by default found by its usual names.
-        known_id (`str`, *optional*): The field that holds the item id where there is no `item_id`.
+        known_id (`str`, *optional*): What a field is called that may hold the item id in the place of `item_id`.
 
     Returns:
         `tuple[list[str], list[dict]]`: Ids as strings, and records without their ids.
 
     Raises:
         FileNotFoundError: For a path that does not exist.
-        ValueError: If nothing could be read, or the id's field is unclear.
+        ValueError: If nothing could be read, the id's field is unclear, or a record has two ids that differ.
         TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
     """
     if format not in FORMATS:
@@ -66,8 +66,8 @@ def read_items(
         raise ValueError(f"no items were read from {_name(source)}")
     names = list(dict.fromkeys(str(name) for row in first for name in row))
     rows = chain(first, rows)
-    if known_id in names and "item_id" not in names:
-        id_column = id_column or known_id
+    if id_column is None and known_id in names:
+        rows, id_column = (_with_one_id(row, known_id) for row in rows), "item_id"
     layout = format if format in AMAZON_FORMATS else None
     if layout is not None and id_column is not None:
         raise ValueError(f"format={format!r} has its own field of ids; leave id_column={id_column!r} out")
@@ -86,7 +86,7 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
     for row in rows:
         record = {str(field): value for field, value in row.items() if not _is_absent(value)}
         item_id = record.pop(id_column, None)
-        if item_id is None or item_id == "":
+        if _is_no_id(item_id):
             without_id += 1
             continue
         item_id, record = canonical_id(item_id), _whole(record)
@@ -106,6 +106,24 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
     if not records:
         raise ValueError(f"none of the {without_id} records of {where} has an item id in {id_column!r}")
     return list(records), list(records.values())
+
+
+def _with_one_id(row: Mapping[str, Any], known_id: str) -> Mapping[str, Any]:
+    """A record whose id is called `item_id`, whichever of its two names it had."""
+    record = dict(row)
+    theirs, ours = record.pop(known_id, None), record.get("item_id")
+    if _is_no_id(theirs):
+        return record
+    if not _is_no_id(ours) and str(ours) != str(theirs):
+        raise ValueError(
+            f"'item_id' and {known_id!r} are one field of this catalogue, and a new item has {ours!r} and {theirs!r}; "
+            "give one of them"
+        )
+    return record | {"item_id": theirs}
+
+
+def _is_no_id(value: Any) -> bool:
+    return _is_absent(value) or (isinstance(value, str) and not value)
 
 
 def find_id_column(names: Iterable[str]) -> str:

@@ -147,10 +147,11 @@ def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **opti
 
 
 def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
-    in_memory = unusable = 0
+    in_memory = unusable = other_ids = 0
     # What leads out, kept, would be taken for a path of this machine's user when the folder is loaded.
     records = confined_pictures(catalog.records, catalog.root)
     for item_id, record in zip(catalog.item_ids, records, strict=True):
+        other_ids += str(record.pop("item_id", item_id)) != item_id
         entry = {"item_id": item_id, **record}
         reference = entry.pop("image", None)
         if not is_picture(reference):
@@ -166,6 +167,11 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
         if saved is not None:
             entry["image"] = saved
         yield json.dumps(entry, ensure_ascii=False, default=_plain)
+    if other_ids:
+        logger.warning(
+            "%d records hold an 'item_id' that is not their item's id, and it was left out; rename it to keep it",
+            other_ids,
+        )
     if in_memory:
         logger.warning(
             "%d pictures are held in memory and were left out; give save_images=True to write them", in_memory

@@ -57,9 +57,44 @@ def test_a_new_item_is_read_whatever_its_fields_are_called(
     assert catalog.titles == ["b", "aaa", "aaa"]
 
 
-def test_an_id_of_ours_goes_before_the_file_s(catalog: ItemCatalog, encoder: ItemEncoder) -> None:
-    catalog.add_items([{"item_id": "c", "Artikel": "7", "title": "a"}], encoder=encoder)
-    assert catalog.item_ids[-1] == "c"
+def test_new_items_may_have_their_ids_by_either_name_each_its_own(catalog: ItemCatalog, encoder: ItemEncoder) -> None:
+    both = {"item_id": 7, "Artikel": "7", "title": "a"}
+    rows = [{"item_id": "c", "title": "a"}, {"Artikel": "d", "title": "a"}, both, {"item_id": "", "Artikel": "e"}]
+    catalog.add_items([*rows, {"item_id": "f", "Artikel": ""}], encoder=encoder)
+    assert catalog.item_ids == ["a", "b", "c", "d", "7", "e", "f"]
+    assert not any("Artikel" in record or "item_id" in record for record in catalog.records)
+
+
+def test_a_new_item_with_two_ids_is_in_question(catalog: ItemCatalog, encoder: ItemEncoder) -> None:
+    with pytest.raises(ValueError, match="'item_id' and 'Artikel' are one field .* has 'c' and '7'; give one"):
+        catalog.add_items([{"item_id": "c", "Artikel": "7", "title": "a"}], encoder=encoder)
+    assert catalog.item_ids == ["a", "b"]
+
+
+TOLD = [
+    {"sku": "1", "item_id": "2", "name": "x", "title": "t", "file": "a.png", "image": "b.png"},
+    {"sku": "2", "item_id": "1", "name": "y", "title": "y", "file": "c.png"},
+]
+
+
+def test_a_column_that_was_told_stands_before_one_of_our_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = ItemCatalog.from_items(TOLD, id_column="sku", title_column="name", image_column="file")
+    expected = {"1": {"title": "x", "image": "a.png"}, "2": {"title": "y", "image": "c.png"}}
+    assert dict(zip(catalog.item_ids, catalog.records, strict=True)) == expected
+    lost = [("item_id", "sku", 2), ("title", "name", 1), ("image", "file", 1)]
+    for ours, theirs, number in lost:
+        told = f"{number} items have a field {ours!r} beside {theirs!r}, which was told to be it"
+        assert caplog.text.count(told) == 1
+    catalog.save_pretrained(tmp_path)
+    loaded = ItemCatalog.from_pretrained(tmp_path)
+    assert dict(zip(loaded.item_ids, loaded.records, strict=True)) == expected
+
+
+def test_a_field_item_id_may_be_the_title() -> None:
+    catalog = ItemCatalog.from_items(TOLD, id_column="sku", title_column="item_id")
+    assert dict(zip(catalog.item_ids, catalog.titles, strict=True)) == {"1": "2", "2": "1"}
 
 
 def test_what_texts_are_made_of_is_no_picture(shop: Path) -> None:

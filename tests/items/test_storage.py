@@ -53,6 +53,16 @@ def test_a_folder_holds_json_lines_and_safetensors(catalog, tmp_path):
     assert first == {"item_id": "a/../b", "title": "é", "image": "a.png", "added": "2026-01-02", "size": 3}
 
 
+def test_an_item_keeps_its_id_whatever_its_record_holds(tmp_path, caplog):
+    records = [{"item_id": "b", "title": "of a"}, {"item_id": "a", "title": "of b"}, {"item_id": 3, "title": "of 3"}]
+    catalog = ItemCatalog(["a", "b", "3"], records, text_features=FEATURES)
+    catalog.save_pretrained(tmp_path)
+    loaded = ItemCatalog.from_pretrained(tmp_path)
+    assert loaded.item_ids == ["a", "b", "3"] and loaded.titles == ["of a", "of b", "of 3"]
+    assert loaded.select(["b"]).text_features.tolist() == [[3.0, 4.0]]
+    assert "2 records hold an 'item_id' that is not their item's id, and it was left out" in caplog.text
+
+
 def test_pictures_held_in_memory_are_left_out_with_a_warning(catalog, tmp_path, caplog):
     catalog.save_pretrained(tmp_path / "saved")
     assert "1 pictures are held in memory and were left out; give save_images=True" in caplog.text

@@ -7,8 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from .data import load_interactions
-from .data.engines import stream
-from .data.splits import in_time_order
+from .data.histories import stream_histories
 
 COLUMNS = {
     "user_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float64, "text_score": pl.Float64,
@@ -26,6 +25,7 @@ def recommend_frame(
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
+    rating_column: str | None = None,
     order_column: str | None = None,
     **options: Any,
 ) -> Any:
@@ -36,9 +36,9 @@ def recommend_frame(
         recommender ([`SequentialRecommendationPipeline`]): What recommends.
         frame (a data frame that narwhals knows): A row an event: user, item and time, in any order.
         batch_size (`int`, *optional*, defaults to 256): Users that are scored at once.
-        time_unit, time_format, user_column, item_column, timestamp_column, order_column (`str`, *optional*):
+        time_unit, time_format, user_column, item_column, timestamp_column, rating_column, order_column (*optional*):
             As for [`load_interactions`]. All but the order are found by themselves by default; give the order that
-            the log was prepared by.
+            the log was prepared by. Duplicated rows count once, as there, and their number is logged.
         options: As for the pipeline: `top_k`, `exclude_history`, `candidates`, `unknown_items`, `empty_histories`.
 
     Returns:
@@ -58,10 +58,10 @@ def recommend_frame(
         user_column=user_column,
         item_column=item_column,
         timestamp_column=timestamp_column,
+        rating_column=rating_column,
         order_column=order_column,
     )
-    ordered = in_time_order(log.frame).sort("user_id", "position").select("user_id", "item_id", "timestamp")
-    events = pl.DataFrame(pa.Table.from_batches(stream(ordered)))
+    events = pl.DataFrame(pa.Table.from_batches(stream_histories(log)))
     users = events.group_by("user_id", maintain_order=True).agg("item_id", "timestamp")
     histories = [
         {"items": items, "timestamps": times}

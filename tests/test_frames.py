@@ -115,6 +115,28 @@ def test_events_of_one_time_are_ordered_by_the_column_that_is_told(recommend: An
         assert found["score"].to_list() == pytest.approx([item["score"] for item in expected], abs=1e-5)
 
 
+def test_duplicated_rows_count_once(recommend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(*row, 4.0) for row in ROWS]
+    names = [*COLUMNS, "score"]
+    log = pl.DataFrame(rows, schema=names, orient="row")
+    twice = pl.DataFrame([*rows, rows[2], rows[0], rows[2]], schema=names, orient="row")
+    expected = recommend_frame(recommend, log, top_k=3)
+    assert "duplicated" not in caplog.text
+    assert recommend_frame(recommend, twice, top_k=3).equals(expected)
+    assert [line for line in caplog.messages if line.startswith("dropped 3 duplicated rows")]
+    # Another rating is another event, as in training, if it is told to be the rating.
+    rated = pl.concat([log, log[2:3].with_columns(score=pl.lit(1.0))]).rename({"score": "likes"})
+    assert recommend_frame(recommend, rated, top_k=3).equals(expected)
+    found = recommend_frame(recommend, rated, rating_column="likes", top_k=3).filter(user_id="u2")
+    history = {
+        "items": ["i3", "i3", "i1", "i2"],
+        "timestamps": [1_600_000_000, *(1_600_000_000 + 100 * n for n in range(3))],
+    }
+    scores = [item["score"] for item in recommend(history, top_k=3)]
+    assert found["score"].to_list() == pytest.approx(scores, abs=1e-5)
+    assert scores != pytest.approx(expected.filter(user_id="u2")["score"].to_list(), abs=1e-5)
+
+
 @pytest.mark.parametrize("by", ["text", "image", "both"])
 def test_similar_items_are_those_of_the_largest_cosine(recommend: Any, by: str) -> None:
     model = recommend.model

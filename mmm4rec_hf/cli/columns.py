@@ -1,26 +1,24 @@
 """The options that say how a log of interactions is laid out, the same for every command that reads one."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
-# What a history is made of; `prepare` keeps more of a log.
-HISTORY_COLUMNS = ("user", "item", "timestamp", "order")
+# What makes a history of a log; ratings tell rows apart that agree in all else.
+HISTORY_COLUMNS = ("user", "item", "timestamp", "rating", "order")
 TIME_UNITS = ("s", "ms", "us", "ns")
 
 
-def add_log_options(parser: argparse.ArgumentParser, columns: Sequence[str] = HISTORY_COLUMNS) -> None:
+def add_log_options(parser: argparse.ArgumentParser) -> None:
     """
     Adds `--format`, `--user-column` and its like, `--time-unit` and `--time-format`.
 
     Args:
         parser (`argparse.ArgumentParser`): Of a sub-command.
-        columns (`Sequence[str]`, *optional*): Whose columns can be told.
     """
     parser.add_argument(
         "--format", default="auto", help="csv, parquet, amazon-2018, movielens, ... (default: by name)"
     )
-    for column in columns:
+    for column in HISTORY_COLUMNS:
         parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}, if not as usual")
     parser.add_argument("--time-unit", choices=TIME_UNITS, help="of numbers; default: told by their size")
     parser.add_argument(
@@ -30,7 +28,7 @@ def add_log_options(parser: argparse.ArgumentParser, columns: Sequence[str] = HI
     )
 
 
-def log_options(args: argparse.Namespace, columns: Sequence[str] = HISTORY_COLUMNS) -> dict[str, Any]:
+def log_options(args: argparse.Namespace) -> dict[str, Any]:
     """What these options say, as [`load_interactions`] takes it."""
-    told = {f"{column}_column": getattr(args, f"{column}_column") for column in columns}
+    told = {f"{column}_column": getattr(args, f"{column}_column") for column in HISTORY_COLUMNS}
     return {"format": args.format, "time_unit": args.time_unit, "time_format": args.time_format} | told

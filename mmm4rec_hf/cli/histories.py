@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +11,9 @@ import narwhals as nw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmm4rec_hf.data import load_interactions
-from mmm4rec_hf.data.engines import stream
+from mmm4rec_hf.data import Interactions, load_interactions
+from mmm4rec_hf.data.histories import stream_histories
 from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
-from mmm4rec_hf.data.splits import in_time_order
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def open_histories(
     user_column: str | None = None,
     item_column: str | None = None,
     timestamp_column: str | None = None,
+    rating_column: str | None = None,
     order_column: str | None = None,
     layout: Mapping[str, str] | None = None,
 ) -> HistoryFile:
@@ -58,7 +59,8 @@ def open_histories(
         time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
         format, time_format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
-        order_column (`str`, *optional*): Of a log: what orders its events of the same time.
+        rating_column, order_column (`str`, *optional*):
+            Of a log: what also tells its rows apart, and what orders its events of the same time.
         layout (`Mapping[str, str]`, *optional*):
             Where nothing else is told: these columns, where the file has them, and of a log this `time_unit` and
             `time_format`.
@@ -80,10 +82,11 @@ def open_histories(
                 "%s has no %s: its users are numbered, from 1; user_column= tells where ids stand",
                 *(path, names.user_id),
             )
-        if order_column is not None:
-            raise ValueError(
-                f"order_column= is for a log, a row an event; {path} holds lists: write the items in their order"
-            )
+        for name, column in (("rating_column", rating_column), ("order_column", order_column)):
+            if column is not None:
+                raise ValueError(
+                    f"{name}= is for a log, a row an event; {path} holds lists of items in their order: leave it out"
+                )
         if time_format is not None:
             raise ValueError(
                 f"time_format= is for a log, a row an event; the times of {path} are lists: write ISO 8601"
@@ -94,10 +97,11 @@ def open_histories(
         "user_column": user_column,
         "item_column": item_column,
         "timestamp_column": timestamp_column,
+        "rating_column": rating_column,
         "order_column": order_column,
     }
     times = {"time_unit": time_unit or layout.get("time_unit"), "time_format": time_format}
-    log = load_interactions(path, format=format, usual_columns=layout, **times, **columns).frame
+    log = load_interactions(path, format=format, usual_columns=layout, **times, **columns)
     return HistoryFile(_from_log(log) if users is None else iter(_of_users(log, users, path)), "s")
 
 
@@ -129,11 +133,12 @@ def _chosen(histories: Iterator[History], users: Sequence[str], path: Path) -> l
     return [found[user] for user in dict.fromkeys(users)]
 
 
-def _of_users(log: nw.LazyFrame, users: Sequence[str], path: Path) -> list[History]:
+def _of_users(log: Interactions, users: Sequence[str], path: Path) -> list[History]:
     """As [`_chosen`], of a log, whose other users are never sorted."""
-    found = {history["user_id"]: history for history in _from_log(log.filter(nw.col("user_id").is_in(list(users))))}
+    theirs = replace(log, frame=log.frame.filter(nw.col("user_id").is_in(list(users))))
+    found = {history["user_id"]: history for history in _from_log(theirs)}
     if len(found) < len(set(users)):
-        known = log.select("user_id").unique().sort("user_id").head(_SHOWN).collect()["user_id"].to_list()
+        known = log.frame.select("user_id").unique().sort("user_id").head(_SHOWN).collect()["user_id"].to_list()
         _check_found(users, found, known, path)
     return [found[user] for user in dict.fromkeys(users)]
 
@@ -169,10 +174,9 @@ def _from_parquet(path: Path, names: _Names) -> Iterator[History]:
         yield names.history(record, number)
 
 
-def _from_log(frame: nw.LazyFrame) -> Iterator[History]:
-    log = in_time_order(frame).sort("user_id", "position")
+def _from_log(log: Interactions) -> Iterator[History]:
     history: History | None = None
-    for batch in stream(log.select("user_id", "item_id", "timestamp")):
+    for batch in stream_histories(log):
         columns = (batch.column(name).to_pylist() for name in ("user_id", "item_id", "timestamp"))
         for user, item, timestamp in zip(*columns, strict=True):
             if history is None or history["user_id"] != user:

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
-from .columns import HISTORY_COLUMNS, add_log_options, log_options
+from .columns import add_log_options, log_options
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
-
-_COLUMNS = (*HISTORY_COLUMNS, "rating")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")
     parser.add_argument("--output", "-o", type=Path, required=True, help="the folder to write")
-    add_log_options(parser, _COLUMNS)
+    add_log_options(parser)
     parser.add_argument(
         "--k-core", type=int, default=5, help="least events of a user and of an item (default: %(default)s)"
     )
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
         catalog = ItemCatalog.from_pretrained(args.items)
     source = args.log[0] if len(args.log) == 1 else args.log
-    options = log_options(args, _COLUMNS)
+    options = log_options(args)
     interactions = load_interactions(source, **options)
     made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":

@@ -8,8 +8,20 @@ import narwhals as nw
 
 from . import engines
 from .columns import ORDER
+from .interactions import Interactions
 
 logger = logging.getLogger(__name__)
+
+
+def kept(before: nw.LazyFrame, after: nw.LazyFrame) -> tuple[nw.LazyFrame, int]:
+    """What a filter left of a log, computed, and how many rows it took."""
+    after = engines.keep(after)
+    return after, engines.count(before) - engines.count(after)
+
+
+def distinct_events(data: Interactions) -> tuple[nw.LazyFrame, int]:
+    """A log without duplicated rows, and how many these were; of what is free of them already, all is kept."""
+    return (data.frame, 0) if data.deduplicated else kept(data.frame, drop_duplicates(data.frame))
 
 
 def drop_duplicates(log: nw.LazyFrame) -> nw.LazyFrame:

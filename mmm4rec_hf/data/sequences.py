@@ -126,19 +126,16 @@ def _filtered(
     statistics: dict[str, int],
 ) -> nw.LazyFrame:
     """What is left of a log before it is split; what is not is counted in `statistics`."""
-    log = data.frame
-    statistics["duplicated_rows"] = 0
-    if not data.deduplicated:
-        log, statistics["duplicated_rows"] = _kept(log, filters.drop_duplicates(log))
+    log, statistics["duplicated_rows"] = filters.distinct_events(data)
     if known_items is not None:
-        log, statistics["rows_outside_catalog"] = _kept(log, filters.keep_items(log, known_items))
+        log, statistics["rows_outside_catalog"] = filters.kept(log, filters.keep_items(log, known_items))
         if engines.count(log) == 0:
             raise ValueError(
                 f"none of the log's items is among the {len(known_items)} item ids given, such as {known_items[0]!r}; "
                 "ids are compared to the letter"
             )
     if cuts is None:
-        log, statistics["rows_below_k_core"] = _kept(log, filters.k_core(log, k))
+        log, statistics["rows_below_k_core"] = filters.kept(log, filters.k_core(log, k))
     else:
         log = _core_before(log, k, cuts[0], known_items is None, statistics)
     if engines.count(log) == 0:
@@ -149,21 +146,15 @@ def _filtered(
     return log
 
 
-def _kept(before: nw.LazyFrame, after: nw.LazyFrame) -> tuple[nw.LazyFrame, int]:
-    """What a filter left of a log, computed, and how many rows it took."""
-    after = engines.keep(after)
-    return after, engines.count(before) - engines.count(after)
-
-
 def _core_before(log: nw.LazyFrame, k: int, cut: int, drop_unseen: bool, statistics: dict[str, int]) -> nw.LazyFrame:
     """The k-core of the events before the cut, and those after it of its items, or of the catalogue's."""
     early, late = log.filter(nw.col("timestamp") < cut), log.filter(nw.col("timestamp") >= cut)
-    core, statistics["rows_below_k_core"] = _kept(early, filters.k_core(early, k))
+    core, statistics["rows_below_k_core"] = filters.kept(early, filters.k_core(early, k))
     if engines.count(core) == 0:
         raise ValueError(f"no users and items with {k} events each before valid_from; lower k_core or cut later")
     if drop_unseen:
         seen = late.join(core.select("item_id").unique(), on="item_id", how="semi")
-        late, statistics["rows_of_items_unseen_before_cut"] = _kept(late, seen)
+        late, statistics["rows_of_items_unseen_before_cut"] = filters.kept(late, seen)
     return engines.keep(nw.concat([core, late.select(core.collect_schema().names())]))
 
 

@@ -538,3 +538,39 @@ def test_recommend_reads_events_of_one_time_in_the_order_that_prepare_was_told(
     line = ["recommend", str(model), "--input", str(tmp_path / "users.jsonl"), "--order-column", "line"]
     assert "--order-column is for a log, a row an event;" in refusal(capsys, *line)
     assert main(["recommend", str(model), "--history", "1", "--order-column", "line"]) == 2
+
+
+def test_recommend_counts_a_duplicated_row_once_as_prepare_does(
+    recommend_all: Any,
+    model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log, once, prepared = tmp_path / "log.csv", tmp_path / "once.csv", tmp_path / "prepared"
+    rows = ["u,0,1,5", "v,1,1,5", "u,0,1,5", "u,0,2,5", "v,1,1,5", "u,1,3,5", "u,1,3,4"]
+    log.write_text("\n".join(["user,item,time,rating", *rows]))
+    once.write_text("\n".join(["user,item,time,rating", *dict.fromkeys(rows)]))
+    # At another time, or with another rating, it is another event.
+    histories = {"u": ["0", "0", "1", "1"], "v": ["1"]}
+    assert main(["prepare", str(log), "--output", str(prepared), "--k-core", "1"]) == 0
+    sequences = SequenceDatasets.load_from_disk(prepared)
+    assert [sequences.item_ids[index - 1] for index in sequences.events["item"]] == sum(histories.values(), [])
+    for users, dropped in ((None, 2), (["v", "u"], 2), (["u"], 1)):
+        caplog.clear()
+        assert read_users(open_histories(log, users=users)) == {user: histories[user] for user in users or "uv"}
+        assert [line for line in caplog.messages if line.startswith(f"dropped {dropped} duplicated rows")]
+    assert recommend_all(log) == recommend_all(once)
+    # Which of two columns the ratings are can be said.
+    log.write_text(log.read_text().replace("rating", "rating,score").replace(",5", ",5,1").replace(",4", ",4,1"))
+    assert "say which with --rating-column rating" in refusal(capsys, "recommend", str(model), "--input", str(log))
+    assert read_users(open_histories(log, rating_column="rating")) == histories
+    assert read_users(open_histories(log, rating_column="score")) == histories | {"u": ["0", "0", "1"]}
+    # The published format has none: what it repeats happened again.
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "item2id.jsonl").write_text('["0", 1]\n')
+    (folder / "user2id.jsonl").write_text('["u", 0]\n')
+    (folder / "test_seq.jsonl").write_text("[0, [[1, 5], [1, 5]]]\n")
+    caplog.clear()
+    assert read_users(open_histories(folder)) == {"u": ["0", "0"]} and "duplicated" not in caplog.text

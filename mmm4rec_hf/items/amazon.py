@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .text import is_absent
+
 FORMATS = ("amazon-2018", "amazon-2023")
 PICTURES_2018 = ("imageURLHighRes", "imageURL", "imUrl")
 
@@ -63,7 +65,9 @@ def _from_2023(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(value: Any) -> Any:
-    return " ".join(str(part) for part in value if part) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    return " ".join(str(part) for part in value if not is_absent(part) and part)
 
 
 def _first(*candidates: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmm4rec_hf.suggestions import did_you_mean, nearest, remedy
 
 from .images import is_picture
-from .text import item_text
+from .text import item_text, plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,9 @@ def _usual_title(records: Sequence[Mapping[str, Any]], text_fields: Collection[s
         return (read or found)[0] if 1 in (len(read), len(found)) else None
     read = [] if "title" in text_fields else [name for name in usual_fields("title", text_fields) if name in names]
     # Two columns of a file are one field where they hold one thing.
-    if len(read) == 1 and all(record.get("title") in (None, record.get(read[0])) for record in records):
+    if len(read) == 1 and all(
+        plain_text(record.get("title")) in ("", plain_text(record.get(read[0]))) for record in records
+    ):
         return read[0]
     return None
 
@@ -142,9 +144,9 @@ def name_alike(
 def _check_one_title(record: dict[str, Any], theirs: str) -> None:
     """Leaves a title that is given by both of its names under `title` alone."""
     title, other = record["title"], record.pop(theirs)
-    if item_text({"title": title}, ["title"]) is None:
+    if not plain_text(title):
         record["title"] = other
-    elif item_text({"title": other}, ["title"]) is not None and other != title:
+    elif plain_text(other) not in ("", plain_text(title)):
         raise ValueError(
             f"'title' and {theirs!r} are one field of this catalogue, and a new item has {title!r} and {other!r}; "
             "give one of them"

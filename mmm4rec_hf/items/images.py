@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .text import is_absent
+
 logger = logging.getLogger(__name__)
 
 # Decoders that read hostile bytes are few: no EPS, which starts Ghostscript, and none of the rare formats.
@@ -37,7 +39,7 @@ def is_url(reference: Any) -> bool:
 
 def is_picture(reference: Any) -> bool:
     """Whether an item has a picture reference at all; an empty one, as tables hold it, is none."""
-    return reference is not None and not (isinstance(reference, str | bytes | bytearray | dict) and not reference)
+    return not is_absent(reference) and not (isinstance(reference, str | bytes | bytearray | dict) and not reference)
 
 
 def picture_path(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:

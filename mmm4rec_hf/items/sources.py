@@ -1,7 +1,6 @@
 """Item records from what a user has: JSON lines, tables, lists of dictionaries, public data sets' own layouts."""
 
 import logging
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import datasets
 import narwhals
+import numpy as np
 
 from mmm4rec_hf.data.columns import candidates_for
 from mmm4rec_hf.data.readers.delimited import read_table
@@ -25,6 +25,7 @@ from .fields import usual_fields
 from .movielens import FILES as MOVIELENS_FILES
 from .movielens import read_movielens_items
 from .recbole import read_recbole_items
+from .text import is_absent
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,11 @@ def read_items(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    rows = iter(_rows(source, format))
+    rows: Iterator[Mapping[str, Any]] = map(_plain_row, _rows(source, format))
     first = list(islice(rows, RECORDS_FOR_NAMES))
     if not first:
         raise ValueError(f"no items were read from {_name(source)}")
-    names = list(dict.fromkeys(str(name) for row in first for name in row))
+    names = list(dict.fromkeys(name for row in first for name in row))
     rows = chain(first, rows)
     if id_column is None and known_id in names:
         rows, id_column = (_with_one_id(row, known_id) for row in rows), "item_id"
@@ -84,7 +85,7 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
     records: dict[str, dict[str, Any]] = {}
     without_id = repeated = different = 0
     for row in rows:
-        record = {str(field): value for field, value in row.items() if not _is_absent(value)}
+        record = {field: value for field, value in row.items() if value is not None}
         item_id = record.pop(id_column, None)
         if _is_no_id(item_id):
             without_id += 1
@@ -123,7 +124,7 @@ def _with_one_id(row: Mapping[str, Any], known_id: str) -> Mapping[str, Any]:
 
 
 def _is_no_id(value: Any) -> bool:
-    return _is_absent(value) or (isinstance(value, str) and not value)
+    return value is None or (isinstance(value, str) and not value)
 
 
 def find_id_column(names: Iterable[str]) -> str:
@@ -168,8 +169,24 @@ def _differs(first: dict[str, Any], second: dict[str, Any]) -> bool:
     )
 
 
-def _is_absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a file of JSON lines would give it, whatever library holds it: gaps are None, arrays are lists."""
+    return {str(name): None if is_absent(value) else _listed(value) for name, value in row.items()}
+
+
+def _listed(value: Any) -> Any:
+    """
+    Arrays of texts, and what holds them, as lists: pandas reads any list of a Parquet file as an array. Those of
+    numbers stay, as lists of them take ten times the memory.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _listed(part) for name, part in value.items()}
+    # Features are long lists of numbers; the first value tells.
+    if isinstance(value, list) and value and isinstance(value[0], list | dict | np.ndarray):
+        return [_listed(part) for part in value]
+    return value
 
 
 def _rows(source: Any, format: str) -> Iterable[Mapping[str, Any]]:

@@ -23,6 +23,7 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import replace_file, replace_folder
 
 from .images import PictureError, check_format, confined_pictures, is_picture, is_url, picture_file
+from .text import is_absent
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -181,7 +182,9 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
 
 
 def _plain(value: Any) -> Any:
-    """Dates, arrays and numbers of other libraries, as JSON knows them."""
+    """Dates, arrays, numbers and gaps of other libraries, as JSON knows them."""
+    if is_absent(value):
+        return None
     return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 

@@ -136,6 +136,7 @@ columns = st.one_of(
 def test_frames_of_any_values(ids: Any, titles: Any, images: Any) -> None:
     frame = pd.DataFrame({"item_id": pd.Series(ids, dtype=object), "title": titles, "image": images})
     encode_and_save(read(frame))
+    encode_and_save(read(frame.convert_dtypes()))
     try:
         typed = pl.DataFrame({"item_id": ids, "title": titles, "image": images})
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -221,6 +222,14 @@ def test_a_title_that_is_given_twice_and_differs_is_in_question(texts: list[str]
     texts.clear()
     catalog.add_items([{"sku": "c", "title": "", "name": "spade"}, {"sku": "d", "title": "saw", "name": " "}])
     assert sorted(texts) == ["Name: saw ;", "Name: spade ;"]
+
+
+def test_a_gap_as_title_is_none_beside_the_file_s_column() -> None:
+    records = [{"title": pd.NA, "name": "saw"}, {"title": np.array(["b", "c"]), "name": ["b", "c"]}]
+    catalog = ItemCatalog(["a", "b"], records).encode(ItemEncoder(text_encoder=letters, text_fields=["name"]))
+    np.testing.assert_array_equal(catalog.text_features, letters(["Name: saw ;", "Name: b, c ;"]))
+    catalog.add_items([{"item_id": "c", "title": pd.NA, "name": "spade"}, {"item_id": "d", "title": 3, "name": "3"}])
+    np.testing.assert_array_equal(catalog.text_features[2:], letters(["Name: spade ;", "Name: 3 ;"]))
 
 
 def test_two_columns_that_differ_are_two_fields() -> None:

@@ -17,6 +17,7 @@ from mmm4rec_hf.data.readers import files
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.items.amazon import amazon_record
 from mmm4rec_hf.items.sources import read_items
+from mmm4rec_hf.items.text import item_text
 
 from .conftest import noise, png
 
@@ -48,6 +49,52 @@ def test_a_pandas_frame_reads_alike_and_its_gaps_are_absent():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([*ROWS, {"item_id": "x", "title": None}])
     assert read_items(frame) == ([*EXPECTED[0], "x"], [*EXPECTED[1], {}])
+
+
+@pytest.mark.parametrize(
+    "dtype", ["object", "str", "string", "string[pyarrow]", "category", "Int64", "int64[pyarrow]", "datetime64[ns]"]
+)
+def test_a_gap_of_any_pandas_type_is_absent(dtype):
+    pandas = pytest.importorskip("pandas")
+    value = 7 if "int" in dtype.lower() else "1999-01-02"
+    frame = pandas.DataFrame({"item_id": ["a", "b", None]}, dtype="string")
+    frame["title"] = pandas.Series([value, None, value], dtype=dtype)
+    catalog = ItemCatalog.from_items(frame)
+    assert catalog.item_ids == ["a", "b"]
+    # A time of day is written where the type holds one.
+    assert item_text(catalog["a"]).removesuffix(" 00:00:00 ;").removesuffix(" ;") == f"Title: {value}"
+    assert catalog["b"] == {} and item_text(catalog["b"]) is None
+
+
+LISTS = {
+    "item_id": ["a", "b"],
+    "genres": [["Comedy", "Drama"], None],
+    "cast": [[{"name": "Ann", "roles": ["x", "y"]}], []],
+    "text_features": [[1.0, 2.0], [3.0, 4.0]],
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow", None])
+def test_lists_of_a_parquet_file_are_lists_by_path_and_by_pandas(tmp_path, backend):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "items.parquet"
+    polars.DataFrame(LISTS).write_parquet(path)
+    frame = pandas.read_parquet(path, **({"dtype_backend": backend} if backend else {}))
+    expected = [{"genres": ["Comedy", "Drama"], "cast": LISTS["cast"][0]}, {"cast": []}]
+    for source in (
+        path,
+        frame,
+        frame.to_dict("records"),
+        datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")),
+    ):
+        catalog = ItemCatalog.from_items(source)
+        assert catalog.records == expected and catalog.text_features.tolist() == LISTS["text_features"]
+        assert item_text(catalog["a"], ["genres"]) == "Genres: Comedy, Drama ;"
+
+
+def test_arrays_of_numbers_are_not_taken_apart():
+    vector = np.arange(3, dtype=np.float32)
+    assert read_items([{"item_id": "a", "vector": vector}])[1][0]["vector"] is vector
 
 
 @pytest.mark.parametrize("zero", [0, "0"])
@@ -354,6 +401,19 @@ def test_amazon_2023_metadata_takes_the_main_picture(as_columns):
     raw["images"] = {key: [image[key] for image in images] for key in images[0]} if as_columns else images
     expected = {"item_id": "B07", "title": "T", "brand": "Acme", "category": ["A", "B"], "image": "l2"}
     assert amazon_record(raw, "amazon-2023") == expected
+
+
+def test_amazon_metadata_that_pandas_read_is_read_alike(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    images = {"hi_res": [None, "h2"], "large": ["l1", "l2"], "variant": ["PT01", "MAIN"]}
+    raw = {"parent_asin": "B07", "title": "T", "store": None, "description": ["one", "two"], "images": images}
+    path = tmp_path / "meta.parquet"
+    polars.DataFrame([raw, raw | {"parent_asin": "B08", "store": "Acme"}]).write_parquet(path)
+    expected = {"title": "T", "description": "one two", "image": "h2"}
+    for frame in (pandas.read_parquet(path), pandas.read_parquet(path).convert_dtypes()):
+        assert read_items(frame) == (["B07", "B08"], [expected, expected | {"brand": "Acme"}])
+    gaps = {"asin": "B1", "imUrl": pandas.NA, "description": ["one", float("nan"), pandas.NA]}
+    assert read_items([gaps]) == (["B1"], [{"description": "one"}])
 
 
 def test_amazon_files_load_by_one_call(tmp_path):

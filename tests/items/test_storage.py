@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import save_file
@@ -61,6 +62,22 @@ def test_an_item_keeps_its_id_whatever_its_record_holds(tmp_path, caplog):
     assert loaded.item_ids == ["a", "b", "3"] and loaded.titles == ["of a", "of b", "of 3"]
     assert loaded.select(["b"]).text_features.tolist() == [[3.0, 4.0]]
     assert "2 records hold an 'item_id' that is not their item's id, and it was left out" in caplog.text
+
+
+def test_gaps_and_arrays_of_records_in_memory_are_saved_as_such(tmp_path, caplog):
+    gap = pd.NA
+    records = [{"title": gap, "image": gap, "genres": np.array(["Comedy", gap], dtype=object)}, {"title": pd.NaT}]
+    catalog = ItemCatalog(["a", "b"], records)
+    encoder = ItemEncoder(text_encoder=lambda texts: np.array([[len(text)] for text in texts]), text_fields=["genres"])
+    catalog = catalog.encode(encoder)
+    assert catalog.text_features.tolist() == [[len("Genres: Comedy ;")], [0]]
+    assert catalog.picture("a") is None
+    catalog.save_pretrained(tmp_path)
+    assert "pictures" not in caplog.text
+    assert ItemCatalog.from_pretrained(tmp_path).records == [
+        {"title": None, "genres": ["Comedy", None]},
+        {"title": None},
+    ]
 
 
 def test_pictures_held_in_memory_are_left_out_with_a_warning(catalog, tmp_path, caplog):

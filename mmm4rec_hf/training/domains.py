@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.items import ItemCatalog
 
+from .record import describe_data, describe_features
 from .rows import MappedRows, RowSource, StreamedRows
 from .shards import read_about
 
@@ -60,7 +62,7 @@ class Domain:
     """
 
     def __init__(self, recipe: DomainRecipe, seed: int, process_index: int = 0, num_processes: int = 1) -> None:
-        self.name = recipe.name
+        self.name, self._recipe = recipe.name, recipe
         self.catalog = ItemCatalog.from_pretrained(recipe.catalog)
         self.features = {modality: _features(self.catalog, modality, recipe) for modality in MODALITIES}
         self.is_missing = {modality: _is_missing(self.catalog, modality) for modality in MODALITIES}
@@ -81,6 +83,13 @@ class Domain:
     def num_items(self) -> int:
         """`int`: Items in its catalogue."""
         return len(self.catalog)
+
+    def describe(self) -> dict[str, Any]:
+        """What tells its data from others, for a run's record: as [`describe_data`], and `features`."""
+        facts: dict[str, Any] = {"features": describe_features(self.catalog)}
+        if self.sequences is not None and self._recipe.sequences is not None:
+            facts |= describe_data(self.sequences, self._recipe.sequences)
+        return facts
 
 
 def feature_sizes(domains: Sequence[Domain]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
 from .progress import show_progress
 from .recipes import check_options
-from .record import RunRecord, count_parameters, describe_data
+from .record import RunRecord, count_parameters, describe_data, describe_features
 from .resuming import last_whole_checkpoint, step_of
 from .saving import load_processor, save_recommender
 from .trainer import MMM4RecTrainer
@@ -109,7 +109,7 @@ class FinetuneRecipe:
 
 def finetune(recipe: FinetuneRecipe) -> Evaluation:
     """
-    Runs a fine-tuning, or goes on with one that was stopped.
+    Runs a fine-tuning, or goes on with one that was stopped; of one that has ended it reads the result.
 
     Args:
         recipe (`FinetuneRecipe`): What to do.
@@ -138,9 +138,14 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     model = build_model(recipe, catalog)
     # Only now: a recipe that fails to load must not keep its corrected form out.
     record, data = RunRecord(output, arguments.should_save), describe_data(sequences, recipe.sequences)
+    data |= {"features": describe_features(catalog)}
     if arguments.should_save:
         claim_output(output, recipe)
         record.refuse_other_data(data=data)
+    # The checkpoint that was kept may lie before the end, which would be trained again.
+    if record.has_ended and all((output / name).is_dir() for name in (MODEL_NAME, EVALUATION_NAME)):
+        logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
+        return Evaluation.load(output / EVALUATION_NAME)
     trainer = _trainer(recipe, arguments, model, sequences)
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:

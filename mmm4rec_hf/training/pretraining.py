@@ -244,11 +244,12 @@ class Pretraining:
             self.accelerator.init_trackers("pretraining")
         record = RunRecord(self.output, self.accelerator.is_main_process)
         rows = {domain.name: domain.rows.num_targets for domain in self.domains}
-        record.refuse_other_data(training_rows=rows)
+        domains = {domain.name: domain.describe() for domain in self.domains}
+        record.refuse_other_data(training_rows=rows, domains=domains)
         self._resume()
-        parameters = count_parameters(self.recommender)
         processes = self.accelerator.num_processes
-        record.begin(progress.step, processes, kind="pretraining", training_rows=rows, parameters=parameters)
+        facts = {"training_rows": rows, "domains": domains, "parameters": count_parameters(self.recommender)}
+        record.begin(progress.step, processes, kind="pretraining", **facts)
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
         # A bar tells the time that is left by itself.

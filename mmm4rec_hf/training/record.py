@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,8 +22,10 @@ from mmm4rec_hf.outputs import write_json
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
+    from mmm4rec_hf.items import ItemCatalog
 
 RECORD_NAME = "training.json"
+_DIGEST = re.compile("[0-9a-f]{16}")
 _PACKAGES = ("mmm4rec-hf", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -56,16 +59,20 @@ class RunRecord:
         """
         before, now = (_data_facts({name: run.get(name) for name in facts}) for run in (self.content, facts))
         # A record of an earlier version has fewer facts.
-        found = [
-            f"{name} {before[name]} before, {now[name]} now"
-            for name in now
-            if before.get(name, now[name]) != now[name]
-        ]
-        if found:
+        differ = [name for name in now if before.get(name, now[name]) != now[name]]
+        # Digests say nothing to people, where anything else does.
+        told = [name for name in differ if not _DIGEST.fullmatch(str(now[name]))] or differ
+        if differ:
+            found = "; ".join(f"{name} {before[name]} before, {now[name]} now" for name in told)
             raise ValueError(
-                f"{self.path.parent} holds a run on other data ({'; '.join(found)}); give another output_dir, or "
+                f"{self.path.parent} holds a run on other data ({found}); give another output_dir, or "
                 "remove the folder to start over"
             )
+
+    @property
+    def has_ended(self) -> bool:
+        """`bool`: Whether its last session came to the end of the training."""
+        return bool(self.content["sessions"]) and "ended" in self.content["sessions"][-1]
 
     def begin(self, step: int, processes: int = 1, **facts: Any) -> None:
         """
@@ -130,7 +137,8 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
 
     Returns:
         `dict`: `folder`, `source` and `layout` (the log's files and columns, where `prepare` noted them),
-        `statistics`, `first_event` and `last_event` as ISO dates in UTC, and `items`, a digest of the ids in order.
+        `statistics`, `first_event` and `last_event` as ISO dates in UTC, and `items` and `events`, digests of the ids
+        and of what happened, in order.
     """
     import pyarrow.compute as pc
 
@@ -143,8 +151,40 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
         "statistics": sequences.statistics,
         "first_event": days["first"],
         "last_event": days["last"],
-        "items": hashlib.sha256(json.dumps(sequences.item_ids).encode()).hexdigest()[:16],
+        "items": _digest(json.dumps(sequences.item_ids).encode()),
+        "events": _digest(
+            *(
+                chunk.to_numpy()
+                for name in ("item", "timestamp")
+                for chunk in sequences.events.data.column(name).chunks
+            )
+        ),
     }
+
+
+def describe_features(catalog: "ItemCatalog") -> dict[str, str | None]:
+    """
+    What a run read of its items.
+
+    Args:
+        catalog (`ItemCatalog`): With features.
+
+    Returns:
+        `dict`: A digest of the `text` and of the `image` features, and of what is missing.
+    """
+    parts = {"text": (catalog.text_features, catalog.text_mask), "image": (catalog.image_features, catalog.image_mask)}
+    return {
+        modality: None if features is None else _digest(features, *([] if mask is None else [mask]))
+        for modality, (features, mask) in parts.items()
+    }
+
+
+def _digest(*parts: Any) -> str:
+    """Of bytes and arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:16]
 
 
 def layout_of_log(model: str | os.PathLike[str]) -> dict[str, str]:
@@ -216,4 +256,7 @@ def _now() -> str:
 
 
 def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).date().isoformat()
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:,} seconds from 1970"  # beyond the calendar, by a unit that was doubted

@@ -112,10 +112,69 @@ def test_a_run_is_not_taken_for_one_on_the_data_of_now(make: MakeRecipe) -> None
     prepare([*rows[:-1], (*rows[-1][:2], 1_500_000_000)])
     with pytest.raises(ValueError, match="other data .data.last_event 20.* before, 2017-07-14 now.; give another"):
         finetune(recipe)
-    assert model.read_bytes() == weights
+    # The same events, two of which change places.
+    other = [(*row[:2], rows[[1, 0][n] if n < 2 else n][2]) for n, row in enumerate(rows)]
+    prepare(other)
+    with pytest.raises(ValueError, match=r"other data .data.events \w{16} before, \w{16} now.; give another"):
+        finetune(recipe)
+    # The same items, one of them with another text, and one without a picture.
     prepare(rows)
+    for name, part in (("text", "features"), ("image", "mask")):
+        catalog = ItemCatalog.from_pretrained(recipe.catalog)
+        catalog.save_pretrained(f"{recipe.catalog}-kept")
+        if part == "features":
+            catalog.text_features[3] += 1
+        else:
+            catalog.image_mask = np.arange(len(catalog)) != 3
+        catalog.save_pretrained(recipe.catalog)
+        with pytest.raises(
+            ValueError, match=rf"other data .data.features.{name} \w{{16}} before, \w{{16}} now.; give"
+        ):
+            finetune(recipe)
+        ItemCatalog.from_pretrained(f"{recipe.catalog}-kept").save_pretrained(recipe.catalog)
+    assert model.read_bytes() == weights
     finetune(recipe)
-    assert len(json.loads((Path(recipe.output_dir) / "training.json").read_text())["sessions"]) == 2
+
+
+def test_a_run_that_has_ended_is_read_and_not_trained_again(
+    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    # The best of three epochs is not the last, whose checkpoint is gone.
+    monkeypatch.setattr(MMM4RecTrainer, "evaluate", worse_and_worse(MMM4RecTrainer.evaluate))
+    recipe = make(training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "save_total_limit": 1})
+    evaluation = finetune(recipe)
+    output = Path(recipe.output_dir)
+    assert [path.name for path in (output / "checkpoints").glob("checkpoint-*")] == ["checkpoint-5"]
+    weights, record = (output / "model" / "model.safetensors").read_bytes(), (output / "training.json").read_bytes()
+
+    def stop(*args: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(MMM4RecTrainer, "train", stop)
+    again = finetune(recipe)
+    assert again.metrics == evaluation.metrics and again.targets.equals(evaluation.targets)
+    assert any(
+        message.endswith("which has ended: nothing is trained; remove the folder to start over")
+        for message in caplog.messages
+    )
+    assert (output / "model" / "model.safetensors").read_bytes() == weights
+    assert (output / "training.json").read_bytes() == record
+    # Without its numbers it goes on from the checkpoint.
+    shutil.rmtree(output / "evaluation")
+    with pytest.raises(Killed):
+        finetune(recipe)
+
+
+def worse_and_worse(evaluate: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+    """An evaluation by which each validation is worse than the one before."""
+
+    def call(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = evaluate(self, *args, **kwargs)
+        metrics["eval_ndcg@10"] = 1 - self.state.global_step / 1000
+        return metrics
+
+    return call
 
 
 def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(

@@ -245,5 +245,19 @@ def test_an_output_folder_takes_no_other_data(
 ) -> None:
     run(make_recipe(max_steps=2))
     make_domain("a", users=31)
-    with pytest.raises(ValueError, match=r"holds a run on other data \(training_rows.a \d+ before, \d+ now\); give"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run on other data \(training_rows.a \d+ before, \d+ now; .*users 30 before, 31 now.*\); give",
+    ):
         run(make_recipe(max_steps=2))
+
+
+def test_an_output_folder_takes_no_other_features_of_the_same_items(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(max_steps=2)
+    run(recipe)
+    folder = recipe["domains"][1]["catalog"]
+    catalog = ItemCatalog.from_pretrained(folder)
+    catalog.image_features = catalog.image_features + 1
+    catalog.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"other data \(domains.bb.features.image \w{16} before, \w{16} now\); give"):
+        run(recipe)

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,35 @@ def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
 def step_of(checkpoint: str) -> int:
     """Steps of the optimizer that are done in a checkpoint of the trainer."""
     return int(_read_state(Path(checkpoint))["global_step"])
+
+
+class BestCheckpointInPlace(TrainerCallback):
+    """Looks for a run's best checkpoint beside the others, as the run's folder may have been moved or renamed."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        find_best(state, args)
+
+
+def find_best(state: TrainerState, arguments: TrainingArguments) -> bool:
+    """
+    Corrects where the best checkpoint lies.
+
+    Args:
+        state (`TrainerState`): As it was written; a best checkpoint that lies in `output_dir` now is named there.
+        arguments (`TrainingArguments`): Of the run.
+
+    Returns:
+        `bool`: Whether there is a best checkpoint to load at the end.
+    """
+    if state.best_model_checkpoint is None or not arguments.load_best_model_at_end:
+        return False
+    here = Path(str(arguments.output_dir), Path(state.best_model_checkpoint).name)
+    if not Path(state.best_model_checkpoint).is_dir():
+        if not here.is_dir():
+            logger.warning("%s is gone: the run ends with the last weights", state.best_model_checkpoint)
+            return False
+        state.best_model_checkpoint = str(here)
+    return True
 
 
 def is_finished(checkpoint: str, arguments: TrainingArguments) -> bool:

@@ -32,7 +32,7 @@ from mmm4rec_hf.outputs import write_json
 from .arguments import check_arguments, in_full_eval_precision, keeping_token_ids, reading_every_row
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
-from .resuming import STATE_NAME, is_finished, last_whole_checkpoint
+from .resuming import STATE_NAME, BestCheckpointInPlace, find_best, is_finished, last_whole_checkpoint
 
 if TYPE_CHECKING:
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
@@ -111,6 +111,7 @@ class MMM4RecTrainer(Trainer):
         self.measured: dict[str, CardResult] = {}
         kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
+        self.add_callback(BestCheckpointInPlace)
         self.model: MMM4RecForSequentialRecommendation
         check_arguments(self.args)
         if data_collator is None:
@@ -169,8 +170,7 @@ class MMM4RecTrainer(Trainer):
         logger.info("the run had ended with %s", checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE_NAME))
         self._load_from_checkpoint(checkpoint)
-        best = self.state.best_model_checkpoint
-        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+        if find_best(self.state, self.args):
             self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
 

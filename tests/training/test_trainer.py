@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -227,6 +228,45 @@ def test_the_next_training_counts_its_own_rows_unless_frequencies_were_told(
     model.set_item_frequencies(torch.ones(1 + len(model.item_ids)))
     told = torch.full((len(model.item_ids),), 1 / len(model.item_ids))
     torch.testing.assert_close(shares_after(rows, "told"), told)
+
+
+@pytest.mark.parametrize("stopped_at", [9, 12])
+def test_a_run_whose_folder_was_moved_ends_with_its_best_weights(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, stopped_at: int
+) -> None:  # fmt: skip
+    evaluate = MMM4RecTrainer.evaluate
+
+    def best_at_six(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": -abs(self.state.global_step - 6.0)}
+
+    monkeypatch.setattr(MMM4RecTrainer, "evaluate", best_at_six)
+    options = {
+        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 12,
+        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10", "learning_rate": 0.1,
+    }  # fmt: skip
+
+    def trainer(folder: str) -> MMM4RecTrainer:
+        model = shop.make_model(sequences.item_ids)
+        arguments = shop.make_arguments(tmp_path / folder, **options)
+        return MMM4RecTrainer(model, arguments, train_dataset=sequences["train"], eval_dataset=sequences["validation"])
+
+    whole = trainer("old")
+    whole.train()
+    best = whole.model.state_dict()
+    (tmp_path / "old").rename(tmp_path / "new")
+    if stopped_at == 9:
+        shutil.rmtree(tmp_path / "new" / "checkpoint-12")
+    moved = trainer("new")
+    moved.train(resume_from_checkpoint=True)
+    for name, value in moved.model.state_dict().items():
+        assert torch.equal(value, best[name]), name
+    assert moved.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "new" / "checkpoint-6")
+    (tmp_path / "new").rename(tmp_path / "newer")
+    caplog.clear()
+    trainer("newer").train(resume_from_checkpoint=True)
+    assert sum("is gone: the run ends with the last weights" in message for message in caplog.messages) == 1
 
 
 def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from .images import absolute_pictures, is_picture, is_url, load_picture
 from .recorded import encoder_for_more
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
-from .text import PUBLISHED_TEXT_FIELDS
+from .text import PUBLISHED_TEXT_FIELDS, title_text
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +187,8 @@ class ItemCatalog:
 
     @property
     def titles(self) -> list[str | None]:
-        """`list[str]`: The title of each item, `None` where it has none."""
-        return [record.get("title") for record in self.records]
+        """`list[str]`: The title of each item, one that is no text as it stands in texts; `None` where it has none."""
+        return [title_text(record) for record in self.records]
 
     def picture(self, item_id: str | int) -> Image.Image | None:
         """Opens an item's picture, `None` where it has none; see [`load_picture`] for what is raised."""

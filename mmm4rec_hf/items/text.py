@@ -26,6 +26,12 @@ def item_text(record: Mapping[str, Any], fields: Sequence[str] = PUBLISHED_TEXT_
     return " ".join(f"{_label(field)}: {text} ;" for field, text in parts if text) or None
 
 
+def title_text(record: Mapping[str, Any]) -> str | None:
+    """An item's title: a text to the letter, a number or a list as [`plain_text`] writes it, `None` for none."""
+    title = record.get("title")
+    return title if isinstance(title, str) else plain_text(title) or None
+
+
 def _label(field: str) -> str:
     return field[:1].upper() + field[1:].replace("_", " ")
 

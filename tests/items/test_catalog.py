@@ -1,13 +1,24 @@
 """Catalogues: features are keyed by item id, made once, kept on disk, and refused where they are broken."""
 
+import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
+from mmm4rec_hf import (
+    MMM4RecConfig,
+    MMM4RecForSequentialRecommendation,
+    MMM4RecProcessor,
+    SequentialRecommendationPipeline,
+    recommend_frame,
+)
+from mmm4rec_hf.cli import main
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 
 ITEMS = [
@@ -202,6 +213,56 @@ def test_encoding_switches_dropout_off_and_back() -> None:
     module = Noisy().train()
     features, _ = ItemEncoder(text_encoder=module).encode_texts(["a", "b"])
     assert (features == 1).all() and module.training and module.dropout.training
+
+
+TITLES = {
+    "number": (300, "300"),
+    "zero": (0, "0"),
+    "fraction": (1.5, "1.5"),
+    "list": (["Alien", "the first"], "Alien, the first"),
+    "array": (np.array(["Alien", None], dtype=object), "Alien"),
+    "date": (datetime.date(1999, 1, 2), "1999-01-02"),
+    "text": (" to \u00a0 the  letter", " to \u00a0 the  letter"),
+    "none": (None, None),
+    "gap": (float("nan"), None),
+    "empty list": ([], None),
+}
+
+
+def test_titles_are_texts_whatever_the_file_holds(tmp_path: Path) -> None:
+    catalog = ItemCatalog(TITLES, [{"title": title} for title, _ in TITLES.values()])
+    assert catalog.titles == [text for _, text in TITLES.values()]
+    catalog.save_pretrained(tmp_path)
+    assert ItemCatalog.from_pretrained(tmp_path).titles == catalog.titles
+
+
+def test_items_whose_titles_are_no_texts_are_recommended_into_every_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "items.jsonl").write_text(
+        '{"item_id": "a", "title": 300}\n{"item_id": "b", "title": ["x", "y"]}\n{"item_id": "c"}\n'
+    )
+    encoder = ItemEncoder(text_encoder=letters, image_encoder="none", device="cpu")
+    catalog = ItemCatalog.from_items(tmp_path).encode(encoder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "n_groups": 4, "state_size": 4}
+    config = MMM4RecConfig(**sizes, text_feature_size=catalog.text_features.shape[1], image_feature_size=1)
+    recommender: Any = SequentialRecommendationPipeline(
+        MMM4RecForSequentialRecommendation(config), processor=MMM4RecProcessor(), device="cpu"
+    )
+    recommender.set_items(catalog)
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "timestamp": [1_600_000_000]})
+    rows = recommend_frame(recommender, log, top_k=3, exclude_history=False).to_dicts()
+    assert {row["item_id"]: row["title"] for row in rows} == {"a": "300", "b": "x, y", "c": None}
+    recommender.save_pretrained(tmp_path / "model")
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": "u", "items": ["c"], "timestamps": [1600000000]}\n')
+    command = ["recommend", str(tmp_path / "model"), "--device", "cpu"]
+    assert main([*command, "--input", str(users), "--output", str(tmp_path / "lists.parquet")]) == 0
+    assert set(pl.read_parquet(tmp_path / "lists.parquet")["title"]) == {"300", "x, y"}
+    capsys.readouterr()
+    assert main([*command, "--history", "c"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"a +300$", table, re.MULTILINE) and re.search(r"b +x, y$", table, re.MULTILINE)
 
 
 def test_the_shared_folders_load_by_one_call_each(real_data: Path) -> None:

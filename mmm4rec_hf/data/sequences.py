@@ -49,8 +49,9 @@ def prepare_sequences(
       whole log.
     - `"temporal"`: every event from `test_from` on is a test target, every one from `valid_from` on a validation
       target, the rest train. The k-core is taken of the events before `valid_from` alone, so that nothing after the
-      cut decides what is trained on; later events count if their item has events before the cut, or is in the
-      catalogue.
+      cut decides what is trained on; later events count if their item is in this core, or in the catalogue. Of users
+      outside the core, earlier events of such items are history of their later ones, and train nothing. What the core
+      drops of the others is no history either: it would be one in training.
 
     Args:
         data (`Interactions`): What `load_interactions` returns.
@@ -147,15 +148,35 @@ def _filtered(
 
 
 def _core_before(log: nw.LazyFrame, k: int, cut: int, drop_unseen: bool, statistics: dict[str, int]) -> nw.LazyFrame:
-    """The k-core of the events before the cut, and those after it of its items, or of the catalogue's."""
+    """The k-core of the events before the cut, and those after it of its items, or of the catalogue's.
+
+    With what the users of these later events did before the cut, if they are not in the core; the column `trains` is
+    false of it.
+    """
     early, late = log.filter(nw.col("timestamp") < cut), log.filter(nw.col("timestamp") >= cut)
     core, statistics["rows_below_k_core"] = filters.kept(early, filters.k_core(early, k))
     if engines.count(core) == 0:
         raise ValueError(f"no users and items with {k} events each before valid_from; lower k_core or cut later")
+    past = early.join(core.select("user_id").unique(), on="user_id", how="anti")
     if drop_unseen:
-        seen = late.join(core.select("item_id").unique(), on="item_id", how="semi")
-        late, statistics["rows_of_items_unseen_before_cut"] = filters.kept(late, seen)
-    return engines.keep(nw.concat([core, late.select(core.collect_schema().names())]))
+        seen = core.select("item_id").unique()
+        late, statistics["rows_of_items_unseen_before_cut"] = filters.kept(
+            late, late.join(seen, on="item_id", how="semi")
+        )
+        past = past.join(seen, on="item_id", how="semi")
+    past = engines.keep(past.join(late.select("user_id").unique(), on="user_id", how="semi"))
+    statistics["rows_of_history_alone"] = engines.count(past)
+    statistics["rows_below_k_core"] -= statistics["rows_of_history_alone"]
+    if statistics["rows_of_history_alone"]:
+        logger.info(
+            "%d rows before valid_from are history alone: their users are outside the %d-core and train nothing",
+            *(statistics["rows_of_history_alone"], k),
+        )
+    names = core.collect_schema().names()
+    parts = [
+        part.select(*names, trains=nw.lit(trains)) for part, trains in ((core, True), (past, False), (late, True))
+    ]
+    return engines.keep(nw.concat(parts))
 
 
 def _stored(

@@ -42,12 +42,13 @@ def temporal(log: nw.LazyFrame, valid_from: int, test_from: int) -> nw.LazyFrame
     A target's history is what its user did before it, so nothing after a cut is in a row of before it.
 
     Args:
-        log (`nw.LazyFrame`): As `in_time_order` returns it.
+        log (`nw.LazyFrame`): As `in_time_order` returns it, with a column `trains`: false of what is history alone.
         valid_from (`int`): Unix seconds; events from then on, and before `test_from`, validate.
         test_from (`int`): Unix seconds; events from then on test.
     """
     late = nw.when(nw.col("timestamp") >= test_from).then(nw.lit(TEST)).otherwise(nw.lit(VALIDATION))
-    target = nw.when(nw.col("timestamp") >= valid_from).then(late).otherwise(nw.lit(TRAIN))
+    early = nw.when(nw.col("trains")).then(nw.lit(TRAIN)).otherwise(nw.lit(HISTORY))
+    target = nw.when(nw.col("timestamp") >= valid_from).then(late).otherwise(early)
     return log.with_columns(role=_with_history(target))
 
 

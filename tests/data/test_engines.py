@@ -26,6 +26,7 @@ ARGUMENTS: list[Any] = [
     pytest.param({}, id="defaults"),
     pytest.param({"k_core": 25}, id="25-core"),
     pytest.param(TEMPORAL, id="temporal"),
+    pytest.param(TEMPORAL | {"k_core": 15}, id="temporal-15-core"),
     pytest.param({"item_ids": ITEMS}, id="catalogue"),
     pytest.param(TEMPORAL | {"item_ids": ITEMS}, id="temporal-catalogue"),
 ]

@@ -202,6 +202,35 @@ def test_events_after_the_cut_do_not_help_into_the_k_core() -> None:
     assert prepared.item_ids == ["a", "b"]
 
 
+def test_what_a_user_outside_the_core_did_before_the_cut_is_history_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    core = [(f"u{user}", f"i{item}", 10 * item + user) for user in range(5) for item in range(6)]
+    others = [
+        *[("x", item, time) for item, time in (("i0", 1), ("i1", 2), ("odd", 3), ("i2", 4), ("i3", 5))],
+        *[("x", item, time) for item, time in (("i5", 100), ("i4", 110), ("i3", 200))],
+        # Nothing of the first is after the cut, and of the second nothing that counts.
+        *[("y", "i0", 1), ("y", "i1", 2), ("z", "i0", 1), ("z", "new", 100)],
+    ]
+    cuts: dict[str, Any] = {"split": "temporal", "valid_from": 100, "test_from": 200}
+    prepared = prepare_sequences(log_of([*others, *core]), k_core=5, **cuts)
+    assert rows_of(prepared, "train") == rows_of(prepare_sequences(log_of(core), k_core=5, **cuts), "train")
+    past = ["i0", "i1", "i2", "i3"]
+    assert rows_of(prepared, "validation") == [
+        ("x", past, [1, 2, 4, 5], "i5"),
+        ("x", [*past, "i5"], [1, 2, 4, 5, 100], "i4"),
+    ]
+    assert rows_of(prepared, "test") == [("x", [*past, "i5", "i4"], [1, 2, 4, 5, 100, 110], "i3")]
+    assert prepared.user_ids == ["u0", "u1", "u2", "u3", "u4", "x"] and prepared.item_ids == [*past, "i4", "i5"]
+    statistics = prepared.statistics
+    assert statistics["rows_of_history_alone"] == 4 and statistics["rows_of_items_unseen_before_cut"] == 1
+    assert statistics["rows_below_k_core"] == 4 and statistics["rows_read"] == statistics["events"] + 5
+    assert "4 rows before valid_from are history alone" in caplog.text
+    # A catalogue has an index for every item of its own.
+    items = [*prepared.item_ids, "odd"]
+    prepared = prepare_sequences(log_of([*others, *core]), k_core=5, item_ids=items, **cuts)
+    assert rows_of(prepared, "validation")[0] == ("x", ["i0", "i1", "odd", "i2", "i3"], [1, 2, 3, 4, 5], "i5")
+
+
 def test_a_catalogue_gives_the_indices_and_keeps_items_without_events() -> None:
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "z", 3), ("u", "a", 4)]
     prepared = prepare_sequences(log_of(rows), k_core=1, item_ids=["c", "b", "a"])
@@ -391,15 +420,18 @@ def test_real_logs_have_the_known_5_cores(real_data: Path, folder: str, events: 
     assert len(prepared["train"]) == events - 3 * users
 
 
+def naive_core(log: list[tuple[str, str, int]], k: int) -> list[tuple[str, str, int]]:
+    while True:
+        users, items = Counter(user for user, *_ in log), Counter(item for _, item, _ in log)
+        left = [(user, item, time) for user, item, time in log if users[user] >= k and items[item] >= k]
+        if len(left) == len(log):
+            return log
+        log = left
+
+
 def naive_rows(log: list[tuple[str, str, int]], k: int) -> dict[str, set[tuple[Any, ...]]]:
     """The published split in plain Python."""
-    kept = list(dict.fromkeys(log))
-    while True:
-        users, items = Counter(user for user, *_ in kept), Counter(item for _, item, _ in kept)
-        left = [(user, item, time) for user, item, time in kept if users[user] >= k and items[item] >= k]
-        if len(left) == len(kept):
-            break
-        kept = left
+    kept = naive_core(list(dict.fromkeys(log)), k)
     splits: dict[str, set[tuple[Any, ...]]] = {"train": set(), "validation": set(), "test": set()}
     for user in {user for user, *_ in kept}:
         events = sorted(((item, time) for owner, item, time in kept if owner == user), key=lambda event: event[1])
@@ -424,6 +456,29 @@ def test_the_split_equals_the_one_in_plain_python(log: list[tuple[str, str, int]
         found = {(user, tuple(zip(items, times, strict=True)), target) for user, items, times, target in rows}
         assert found == expected[split]
         assert len(rows) == len(found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(events, min_size=1, max_size=60), st.integers(1, 4), st.integers(1, 5))
+def test_the_temporal_split_equals_the_one_in_plain_python(log: list[tuple[str, str, int]], k: int, cut: int) -> None:
+    distinct = sorted(dict.fromkeys(log), key=lambda event: event[2])
+    core = naive_core([event for event in distinct if event[2] < cut], k)
+    if not core:
+        return
+    users, items = {user for user, *_ in core}, {item for _, item, _ in core}
+    expected: dict[str, set[tuple[Any, ...]]] = {"train": set(), "validation": set(), "test": set()}
+    for user in {user for user, *_ in distinct}:
+        theirs = [event for event in distinct if event[0] == user and event[1] in items]
+        theirs = [event for event in theirs if event[2] >= cut or event in core or user not in users]
+        for end, (_, item, time) in enumerate(theirs):
+            split = "train" if time < cut else "validation" if time == cut else "test"
+            if end and (split != "train" or user in users):
+                expected[split].add((user, tuple((item, time) for _, item, time in theirs[:end]), item))
+    prepared = prepare_sequences(log_of(log), k_core=k, split="temporal", valid_from=cut, test_from=cut + 1)
+    for split in prepared:
+        rows = rows_of(prepared, split)
+        found = {(user, tuple(zip(items, times, strict=True)), target) for user, items, times, target in rows}
+        assert found == expected[split]
 
 
 def test_the_datasets_are_a_dataset_dict() -> None:

@@ -296,13 +296,15 @@ class MMM4RecProcessor(ProcessorMixin):
             `list[str]`: The files of the processor itself.
         """
         os.makedirs(save_directory, exist_ok=True)
+        path = Path(save_directory) / ITEMS_NAME
         if self._item_ids:
-            path = Path(save_directory) / ITEMS_NAME
             partial = path.with_suffix(".partial")
             with partial.open("w", encoding="utf-8") as file:
                 for item_id, title in zip(self._item_ids, self._titles, strict=True):
                     file.write(json.dumps({"item_id": item_id, "title": title}, ensure_ascii=False) + "\n")
             partial.replace(path)
+        elif (Path(save_directory) / PROCESSOR_NAME).is_file():
+            path.unlink(missing_ok=True)  # of the processor that was saved here before
         upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
         repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         present = [getattr(self, name) for name in self.get_attributes() if getattr(self, name) is not None]

@@ -187,6 +187,19 @@ def test_texts_and_pictures_go_to_their_own_processors(tokenizer: Any, image_pro
         processor(text=["toy"], histories=[{"items": ["a"]}])
 
 
+def test_a_processor_without_items_leaves_none_of_one_that_had_some(
+    tokenizer: Any, tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a catalogue\'s"}\n')
+    MMM4RecProcessor(tokenizer=tokenizer).save_pretrained(tmp_path)
+    assert "a catalogue's" in (tmp_path / "items.jsonl").read_text(), "no processor wrote it"
+    processor = MMM4RecProcessor(tokenizer=tokenizer)
+    processor.set_items(tiny_catalog(["a", "b"]))
+    processor.save_pretrained(tmp_path / "of-items")
+    MMM4RecProcessor(tokenizer=tokenizer).save_pretrained(tmp_path / "of-items")
+    assert MMM4RecProcessor.from_pretrained(tmp_path / "of-items").item_ids == []
+
+
 @pytest.mark.parametrize(
     "parts", [(), ("tokenizer",), ("image_processor",), ("tokenizer", "image_processor")], ids=str
 )

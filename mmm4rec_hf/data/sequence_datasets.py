@@ -101,6 +101,11 @@ class SequenceDatasets(datasets.DatasetDict):
         splits = {name: _with_labels(split, indices) for name, split in self.items()}
         return SequenceDatasets(splits, events, wanted, self.statistics, self.max_sequence_length)
 
+    @property
+    def num_items_with_events(self) -> int:
+        """`int`: Of how many items there are events; of others a catalogue may have told."""
+        return len(self._items_with_events())
+
     def _items_with_events(self) -> list[int]:
         return pc.unique(self.events.data.column("item")).to_pylist()
 

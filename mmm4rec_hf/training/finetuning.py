@@ -126,9 +126,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     arguments = _training_arguments(recipe)
     sequences = SequenceDatasets.load_from_disk(recipe.sequences)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
-    beyond = len(set(catalog.item_ids).difference(sequences.item_ids))
     sequences = sequences.align(catalog.item_ids)
-    if beyond:
+    if beyond := len(catalog) - sequences.num_items_with_events:
         logger.info(
             "%s of %s items of the catalogue are in no sequence: they are ranked by their texts and pictures alone",
             f"{beyond:,}",

@@ -194,6 +194,19 @@ def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
     ItemCatalog([*known.item_ids, "new0", "new1", "new2"], **features).save_pretrained(tmp_path / "larger")
     finetune(make(catalog=str(tmp_path / "larger"), output_dir=f"{recipe.output_dir}-larger"))
     assert caplog.messages.count(told.format("3 of 15")) == 1
+    # Sequences that were prepared with the catalogue know all of its items.
+    log = load_interactions(pl.DataFrame({"user_id": ["u"] * 5, "item_id": known.item_ids[:5], "timestamp": range(5)}))
+    ids = [*known.item_ids, "new0", "new1", "new2"]
+    prepare_sequences(log, k_core=1, item_ids=ids, output_dir=tmp_path / "of-all")
+    caplog.clear()
+    finetune(
+        make(
+            catalog=str(tmp_path / "larger"),
+            sequences=str(tmp_path / "of-all"),
+            output_dir=f"{recipe.output_dir}-of-all",
+        )
+    )
+    assert caplog.messages.count(told.format("10 of 15")) == 1
     recommend = pipeline("sequential-recommendation", model=f"{recipe.output_dir}-larger/model", device="cpu")
     assert {"new0", "new1", "new2"} <= {item["item_id"] for item in recommend({"items": ["shop3"]}, top_k=14)}
 

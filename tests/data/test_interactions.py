@@ -419,11 +419,16 @@ def test_files_of_several_kinds_in_a_folder_are_refused(tmp_path: Path) -> None:
         load_interactions(tmp_path)
 
 
-def test_latin_1_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "log.csv").write_bytes("user_id,item_id,timestamp\nü,a,1\n".encode("latin-1"))
+def test_what_is_no_utf_8_is_read_as_windows_writes_it_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log.csv").write_bytes("user_id,item_id,timestamp\nü,„20 € – Größe“,1\n".encode("cp1252"))
     with caplog.at_level(logging.WARNING):
-        assert rows_of(load_interactions(tmp_path / "log.csv")) == [("ü", "a", 1)]
-    assert "read as latin-1" in caplog.text
+        assert rows_of(load_interactions(tmp_path / "log.csv")) == [("ü", "„20 € – Größe“", 1)]
+    assert "read as Windows-1252" in caplog.text
+    # Bytes that mean nothing there are kept, so that no two ids become one.
+    (tmp_path / "log.csv").write_bytes(b"user_id,item_id,timestamp\n\xfc,\x81\x80,1\n")
+    assert rows_of(load_interactions(tmp_path / "log.csv")) == [("ü", "\x81€", 1)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])

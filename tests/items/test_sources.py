@@ -322,6 +322,13 @@ def test_any_encoding_is_read(tmp_path, encoding):
         assert read_items(tmp_path / name) == (["ü"], [{"title": "café"}]), name
 
 
+def test_what_windows_writes_beyond_latin_1_is_read(tmp_path):
+    (tmp_path / "items.jsonl").write_bytes('{"item_id": "ü", "title": "„Café“ – 20 €"}\n'.encode("cp1252"))
+    (tmp_path / "shop.csv").write_bytes("item_id;title\nü;„Café“ – 20 €\n".encode("cp1252"))
+    for name in ("items.jsonl", "shop.csv"):
+        assert read_items(tmp_path / name) == (["ü"], [{"title": "„Café“ – 20 €"}]), name
+
+
 def test_recbole_items_become_records(tmp_path):
     path = tmp_path / "shop.item"
     header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"

@@ -7,7 +7,7 @@ import narwhals as nw
 import polars as pl
 
 from ..columns import LogColumns
-from .files import DECOMPRESSION_ERRORS, RawLog, describe, open_bytes
+from .files import DECOMPRESSION_ERRORS, RawLog, describe, open_bytes, windows_text
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _parse(
     separator: str,
     header: list[str] | None,
     quote_char: str | None,
-    encoding: str = "utf8",
+    is_utf8: bool = False,
 ) -> pl.DataFrame:
     try:
         return pl.read_csv(
@@ -95,11 +95,10 @@ def _parse(
             new_columns=header,
             quote_char=quote_char,
             infer_schema=False,
-            encoding=encoding,
         )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        if "utf-8" in str(error) and encoding == "utf8":
-            logger.warning("%s is no UTF-8; it is read as latin-1, in which every byte is a letter", path)
-            return _parse(content, path, separator, header, quote_char, encoding="latin-1")
+        if "utf-8" in str(error) and not is_utf8:
+            logger.warning("%s is no UTF-8; it is read as Windows-1252, which holds latin-1", path)
+            return _parse(windows_text(content).encode(), path, separator, header, quote_char, is_utf8=True)
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read as text of columns: {reason}") from error

@@ -116,11 +116,27 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def decoded(content: bytes) -> str:
-    """Text in UTF-8, or else in latin-1, in which every byte is a letter."""
+    """Text in UTF-8, or else as [`windows_text`]."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return windows_text(content)
+
+
+def windows_text(content: bytes) -> str:
+    """Text in Windows-1252: latin-1, and quotes, dashes and the euro sign where that has no letters."""
+    return content.decode("cp1252", errors=_UNUSED_BYTES)
+
+
+def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
+    """Five bytes mean nothing in Windows-1252; they stay what they are in latin-1, control characters."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+_UNUSED_BYTES = "mmm4rec_latin_1"
+codecs.register_error(_UNUSED_BYTES, _as_latin_1)
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -24,7 +24,7 @@ Record = tuple[str, Mapping[str, Any]]
 
 
 def json_records(path: Path, bad_lines: list[int]) -> Iterator[Record]:
-    """The records of a file of one a line, or of one JSON array. Bytes that are no UTF-8 are read as latin-1.
+    """The records of a file of one a line, or of one JSON array. Bytes that are no UTF-8 are read as Windows-1252.
 
     Args:
         path (`Path`): The file, plain or compressed.

@@ -27,7 +27,7 @@ def read_json_lines(paths: list[Path], columns: LogColumns) -> RawLog:
     """A log from one or many files of one record a line, one after the other.
 
     A line that is neither JSON nor a Python literal of a dictionary is dropped, counted as `bad_lines` and logged with
-    its number. Bytes that are no UTF-8 are read as latin-1.
+    its number. Bytes that are no UTF-8 are read as Windows-1252.
 
     Raises:
         ValueError: If no line of the files is a record, or a record's values cannot be read; naming the line.

@@ -85,11 +85,15 @@ def run(args: argparse.Namespace) -> None:
             write_shards(sequences, partial / "shards", args.shards)
         layout = {name: value for name, value in options.items() if name != "format" and value is not None}
         write_json(partial / PREPARE_NAME, made | {"source": args.log, "layout": layout})
+    days = dict(zip(("first_event", "last_event"), sequences.days or (), strict=False))
     if args.json:
-        print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics})
+        print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics} | days)
         return
     rows = [[name.replace("_", " "), f"{count:,}"] for name, count in sequences.statistics.items()]
     print_table(["", "number"], rows)
+    if days:
+        # Whoever knows the log sees here a time that was read in another unit, or by another calendar.
+        print(f"\nThe first event is of {days['first_event']}, the last of {days['last_event']} (UTC).")
     print(f"\nThe sequences are in {args.output}; next, with your items' file in the place of ITEMS, and without")
     print("--image-encoder where they have no pictures:")
     encoders = f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"

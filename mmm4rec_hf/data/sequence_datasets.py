@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import datasets
@@ -100,6 +101,12 @@ class SequenceDatasets(datasets.DatasetDict):
             )
         splits = {name: _with_labels(split, indices) for name, split in self.items()}
         return SequenceDatasets(splits, events, wanted, self.statistics, self.max_sequence_length)
+
+    @property
+    def days(self) -> tuple[str, str] | None:
+        """`tuple(str, str)`, *optional*: The days of the first and the last event, ISO dates in UTC."""
+        ends = pc.min_max(self.events.data.column("timestamp")).as_py()
+        return None if ends["min"] is None else (_day(ends["min"]), _day(ends["max"]))
 
     @property
     def num_items_with_events(self) -> int:
@@ -224,3 +231,10 @@ def _read_table(path: Path, split: str | None = None) -> datasets.Dataset:
 def _write_table(path: Path, table: pa.Table) -> None:
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
+
+
+def _day(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:,} seconds from 1970"  # beyond the calendar, by a unit that was doubted

@@ -140,17 +140,14 @@ def describe_data(sequences: "SequenceDatasets", folder: str | os.PathLike[str])
         `statistics`, `first_event` and `last_event` as ISO dates in UTC, and `items` and `events`, digests of the ids
         and of what happened, in order.
     """
-    import pyarrow.compute as pc
-
-    ends = pc.min_max(sequences.events.data.column("timestamp")).as_py()
-    days = {name: None if ends[end] is None else _day(ends[end]) for name, end in (("first", "min"), ("last", "max"))}
+    first, last = sequences.days or (None, None)
     return {
         "folder": str(folder),
         "source": read_source(folder),
         "layout": read_layout(folder),
         "statistics": sequences.statistics,
-        "first_event": days["first"],
-        "last_event": days["last"],
+        "first_event": first,
+        "last_event": last,
         "items": _digest(json.dumps(sequences.item_ids).encode()),
         "events": _digest(
             *(
@@ -253,10 +250,3 @@ def _versions() -> dict[str, str]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _day(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).date().isoformat()
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:,} seconds from 1970"  # beyond the calendar, by a unit that was doubted

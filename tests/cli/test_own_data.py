@@ -196,7 +196,15 @@ def test_times_of_another_writing_are_told_once(
     assert "nor an ISO 8601 time; give --time-format how times are written, such as '%d.%m.%Y %H:%M'" in told
     line = ["prepare", str(orders), "--output", str(tmp_path / "sequences"), "--k-core", "1", "--time-format"]
     assert "holds no date" in refusal(capsys, *line, "%H:%M")
+    capsys.readouterr()
     assert main([*line, "%d.%m.%Y %H:%M:%S"]) == 0
+    days = [datetime.fromtimestamp(int(time) / 1000, timezone.utc).date() for time in log["timestamp"]]
+    assert f"The first event is of {min(days)}, the last of {max(days)} (UTC)." in capsys.readouterr().out
+    # A unit by which no calendar has the day.
+    other = ["prepare", str(shop / "log.csv"), "--output", str(tmp_path / "other"), "--k-core", "1", "--time-unit"]
+    assert main([*other, "s"]) == 0
+    first = min(map(int, log["timestamp"]))
+    assert f"The first event is of {first:,} seconds from 1970, the last of" in capsys.readouterr().out
     run = tmp_path / "run"
     shutil.copytree(model, run / "model")
     RunRecord(run).begin(0, data=describe_data(SequenceDatasets.load_from_disk(line[3]), line[3]))

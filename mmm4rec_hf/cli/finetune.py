@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     """Prints what a fine-tuning came to on the test split; of several processes the first prints."""
     from accelerate import PartialState
 
-    from ..evaluation.protocol import describe
+    from ..evaluation.protocol import describe, read_source
     from ..evaluation.yardsticks import load_baselines
     from ..modeling import MMM4RecConfig
     from ..saved_models import MODEL_NAME
@@ -78,4 +79,7 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     print_against_best(evaluation, load_baselines(output / EVALUATION_NAME, evaluation), config)
     print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}; next:")
     print(f"  mmm4rec report {output} --output report.html")
-    print(f"  mmm4rec recommend {output / MODEL_NAME} --history ITEM ...")
+    print(f"  mmm4rec recommend {output} --history ITEM ...")
+    logs = read_source(recipe.sequences)
+    log = shlex.quote(logs[0]) if len(logs) == 1 else "LOG"
+    print(f"  mmm4rec recommend {output} --input {log} --user ID")

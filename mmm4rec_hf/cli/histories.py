@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mmm4rec_hf.data import Interactions, load_interactions
 from mmm4rec_hf.data.histories import stream_histories
 from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
+from mmm4rec_hf.evaluation.protocol import PREPARE_NAME, read_source
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ def open_histories(
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if (path / PREPARE_NAME).is_file():
+        files = " ".join(read_source(path)) or "as it was given to prepare"
+        raise ValueError(f"{path} holds sequences, not the log that they were made of; give the log, {files}")
     layout = layout or {}
     lists = _lists_of(path) if format == "auto" else {}
     told = {"user_id": user_column, "items": item_column, "timestamps": timestamp_column}

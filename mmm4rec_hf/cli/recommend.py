@@ -22,6 +22,8 @@ FIELDS = ("user_id", "rank", "item_id", "score", "text_score", "image_score", "t
 PARTS = {"text_score": "text", "image_score": "picture", "cooccurrence_score": "log"}
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 _ROWS_PER_GROUP = 100_000
+# Ids that a message names, and events of a user that a table does.
+_SHOWN = 3
 # Of a number of 32 bits: rounding.
 _SAME = 1e-5
 
@@ -102,12 +104,15 @@ def run(args: argparse.Namespace) -> None:
         "unknown_items": args.unknown_items,
         "empty_histories": args.empty_histories,
     }
+    if unknown := _unknown(recommender.processor, args.candidates or (), args.unknown_items):
+        counts = f"{len(unknown):,}", f"{len(args.candidates):,}"
+        logger.info("%s of %s candidates are unknown to the model (%s)", *counts, ", ".join(unknown[:_SHOWN]))
     lists: Iterable[Recommended]
     if args.history is not None:
         lists = [({"user_id": "1"}, recommender(_history(args), time_unit=args.time_unit, **options))]
         known = _Known(recommender.processor, args.unknown_items)
-        known.has(args.history)
-        known.tell_unknown()
+        known.has({"user_id": "1", "items": args.history})
+        known.tell(1, "gets the ranking of someone without events")
     else:
         lists = _recommend_all(recommender, model, args, options)
     if args.output is not None:
@@ -123,7 +128,9 @@ def run(args: argparse.Namespace) -> None:
     elif args.user is not None and not args.json:
         alike = _features_alike(recommender.model)
         for history, items in lists:
-            print_table(["user", "events"], [[str(history["user_id"]), f"{len(history['items']):,}"]])
+            recent = _names(recommender.processor, history["items"][-_SHOWN:])
+            user = [str(history["user_id"]), f"{len(history['items']):,}", recent]
+            print_table(["user", "events", "the last ones"], [user])
             _print_list(items, alike)
             print()
     else:
@@ -136,6 +143,8 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: For options that do not belong together.
     """
+    if args.user is not None and args.input is None:
+        raise UsageError("--user picks users out of a file: name one by --input FILE")
     if args.history is None and args.input is None and args.empty_histories != "default":
         raise UsageError(
             "whom to recommend to? give --history ID ..., or --input FILE; --empty-histories default alone "
@@ -145,8 +154,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
     if args.timestamps is not None and args.history is None:
         raise UsageError("--timestamps belong to --history; a file has times of its own")
-    if args.user is not None and args.input is None:
-        raise UsageError("--user picks users out of a file: name one by --input FILE")
     of_file = [f"--{column}-column" for column in HISTORY_COLUMNS if getattr(args, f"{column}_column") is not None]
     if args.format != "auto":
         of_file.append("--format")
@@ -183,7 +190,7 @@ def _recommend_all(
     known, is_leaving_out = _Known(recommender.processor, args.unknown_items), args.empty_histories == "skip"
     if is_leaving_out:
         options["empty_histories"] = "default"  # of none that is left
-    histories = (history for history in counted if known.has(history.get("items")) or not is_leaving_out)
+    histories = (history for history in counted if known.has(history) or not is_leaving_out)
     for batch in in_batches(histories, args.batch_size):
         yield from zip(batch, recommender(batch, **options), strict=True)
     if known.without == counted.number and is_leaving_out:
@@ -191,10 +198,7 @@ def _recommend_all(
             f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
             f"like {', '.join(map(repr, recommender.processor.item_ids[:3]))}"
         )
-    known.tell_unknown()
-    if known.without:
-        what = "are left out" if is_leaving_out else "get the ranking of someone without events"
-        logger.info("%s of %s users have no known item and %s", f"{known.without:,}", f"{counted.number:,}", what)
+    known.tell(counted.number, "are left out" if is_leaving_out else "get the ranking of someone without events")
 
 
 def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:
@@ -246,21 +250,40 @@ class _Known:
     def __init__(self, processor: Any, unknown_items: str) -> None:
         self.processor, self.unknown_items = processor, unknown_items
         self.events = self.unknown = self.without = 0
+        self._items, self._users = dict[str, None](), list[str]()
 
-    def has(self, items: Any) -> bool:
+    def has(self, history: Mapping[str, Any]) -> bool:
         """Whether one of the items of a history is known. What is no list is refused where the model reads it."""
+        items = history.get("items")
         if not isinstance(items, list):
             return True
-        known = len(self.processor.rows(items, self.unknown_items)[0])
+        unknown = _unknown(self.processor, items, self.unknown_items)
         self.events += len(items)
-        self.unknown += len(items) - known
-        self.without += not known
-        return known > 0
+        self.unknown += len(unknown)
+        if len(self._items) < _SHOWN:
+            self._items |= dict.fromkeys(unknown)
+        if len(unknown) < len(items):
+            return True
+        self.without += 1
+        self._users += [repr(history["user_id"])][: _SHOWN - len(self._users)]
+        return False
 
-    def tell_unknown(self) -> None:
+    def tell(self, users: int, what: str) -> None:
+        """Logs the counts; `what` becomes of users without a known item."""
         if self.unknown:
-            counts = f"{self.unknown:,}", f"{self.events:,}"
-            logger.info("%s of %s events are of items that the model does not know, and are skipped", *counts)
+            counts, such = (f"{self.unknown:,}", f"{self.events:,}"), ", ".join([*self._items][:_SHOWN])
+            logger.info(
+                "%s of %s events are of items that the model does not know (%s), and are skipped", *counts, such
+            )
+        if self.without:
+            counts, such = (f"{self.without:,}", f"{users:,}"), ", ".join(self._users)
+            logger.info("%s of %s users have no known item (%s) and %s", *counts, such, what)
+
+
+def _unknown(processor: Any, items: Sequence[Any], unknown_items: str) -> list[str]:
+    """Those of some ids that a model does not know, as messages show them."""
+    places = set(processor.rows(items, unknown_items)[1])
+    return [repr(item) for place, item in enumerate(items) if place not in places]
 
 
 def _lines(lists: Iterable[Recommended]) -> Iterator[str]:
@@ -294,6 +317,12 @@ def _features_alike(model: Any) -> dict[str, str]:
         if len(own) and bool((own == own[0]).all()):
             alike[part] = PARTS[part]
     return alike
+
+
+def _names(processor: Any, items: Sequence[Any]) -> str:
+    """Titles of items that the model knows, or else their ids."""
+    rows = processor.rows(items)[0]
+    return ", ".join(processor.title(row) or processor.item_ids[row - 1] for row in rows)
 
 
 def _print_list(items: list[dict[str, Any]], alike: Mapping[str, str]) -> None:

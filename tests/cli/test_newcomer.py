@@ -325,7 +325,8 @@ def test_warnings_and_errors_of_one_history_are_told_in_options(model: Path, tmp
     assert done.returncode == 0
     told = "items that the catalogue does not hold are skipped; --unknown-items error names one"
     assert told in done.stderr.splitlines(), done.stderr
-    assert "1 of 2 events are of items that the model does not know, and are skipped" in done.stderr.splitlines()
+    told = "1 of 2 events are of items that the model does not know ('nowhere'), and are skipped"
+    assert told in done.stderr.splitlines()
     done = subprocess.run([*line, "nowhere"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

@@ -94,11 +94,16 @@ def test_fields_that_are_left_out_of_the_texts_are_named(
     assert "--text-fields" not in capsys.readouterr().out
 
 
-def test_every_item_can_be_recommended_and_the_history_is_not(recommend: Any) -> None:
+def test_every_item_can_be_recommended_and_the_history_is_not(
+    recommend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     for item in ITEMS:
         assert sorted(ids(recommend("--history", item, "--top-k", "50"))) == sorted({*ITEMS} - {item})
     assert ids(recommend("--history", "7", "--candidates", "0", "007", "cold", "--top-k", "50")).count("0") == 1
     assert set(ids(recommend("--history", "0", "--candidates", "0", "cold"))) == {"cold"}
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    assert set(ids(recommend("--history", "0", "--candidates", "nowhere", "cold", "far"))) == {"cold"}
+    assert caplog.messages.count("2 of 3 candidates are unknown to the model ('nowhere', 'far')") == 1
     assert len(recommend("--history", "0", "--include-history", "--top-k", "50")) == len(ITEMS)
 
 
@@ -194,6 +199,8 @@ def test_times_of_another_writing_are_told_once(
     log.with_columns(timestamp=written).write_csv(orders)
     told = refusal(capsys, "prepare", str(orders), "--output", str(tmp_path / "sequences"))
     assert "nor an ISO 8601 time; give --time-format how times are written, such as '%d.%m.%Y %H:%M'" in told
+    said = refusal(capsys, "recommend", str(model), "--input", str(shop / "sequences"))
+    assert f"holds sequences, not the log that they were made of; give the log, {shop / 'log.csv'}" in said
     line = ["prepare", str(orders), "--output", str(tmp_path / "sequences"), "--k-core", "1", "--time-format"]
     assert "holds no date" in refusal(capsys, *line, "%H:%M")
     capsys.readouterr()
@@ -304,7 +311,11 @@ def test_customers_are_asked_for_by_their_ids(
     capsys.readouterr()
     assert main([*command, "--user", "00", "--top-k", "1"]) == 0
     head, events, header, row = capsys.readouterr().out.splitlines()[:4]
-    assert head.split() == ["user", "events"] and events.split() == ["00", "6"]
+    assert head.split() == ["user", "events", "the", "last", "ones"] and events.split()[:2] == ["00", "6"]
+    last = [item for item, _ in history_of(USERS.index("00"))][-3:]
+    processor = MMM4RecProcessor.from_pretrained(model)
+    titles = dict(zip(processor.item_ids, map(processor.title, range(1, len(ITEMS) + 1)), strict=True))
+    assert events.endswith(", ".join(titles[item] or item for item in last))
     assert header.startswith("rank") and row.split()[0] == "1" and row.split()[4] == everybody["00"][0]["item_id"]
     said = refusal(capsys, *command, "--user", "u3", "0000")
     assert f"'0000' is no user of {orders}, which has '0', '00', '9007199254740993', ...;" in said
@@ -367,7 +378,7 @@ def test_a_user_without_events_is_an_error_or_gets_the_default_ranking(
         assert "(no events); --empty-histories skip leaves such users out; or pass --empty-histories default" in line
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     found = recommend_all(path, "--empty-histories", "default", "--top-k", "50")
-    assert "1 of 2 users have no known item and get the ranking of someone without events" in caplog.messages
+    assert "1 of 2 users have no known item ('none') and get the ranking of someone without events" in caplog.messages
     assert sorted(ids(found["none"])) == sorted(ITEMS) and len(found["one"]) == len(ITEMS) - 1
     # Alone, without a user, the same list.
     capsys.readouterr()
@@ -386,7 +397,7 @@ def test_users_without_a_known_item_are_left_out_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
-    skipped = "{} events are of items that the model does not know, and are skipped"
+    skipped = "{} events are of items that the model does not know ({}), and are skipped"
     histories = {"none": [], "one": ["1"], "strange": ["nowhere", "nothing"], "half": ["nowhere", "2"], "two": ["2"]}
     path = tmp_path / "users.jsonl"
     path.write_text("\n".join(json.dumps({"user_id": user, "items": items}) for user, items in histories.items()))
@@ -395,9 +406,9 @@ def test_users_without_a_known_item_are_left_out_and_counted(
         found = recommend_all(path, "--empty-histories", "skip", "--batch-size", size)
         assert list(found) == ["one", "half", "two"]
         assert ids(found["half"]) == ids(found["two"]) and "2" not in ids(found["two"])
-        assert caplog.messages.count("2 of 5 users have no known item and are left out") == 1
+        assert caplog.messages.count("2 of 5 users have no known item ('none', 'strange') and are left out") == 1
         # One of "half" and both of "strange", of six events in all.
-        assert caplog.messages.count(skipped.format("3 of 6")) == 1
+        assert caplog.messages.count(skipped.format("3 of 6", "'nowhere', 'nothing'")) == 1
     # By default, too, unless nobody is left, as where another column holds the items.
     assert list(recommend_all(path)) == ["one", "half", "two"]
     path.write_text("\n".join(json.dumps({"user_id": user, "items": ["nowhere"]}) for user in histories))

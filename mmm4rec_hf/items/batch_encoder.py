@@ -20,7 +20,7 @@ class BatchEncoder(ABC):
     Attributes:
         info (`dict[str, Any]`):
             Identifies the vectors: `encoder`, `revision`, `pooling`. Written beside the features, and compared before
-            features of two runs are mixed.
+            features of two runs are mixed; with `revision=None` some vectors are compared as well.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Of a text encoder that has one.
         image_processor (`BaseImageProcessor`, *optional*): Of an image encoder that has one.
     """
@@ -43,6 +43,9 @@ class BatchEncoder(ABC):
 
 class CallableEncoder(BatchEncoder):
     """A user's function as an encoder.
+
+    Its name is all that identifies it, which stays when its code, or a model that it calls, is another one. So before
+    its features are mixed with those of an earlier run, some of these are computed again.
 
     Args:
         function (`Callable[[list], np.ndarray]`): From a list to an array or tensor of one row an element.

@@ -12,8 +12,8 @@ from PIL import Image
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
 from .encoder import ItemEncoder
-from .encoding import encode_catalog
-from .features import MODALITIES, check_features, check_mask, what_counts
+from .encoding import encode_catalog, unlike_item
+from .features import MODALITIES, check_features, check_mask, is_known_by_name, what_counts
 from .fields import (
     check_new_fields,
     check_new_texts,
@@ -228,6 +228,8 @@ class ItemCatalog:
             encoder (`ItemEncoder`): What turns texts and pictures into features.
             output_dir (`str` or `os.PathLike`, *optional*):
                 A folder to keep finished shards in. A run that finds shards of these items there goes on behind them.
+                A function, of which a name is all that is known, encodes a batch of theirs again, to be told from
+                another one of the name.
             batch_size (`int`, *optional*, defaults to 16): Items a batch.
             shard_size (`int`, *optional*, defaults to 1024): Items a file, the most that a kill loses.
             overwrite (`bool`, *optional*, defaults to `False`): Whether another encoder's features there may go.
@@ -304,6 +306,7 @@ class ItemCatalog:
             name: None if array is None else np.concatenate([array, getattr(added, name)])
             for name, array in self._arrays().items()
         }
+        self._encoder = added._encoder or self._encoder
         self._become(self.item_ids + added.item_ids, self.records + added.records, arrays)
 
     def name_alike(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -451,7 +454,26 @@ class ItemCatalog:
                     f"the {modality} features were made with {self.feature_info[modality]}, the encoder given is "
                     f"{info}; features of two encoders cannot be compared"
                 )
+        if encoder is not self._encoder:
+            self._check_functions(encoder)
         return encoder
+
+    def _check_functions(self, encoder: ItemEncoder) -> None:
+        """Refuses a function that has the name of the one that made features here, and gives others."""
+        for modality in MODALITIES:
+            features, mask = (self._arrays()[f"{modality}_{part}"] for part in ("features", "mask"))
+            info = encoder.info.get(modality)
+            if info is None or features is None or mask is None or modality not in self.feature_info:
+                continue
+            if is_known_by_name(info):
+                vectors = ((row, features[row]) for row in np.flatnonzero(mask).tolist())
+                unlike = unlike_item(self, encoder, modality, vectors)
+                if unlike is not None:
+                    raise ValueError(
+                        f"{info['encoder']} gives item {unlike!r} other {modality} features than it has; features of "
+                        "two encoders cannot be compared: give the function that made them, or encode the catalogue "
+                        "again"
+                    )
 
 
 def _take_features(records: list[dict[str, Any]], modality: str) -> list[Any] | None:

@@ -5,13 +5,15 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
@@ -21,7 +23,7 @@ from mmm4rec_hf.outputs import replace_file
 
 from .batch_encoder import NO_ENCODER
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
-from .features import check_finite, what_counts
+from .features import check_finite, is_known_by_name, what_counts
 from .images import is_picture, is_url, picture_file
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INFO_NAME = "encoder.json"
+# How far a vector may be from an earlier one of the same encoder, as a share of its length: in another batch it is
+# rounded otherwise, above all in half precision.
+_ROUNDING = 0.02
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def encode_catalog(
             parts = [_encode(catalog, encoder, modality, inputs, Shard(0, len(inputs), ""), batch_size)]
         else:
             shards = list(_shards(catalog, modality, inputs, shard_size))
-            _encode_shards(catalog, encoder, modality, inputs, shards, folder, batch_size)
+            _encode_shards(catalog, encoder, modality, inputs, shards, folder, batch_size, overwrite)
             state.wait_for_everyone()
             parts = [load_file(shard.path(folder, modality)) for shard in shards]
         for name in ("features", "mask"):
@@ -139,16 +144,25 @@ def _claim(folder: Path, info: dict[str, dict[str, Any]], overwrite: bool) -> No
         if what_counts(before.get(modality, info[modality])) != what_counts(info[modality])
     ]
     if changed and not overwrite:
-        differences = "; ".join(_difference(modality, before[modality], info[modality]) for modality in changed)
-        raise ValueError(
-            f"{folder} holds features of another encoder ({differences}); give another output_dir, or overwrite=True "
-            "to encode everything again"
+        raise _mixing(
+            folder, "; ".join(_difference(modality, before[modality], info[modality]) for modality in changed)
         )
     for modality in changed:
-        for shard in folder.glob(f"{modality}-*.safetensors"):
-            shard.unlink()
+        _remove_shards(folder, modality)
     with replace_file(path) as partial:
         partial.write_text(json.dumps(before | info, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+
+
+def _mixing(folder: Path, differences: str) -> ValueError:
+    return ValueError(
+        f"{folder} holds features of another encoder ({differences}); give another output_dir, or overwrite=True to "
+        "encode everything again"
+    )
+
+
+def _remove_shards(folder: Path, modality: str) -> None:
+    for shard in folder.glob(f"{modality}-*.safetensors"):
+        shard.unlink()
 
 
 def _difference(modality: str, before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -161,10 +175,15 @@ def _difference(modality: str, before: dict[str, Any], now: dict[str, Any]) -> s
 
 
 def _inputs(catalog: "ItemCatalog", encoder: ItemEncoder, modality: str) -> list[Any]:
+    return [_input(record, encoder, modality) for record in catalog.records]
+
+
+def _input(record: dict[str, Any], encoder: ItemEncoder, modality: str) -> Any:
+    """What is encoded for an item: its text, or the reference to its picture; None where it has none."""
     if modality == "text":
-        return [encoder.text_of(record) for record in catalog.records]
-    references = (record.get("image") for record in catalog.records)
-    return [reference if is_picture(reference) else None for reference in references]
+        return encoder.text_of(record)
+    reference = record.get("image")
+    return reference if is_picture(reference) else None
 
 
 def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_size: int) -> Iterator[Shard]:
@@ -203,12 +222,23 @@ def _encode_shards(
     shards: Sequence[Shard],
     folder: Path,
     batch_size: int,
+    overwrite: bool,
 ) -> None:
     """Encodes the shards that are not there yet, this process's share of them."""
     state = PartialState()
     missing = [shard for shard in shards if not shard.is_done(folder, modality)]
     # Every process must have looked before one of them writes, or their lists would differ.
     state.wait_for_everyone()
+    if len(missing) < len(shards) and is_known_by_name(encoder.info[modality]):
+        unlike = _unlike_finished(catalog, encoder, modality, shards, missing, folder, batch_size)
+        if unlike is not None and not overwrite:
+            name = encoder.info[modality]["encoder"]
+            raise _mixing(folder, f"{modality}: {name} gave item {unlike!r} other features before")
+        if unlike is not None:
+            if state.is_main_process:
+                _remove_shards(folder, modality)
+            state.wait_for_everyone()
+            missing = list(shards)
     done = len(inputs) - sum(shard.stop - shard.start for shard in missing)
     if done:
         logger.info("%s: %d of %d items are encoded already", folder, done, len(inputs))
@@ -222,6 +252,73 @@ def _encode_shards(
                     save_file(arrays, partial, metadata={"digest": shard.digest})
             bar.update(shard.stop - shard.start)
     log_problems(problems, len(inputs), catalog.root)
+
+
+def _unlike_finished(
+    catalog: "ItemCatalog",
+    encoder: ItemEncoder,
+    modality: str,
+    shards: Sequence[Shard],
+    missing: Sequence[Shard],
+    folder: Path,
+    batch_size: int,
+) -> str | None:
+    """See [`unlike_item`]; the same in all processes, of which one looks."""
+
+    def stored() -> Iterator[tuple[int, np.ndarray]]:
+        for shard in shards:
+            if shard not in missing:
+                arrays = load_file(shard.path(folder, modality))
+                yield from ((shard.start + row, arrays["features"][row]) for row in np.flatnonzero(arrays["mask"]))
+
+    unlike = None
+    if PartialState().is_main_process:
+        unlike = unlike_item(catalog, encoder, modality, stored(), batch_size)
+    found: str | None = broadcast_object_list([unlike])[0]
+    return found
+
+
+def unlike_item(
+    catalog: "ItemCatalog",
+    encoder: ItemEncoder,
+    modality: str,
+    vectors: Iterable[tuple[int, np.ndarray]],
+    batch_size: int = 16,
+) -> str | None:
+    """
+    An item that an encoder gives other features than it had, of a first batch that needs no download.
+
+    Args:
+        catalog (`ItemCatalog`): The items.
+        encoder (`ItemEncoder`): What is to be told from the one that made the features.
+        modality (`str`): `"text"` or `"image"`.
+        vectors (`Iterable[tuple[int, np.ndarray]]`): Rows of the catalogue, and their features of shape `(size,)`.
+        batch_size (`int`, *optional*, defaults to 16): Items to try.
+
+    Returns:
+        `str` or `None`: The item's id, `None` where all are alike, or none could be tried.
+    """
+    tried = ((row, vector, _input(catalog.records[row], encoder, modality)) for row, vector in vectors)
+    usable = ((row, vector, value) for row, vector, value in tried if value is not None and not is_url(value))
+    chosen = list(islice(usable, batch_size))
+    if not chosen:
+        return None
+    values = [value for _, _, value in chosen]
+    if modality == "text":
+        now, present = encoder.encode_texts(values, batch_size)
+    else:
+        now, present = encoder.encode_images(values, batch_size, root=catalog.root, problems=Counter())
+    for (row, before, _), vector, is_there in zip(chosen, now, present, strict=True):
+        if is_there and not _is_alike(vector.astype(float), before.astype(float)):
+            return catalog.item_ids[row]
+    return None
+
+
+def _is_alike(now: np.ndarray, before: np.ndarray) -> bool:
+    if now.shape != before.shape:
+        return False
+    # A NaN is unlike anything.
+    return bool(np.linalg.norm(now - before) <= _ROUNDING * np.linalg.norm(before))
 
 
 def _encode(

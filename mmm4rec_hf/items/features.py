@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .batch_encoder import NO_ENCODER
+
 MODALITIES = ("text", "image")
 
 
@@ -13,6 +15,11 @@ def what_counts(info: Mapping[str, Any]) -> dict[str, Any]:
     name of the folder that they lay in."""
     by_digest = str(info.get("revision") or "").startswith("sha256:")
     return {key: value for key, value in info.items() if not (by_digest and key == "encoder")}
+
+
+def is_known_by_name(info: Mapping[str, Any]) -> bool:
+    """Whether nothing but a name is recorded of an encoder, as of a function, whose code may change under it."""
+    return info.get("revision") is None and info.get("encoder") != NO_ENCODER
 
 
 def check_features(features: Any, item_ids: Sequence[str], modality: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 
-from .conftest import noise
+from .conftest import noise, png
 
 # Run as a script by the tests: encodes 12 items in shards of 2, and writes each text that it encodes to a file.
 SCRIPT = """
@@ -32,7 +32,7 @@ def slow_lengths(texts):
 
 
 catalog = ItemCatalog.from_items([{"item_id": i, "title": "x" * i} for i in range(1, 13)])
-catalog = catalog.encode(ItemEncoder(text_encoder=slow_lengths), f"{folder}/features", shard_size=2)
+catalog = catalog.encode(ItemEncoder(text_encoder=slow_lengths), f"{folder}/features", batch_size=2, shard_size=2)
 np.save(f"{folder}/result-{process}.npy", catalog.text_features)
 """
 EXPECTED = np.array([[len("Title:  ;") + i] for i in range(1, 13)])
@@ -63,13 +63,14 @@ def test_a_run_that_was_killed_loses_at_most_one_shard(script, tmp_path):
     before = len(encoded_texts(tmp_path))
     assert before <= 2 * finished + 2
 
+    # A batch of two is encoded again: a function has nothing else to be known by.
     subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
-    assert len(encoded_texts(tmp_path)) - before == 12 - 2 * finished
+    assert len(encoded_texts(tmp_path)) - before == 2 + 12 - 2 * finished
     np.testing.assert_array_equal(np.load(tmp_path / "result-0.npy"), EXPECTED)
     assert not list(features.glob(".*.partial"))
 
     subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
-    assert len(encoded_texts(tmp_path)) - before == 12 - 2 * finished
+    assert len(encoded_texts(tmp_path)) - before == 2 + 12 - 2 * finished + 2
 
 
 @pytest.mark.slow
@@ -100,7 +101,8 @@ def test_a_picture_that_changes_is_encoded_again_and_the_others_are_not(tmp_path
     catalog.encode(encoder, tmp_path / "features", shard_size=1)
     noise(0, (5, 6)).save(tmp_path / "b.png")
     again = catalog.encode(encoder, tmp_path / "features", shard_size=1)
-    assert seen == [1, 1, 1, 1]
+    # The two others in one batch, to see that they are this function's.
+    assert seen == [1, 1, 1, 2, 1]
     np.testing.assert_array_equal(again.image_features, [[20, 30], [5, 6], [20, 30]])
 
 
@@ -114,8 +116,8 @@ def test_a_catalogue_that_has_grown_keeps_its_finished_shards(tmp_path):
     items = [{"item_id": i, "title": "x" * i} for i in range(1, 6)]
     encoder = ItemEncoder(text_encoder=lengths)
     ItemCatalog.from_items(items[:4]).encode(encoder, tmp_path, shard_size=2)
-    grown = ItemCatalog.from_items(items).encode(encoder, tmp_path, shard_size=2)
-    assert len(seen) == 5
+    grown = ItemCatalog.from_items(items).encode(encoder, tmp_path, batch_size=1, shard_size=2)
+    assert seen[4:] == ["Title: x ;", "Title: xxxxx ;"]
     np.testing.assert_array_equal(grown.text_features[:, 0], [10, 11, 12, 13, 14])
 
 
@@ -147,7 +149,7 @@ def test_the_second_modality_may_come_later_into_the_same_folder(tmp_path):
     catalog = ItemCatalog.from_items([{"item_id": "a", "title": "x", "image": noise(0)}])
     catalog.encode(ItemEncoder(text_encoder=lengths), tmp_path)
     both = catalog.encode(ItemEncoder(text_encoder=lengths, image_encoder=sizes), tmp_path)
-    assert seen == ["Title: x ;"] and both.image_features.tolist() == [[20, 30]]
+    assert seen == ["Title: x ;"] * 2 and both.image_features.tolist() == [[20, 30]]
     with pytest.raises(ValueError, match="another encoder .text: fields .*before.*now"):
         catalog.encode(ItemEncoder(text_encoder=lengths, text_fields=["title"]), tmp_path)
 
@@ -173,3 +175,86 @@ def test_features_follow_their_ids_when_the_catalogue_is_in_another_order(tmp_pa
     again = catalog.select(order).encode(encoder, tmp_path, shard_size=2)
     # "Title: xxx ;" is as long as its title and nine; item 0 has no title, and so no text.
     assert again.text_features[:, 0].tolist() == [0 if item == "0" else int(item) + 9 for item in order]
+
+
+def text_lambda(factor: float) -> ItemEncoder:
+    """Any of these has one name, and closes over another number."""
+    return ItemEncoder(text_encoder=lambda texts: np.array([[len(text), factor] for text in texts]))
+
+
+def image_lambda(factor: float) -> ItemEncoder:
+    return ItemEncoder(image_encoder=lambda pictures: np.array([[picture.width, factor] for picture in pictures]))
+
+
+@pytest.fixture
+def films() -> ItemCatalog:
+    """Texts are 10, 11, 12 letters long, pictures 1, 2, 3 wide; two more items have neither, or an address."""
+    items = [{"item_id": f"i{n}", "title": "x" * n, "image": noise(n, (n, 20))} for n in (1, 2, 3)]
+    return ItemCatalog.from_items([{"item_id": "bare"}, {"item_id": "far", "image": "http://127.0.0.1/a.png"}, *items])
+
+
+@pytest.mark.parametrize(("make", "modality"), [(text_lambda, "text"), (image_lambda, "image")])
+def test_a_function_that_gives_other_features_under_its_name_is_another_encoder(films, tmp_path, make, modality):
+    films.encode(make(1.0), tmp_path, shard_size=2)
+    told = rf"another encoder \({modality}: .*lambda> gave item 'i\d' other features before\); .* overwrite=True"
+    with pytest.raises(ValueError, match=told):
+        films.encode(make(1.5), tmp_path, shard_size=2)
+    # The refusal has changed nothing, and on request nothing of the first one stays.
+    size = {"text": [10, 11, 12], "image": [1, 2, 3]}[modality]
+    for factor, overwrite in ((1.0, False), (1.5, True), (1.5, False)):
+        made = films.encode(make(factor), tmp_path, shard_size=2, overwrite=overwrite)
+        features = {"text": made.text_features, "image": made.image_features}[modality]
+        assert features[2:].tolist() == [[number, factor] for number in size]
+        assert features[0, 1] == factor
+
+
+def test_a_function_of_another_width_or_that_finds_no_number_is_another_encoder(films, tmp_path):
+    films.encode(text_lambda(1.0), tmp_path)
+    for vector in ([1.0], [np.nan, np.nan]):
+        other = ItemEncoder(text_encoder=lambda texts, v=vector: np.array([v] * len(texts)))
+        other.text_encoder.info = text_lambda(1.0).text_encoder.info
+        with pytest.raises(ValueError, match="gave item 'i.' other features before"):
+            films.encode(other, tmp_path)
+
+
+def test_rounding_and_what_cannot_be_compared_make_no_other_encoder(films, tmp_path):
+    films.encode(text_lambda(1.0), tmp_path / "texts")
+    films.encode(text_lambda(1.001), tmp_path / "texts")
+    films.select(["bare", "far"]).encode(text_lambda(1.0), tmp_path / "bare")
+    kept = films.select(["bare", "far"]).encode(text_lambda(2.0), tmp_path / "bare")
+    assert kept.text_features.tolist() == [[0, 1], [0, 1]]
+    # Pictures are not fetched again for it.
+    encoder, other = image_lambda(1.0), image_lambda(2.0)
+    encoder.fetch, other.fetch = lambda url: png(noise(0, (7, 7))), pytest.fail
+    films.select(["far"]).encode(encoder, tmp_path / "far")
+    assert films.select(["far"]).encode(other, tmp_path / "far").image_features.tolist() == [[7, 1]]
+
+
+@pytest.mark.parametrize(("make", "modality"), [(text_lambda, "text"), (image_lambda, "image")])
+def test_items_are_added_by_the_function_that_made_the_features_and_by_no_other(films, make, modality):
+    catalog = films.encode(make(1.0))
+    new = {"item_id": "new", "title": "x" * 9, "image": noise(0, (9, 9))}
+    with pytest.raises(ValueError, match=rf"lambda> gives item 'i1' other {modality} features than it has; .*again"):
+        catalog.add_items([new], encoder=make(1.5))
+    assert len(catalog) == 5
+    catalog.add_items([new], encoder=make(1.0))
+    features = {"text": catalog.text_features, "image": catalog.image_features}[modality]
+    assert features[-1].tolist() == [{"text": 18, "image": 9}[modality], 1.0]
+
+
+def test_a_function_is_compared_once(films):
+    batches: list[int] = []
+
+    def lengths(texts: list[str]) -> np.ndarray:
+        batches.append(len(texts))
+        return np.array([[len(text), 1.0] for text in texts])
+
+    first, again = ItemEncoder(text_encoder=lengths), ItemEncoder(text_encoder=lengths)
+    catalog = films.encode(first)
+    batches.clear()
+    catalog.add_items([{"item_id": "a", "title": "x"}])
+    catalog.add_items([{"item_id": "b", "title": "x"}], encoder=first)
+    assert batches == [1, 1]
+    for item_id in ("c", "d"):
+        catalog.add_items([{"item_id": item_id, "title": "x"}], encoder=again)
+    assert batches == [1, 1, 5, 1, 1]

@@ -9,8 +9,9 @@ On two processes of a CPU, and on every GPU of a machine; the users are shared o
     accelerate launch --multi_gpu examples/batch_recommend.py run/model interactions.csv \
         --output recommendations.parquet
 
-The file is a log, or JSON lines or Parquet with a row a user (`user_id`, `items`, `timestamps`). Memory is that of one
-batch. Each process writes a part, and the first joins them; the file is whole or not there.
+The file is a log, or JSON lines or Parquet with a row a user (`user_id`, `items`, `timestamps`). Columns of other
+names are found as `prepare` was told them, or told by the options of `mmm4rec recommend` (`--user-column NAME`, ...).
+Memory is that of one batch. Each process writes a part, and the first joins them; the file is whole or not there.
 """
 
 import argparse
@@ -24,12 +25,14 @@ from accelerate import PartialState
 from transformers import pipeline
 
 import mmm4rec_hf  # noqa: F401  registers the pipeline
+from mmm4rec_hf.cli.columns import add_log_options, log_options
 from mmm4rec_hf.cli.histories import History, HistoryFile, open_histories
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.recommend import Recommended, write
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.saved_models import find_model
+from mmm4rec_hf.training.record import layout_of_log
 
 
 def main(args: argparse.Namespace) -> None:
@@ -52,7 +55,8 @@ def batches(file: HistoryFile, batch_size: int) -> Iterator[list[History]]:
 
 def recommendations(recommend: object, args: argparse.Namespace, state: PartialState) -> Iterator[Recommended]:
     """Every num_processes-th batch, beginning with that of this process."""
-    file = open_histories(args.users)
+    layout = layout_of_log(find_model(args.model))  # what prepare was told of the log need not be told again
+    file = open_histories(args.users, layout=layout, **log_options(args))
     options = {"top_k": args.top_k, "batch_size": args.batch_size, "time_unit": file.time_unit}
     for batch in itertools.islice(batches(file, args.batch_size), state.process_index, None, state.num_processes):
         lists = recommend(batch, empty_histories="default", **options)
@@ -77,6 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("model", help="what finetune wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("users", type=Path, help="a log, or a file of histories")
     parser.add_argument("--output", type=Path, required=True, help="a .parquet file")
+    add_log_options(parser)
     parser.add_argument("--top-k", type=int, default=10, help="items a user")
     parser.add_argument("--batch-size", type=int, default=256, help="users scored at once")
     arguments = parser.parse_args()

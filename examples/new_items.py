@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
             text_encoder=text_encoder(args.text_encoder),
             image_encoder=image_encoder(args.image_encoder),
         )
-    catalog.add_items(args.items, encoder=encoder)
+    catalog.add_items(args.items, encoder=encoder, root=args.image_root)
     added = catalog.item_ids[known:]
 
     model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
@@ -68,6 +68,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="what finetune wrote (its folder, or model/ in it), or a Hub name")
     parser.add_argument("items", help="the new items' file")
+    parser.add_argument(
+        "--image-root", metavar="FOLDER", help="where paths of pictures start (default: beside the file)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--history", nargs="+", metavar="ID", help="items of a user, oldest first")
     parser.add_argument("--encoder", help="a model of both texts and pictures (default: what the catalogue records)")

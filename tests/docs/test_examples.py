@@ -64,6 +64,13 @@ def test_two_processes_recommend_what_one_does(films_with_run: Path, start: Star
     assert one.drop(pl.selectors.float()).equals(two.drop(pl.selectors.float()))
     assert one["score"].to_list() == pytest.approx(two["score"].to_list(), abs=1e-5)
     assert not [path for path in films_with_run.iterdir() if ".part-" in path.name]
+    # Columns of other names are told, as to `recommend`.
+    names = {"user_id": "kunde", "item_id": "film", "timestamp": "wann"}
+    pl.read_csv("interactions.csv", infer_schema=False).rename(names).write_csv("other.csv")
+    told = ["--user-column", "kunde", "--item-column", "film", "--timestamp-column", "wann"]
+    done = start("batch_recommend.py", "run", "other.csv", "--output", "other.parquet", "--batch-size", "3", *told)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert pl.read_parquet("other.parquet").sort("user_id", "rank").equals(one)
 
 
 def test_features_of_one_s_own_are_those_of_the_functions(films: Path, start: Start) -> None:

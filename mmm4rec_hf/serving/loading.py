@@ -40,8 +40,9 @@ def load_recommender(
     Args:
         model (`str` or `Path`): What `finetune` wrote (its output folder or `model` in it), or a Hub name.
         catalog (`str` or `Path`, *optional*):
-            The items to recommend, a saved catalogue's folder or Hub name. By default the one saved with the model;
-            a model without one is served with the ids and titles it knows, which have no pictures.
+            The items to recommend, a saved catalogue's folder or Hub name, with its features, which one without any
+            leaves to a model that knows its items. By default the one saved with the model; a model without one is
+            served with the ids and titles it knows, which have no pictures.
         find_encoder (`Callable`, *optional*, defaults to [`recorded_encoder`]):
             Gives the encoder of new items for a catalogue's `feature_info`, or raises `ValueError` with the reason
             why there is none, which the page then tells. `None` for a server that takes no new items.
@@ -54,15 +55,22 @@ def load_recommender(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no such model, it holds no items, or the catalogue does not fit it.
+        ValueError: If there is no such model, it holds no items, or the catalogue does not fit it, as where another
+            encoder made its features.
     """
     folder = find_model(model)
     pipeline: Any = transformers.pipeline(  # type: ignore[call-overload]
         TASK, model=folder, device=device
     )
     items = _catalog(folder, catalog, pipeline)
-    if pipeline.processor.item_ids != items.item_ids:
+    has_features = items.text_features is not None or items.image_features is not None
+    is_known = pipeline.processor.item_ids == items.item_ids
+    # The model holds the features of the catalogue that was saved with it; another of the same ids may have others.
+    if not is_known or (catalog is not None and has_features):
         pipeline.set_items(items)
+    elif catalog is not None:
+        logger.warning("%s has no features: the model keeps those it has of these items", catalog)
+        pipeline.processor.set_items(items)
     problem, encoder = "it was started without an item encoder", None
     if find_encoder is not None:
         try:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import constants
 
-from mmm4rec_hf import ItemCatalog, ItemEncoder
+from mmm4rec_hf import ItemCatalog, ItemEncoder, SequentialRecommendationPipeline
 from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.serving.loading import load_recommender
 
@@ -48,6 +49,67 @@ def test_a_run_and_the_model_in_it_are_the_same(run: Path) -> None:
 def test_another_catalogue_takes_the_place_of_the_models_own(run: Path, shop: Path, tmp_path: Path) -> None:
     ItemCatalog.from_pretrained(shop / "catalog").select(IDS[4:9]).save_pretrained(tmp_path)
     assert served(run, catalog=tmp_path) == IDS[4:9]
+
+
+def scores(recommender: Any) -> dict[str, float]:
+    items = recommender.recommend([history("item-1", "item-2")], top_k=50, exclude_history=False)[0]
+    return {item["item_id"]: item["score"] for item in items}
+
+
+def test_a_catalogue_of_the_same_ids_brings_its_own_features_and_titles(
+    run: Path, shop: Path, encoder: ItemEncoder, tmp_path: Path
+) -> None:
+    saved = ItemCatalog.from_pretrained(shop / "catalog")
+    records = [record | {"title": f"New {row}"} for row, record in enumerate(saved.records)]
+    ItemCatalog(IDS, records, root=shop).encode(encoder).save_pretrained(tmp_path)
+    recommender = load_recommender(run, catalog=tmp_path, device="cpu", find_encoder=lambda _: encoder)
+    try:
+        served = scores(recommender)
+        # What the model gives with these features: that of the pipeline, whose model is told them.
+        reference = transformers.pipeline("sequential-recommendation", model=str(run / "model"), device="cpu")
+        before = reference(history("item-1", "item-2"), top_k=50, exclude_history=False)
+        reference.set_items(ItemCatalog.from_pretrained(tmp_path))
+        after = reference(history("item-1", "item-2"), top_k=50, exclude_history=False)
+        assert served == pytest.approx({item["item_id"]: item["score"] for item in after}, abs=1e-4)
+        assert max(abs(item["score"] - served[item["item_id"]]) for item in before) > 0.1
+        assert recommender.state.pipeline.processor.title(3) == "New 2"
+        # And an added item changes none of them.
+        recommender.add_item("added", {"title": "Red circle"})
+        grown = scores(recommender)
+        assert {item_id: grown[item_id] for item_id in IDS} == pytest.approx(served, abs=1e-4)
+    finally:
+        recommender.close()
+
+
+def test_a_catalogue_of_the_same_ids_by_another_encoder_is_refused(run: Path, shop: Path, tmp_path: Path) -> None:
+    saved = ItemCatalog.from_pretrained(shop / "catalog")
+    saved.feature_info["text"]["revision"] = "sha256:" + "0" * 64
+    saved.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="the model reads text features of .*, the catalogue's were made by"):
+        load_recommender(run, catalog=tmp_path, device="cpu", find_encoder=None)
+
+
+def test_a_catalogue_without_features_brings_titles_to_a_model_that_knows_its_ids(
+    run: Path, reference: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ItemCatalog(IDS, [{"title": f"New {row}"} for row in range(len(IDS))]).save_pretrained(tmp_path / "bare")
+    recommender = load_recommender(run, catalog=tmp_path / "bare", device="cpu")
+    try:
+        assert "bare has no features: the model keeps those it has" in caplog.text
+        items = recommender.recommend([history("item-1")], top_k=3)[0]
+        expected = reference(history("item-1"), top_k=3)
+        assert [item["item_id"] for item in items] == [item["item_id"] for item in expected]
+        assert [item["title"] for item in items] == [f"New {IDS.index(item['item_id'])}" for item in items]
+    finally:
+        recommender.close()
+    ItemCatalog(IDS[:3]).save_pretrained(tmp_path / "fewer")
+    with pytest.raises(ValueError, match="no text features; encode it first"):
+        load_recommender(run, catalog=tmp_path / "fewer", device="cpu")
+
+
+def test_the_models_own_catalogue_is_not_set_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SequentialRecommendationPipeline, "set_items", None)
+    assert served(run) == IDS
 
 
 def test_a_model_without_its_catalogue_is_served_by_title(

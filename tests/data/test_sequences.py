@@ -459,7 +459,7 @@ def test_the_split_equals_the_one_in_plain_python(log: list[tuple[str, str, int]
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(events, min_size=1, max_size=60), st.integers(1, 4), st.integers(1, 5))
+@given(st.lists(events, min_size=20, max_size=60), st.integers(2, 4), st.integers(3, 5))
 def test_the_temporal_split_equals_the_one_in_plain_python(log: list[tuple[str, str, int]], k: int, cut: int) -> None:
     distinct = sorted(dict.fromkeys(log), key=lambda event: event[2])
     core = naive_core([event for event in distinct if event[2] < cut], k)

@@ -1,12 +1,16 @@
 """Recommendations for a data frame of events, as a data frame of the same kind."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
+import datasets
 import narwhals as nw
 import polars as pl
 import pyarrow as pa
 
 from .data import load_interactions
+from .data.engines import beside
 from .data.histories import stream_histories
 
 COLUMNS = {
@@ -34,7 +38,8 @@ def recommend_frame(
 
     Args:
         recommender ([`SequentialRecommendationPipeline`]): What recommends.
-        frame (a data frame that narwhals knows): A row an event: user, item and time, in any order.
+        frame (data frame that narwhals knows, `datasets.Dataset` or list of dictionaries):
+            A row an event: user, item and time, in any order.
         batch_size (`int`, *optional*, defaults to 256): Users that are scored at once.
         time_unit, time_format, user_column, item_column, timestamp_column, rating_column, order_column (*optional*):
             As for [`load_interactions`]. All but the order are found by themselves by default; give the order that
@@ -42,15 +47,18 @@ def recommend_frame(
         options: As for the pipeline: `top_k`, `exclude_history`, `candidates`, `unknown_items`, `empty_histories`.
 
     Returns:
-        A data frame of the kind that was given, of columns `user_id`, `rank` (from 1 on), `item_id`, `score`,
+        The same kind as was given, of columns `user_id`, `rank` (from 1 on), `item_id`, `score`,
         `text_score`, `image_score`, with `use_cooccurrence` also `cooccurrence_score`, and `title`; users in the order
-        of their ids as strings.
+        of their ids as strings. Lazy frames stay on their engine: polars', DuckDB's, as a temporary table of its
+        connection, or Spark's.
 
     Raises:
+        TypeError: If `frame` is of another kind, such as the name of a file.
         ValueError: If the frame has no such columns or no events, or as the pipeline.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    as_given = _as_given(frame)
     log = load_interactions(
         frame,
         time_unit=time_unit,
@@ -77,9 +85,24 @@ def recommend_frame(
     if recommender.model.config.use_cooccurrence:
         title = columns.pop("title")
         columns |= {"cooccurrence_score": pl.Float64, "title": title}
-    result = pl.DataFrame(rows, schema=columns)
-    backend = nw.get_native_namespace(nw.from_native(frame))
-    if backend is pl:
-        return result
-    table = nw.from_native(result, eager_only=True).to_arrow()
-    return nw.from_arrow(table, backend=backend).to_native()
+    return as_given(pl.DataFrame(rows, schema=columns))
+
+
+def _as_given(frame: Any) -> Callable[[pl.DataFrame], Any]:
+    """What makes of the answer what was given, found before anyone waits for the answer."""
+    first = frame[0] if isinstance(frame, list | tuple) and frame else frame
+    if isinstance(first, str | os.PathLike):
+        raise TypeError(
+            f"frame must be a data frame, a datasets.Dataset or a list of dictionaries, got {frame!r}; read the file "
+            "first, as by polars.read_csv, or use mmm4rec recommend --input"
+        )
+    if isinstance(frame, datasets.Dataset):
+        return lambda answer: datasets.Dataset(datasets.table.InMemoryTable(answer.to_arrow()))
+    known = nw.from_native(frame, pass_through=True)
+    if isinstance(known, nw.LazyFrame):
+        return lambda answer: beside(known, answer).to_native()
+    if not isinstance(known, nw.DataFrame):
+        return pl.DataFrame.to_dicts
+    if known.implementation is nw.Implementation.POLARS:
+        return lambda answer: answer
+    return lambda answer: nw.from_arrow(answer.to_arrow(), backend=known.implementation).to_native()

@@ -1,10 +1,12 @@
 """Data frames in and out: the pipeline's own lists, user by user, in the kind of frame that was given."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -40,13 +42,65 @@ def recommend() -> Any:
     return recommender
 
 
-@pytest.mark.parametrize("kind", ["polars", "pandas", "pyarrow"])
+KINDS: dict[str, tuple[type, Callable[[pl.DataFrame], Any], Callable[[Any], list[dict[str, Any]]]]] = {
+    "polars": (pl.DataFrame, lambda log: log, pl.DataFrame.to_dicts),
+    "lazy": (pl.LazyFrame, pl.DataFrame.lazy, lambda found: found.collect().to_dicts()),
+    "pandas": (pd.DataFrame, pl.DataFrame.to_pandas, lambda found: found.to_dict("records")),
+    "pyarrow": (pa.Table, pl.DataFrame.to_arrow, pa.Table.to_pylist),
+    "datasets": (datasets.Dataset, lambda log: datasets.Dataset.from_list(log.to_dicts()), list),
+    "dictionaries": (list, pl.DataFrame.to_dicts, list),
+    "generator": (list, lambda log: iter(log.to_dicts()), list),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_user_gets_the_list_of_the_pipeline_in_the_frame_that_was_given(recommend: Any, kind: str) -> None:
     log = pl.DataFrame(ROWS, schema=COLUMNS, orient="row")
-    frame = {"polars": log, "pandas": log.to_pandas(), "pyarrow": log.to_arrow()}[kind]
-    result = recommend_frame(recommend, frame, top_k=3, batch_size=1)
-    assert isinstance(result, {"polars": pl.DataFrame, "pandas": pd.DataFrame, "pyarrow": pa.Table}[kind])
-    rows = pl.DataFrame(result).to_dicts() if kind != "pyarrow" else result.to_pylist()
+    expected_type, give, read = KINDS[kind]
+    result = recommend_frame(recommend, give(log), top_k=3, batch_size=1)
+    assert isinstance(result, expected_type)
+    check_lists(recommend, read(result))
+
+
+def test_a_relation_of_duckdb_is_answered_by_one_of_its_connection(recommend: Any) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    log = pl.DataFrame(ROWS, schema=COLUMNS, orient="row").to_arrow()
+    result = recommend_frame(recommend, connection.from_arrow(log), top_k=3)
+    assert isinstance(result, duckdb.DuckDBPyRelation)
+    rows = [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()]
+    check_lists(recommend, rows)
+    # It joins with what its connection holds.
+    connection.execute("CREATE TABLE users AS SELECT 'u1' AS user_id")
+    assert result.query("found", "SELECT count(*) FROM found JOIN users USING (user_id)").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ("log.csv", "got 'log.csv'; read the file first"),
+        ([Path("a.csv"), Path("b.csv")], "read the file first"),
+        (datasets.DatasetDict(), "a log is one dataset"),
+        (7, "a log must be"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_answered_is_refused_before_anyone_is_scored(frame: Any, message: str) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("scored")
+
+    with pytest.raises(TypeError, match=message):
+        recommend_frame(never, frame)
+
+
+def test_lazy_frames_of_other_engines_are_refused_before_anyone_is_scored() -> None:
+    ibis = pytest.importorskip("ibis", reason="ibis is not installed")
+    with pytest.raises(TypeError, match="polars, DuckDB or PySpark"):
+        recommend_frame(None, ibis.memtable(pl.DataFrame(ROWS, schema=COLUMNS, orient="row").to_arrow()))
+
+
+def check_lists(recommend: Any, rows: list[dict[str, Any]]) -> None:
+    """The lists of both users, three items each, row for row."""
     expected = [
         recommend({"items": ["i5"], "timestamps": [1_600_000_000]}, top_k=3),
         recommend({"items": ["i3", "i1", "i2"], "timestamps": [1_600_000_000 + 100 * n for n in range(3)]}, top_k=3),

@@ -92,6 +92,25 @@ def strings_beside(frame: nw.LazyFrame, name: str, values: Sequence[str]) -> nw.
     return nw.from_native(pl.LazyFrame({name: values}, schema={name: pl.String}))
 
 
+def beside(frame: nw.LazyFrame, table: pl.DataFrame) -> nw.LazyFrame:
+    """A table of strings, 32-bit integers and floats in the engine that holds `frame`, its rows in their order."""
+    native: Any = frame.to_native()
+    if frame.implementation is nw.Implementation.DUCKDB:
+        # By a file: a relation tells its connection no other way of taking a table of another library.
+        name = f"mmm4rec_{uuid.uuid4().hex}"
+        with tempfile.TemporaryDirectory(prefix="mmm4rec-table-") as folder:
+            path = Path(folder) / "table.parquet"
+            table.write_parquet(path)
+            quoted = str(path).replace("'", "''")
+            native.query("source", f"CREATE TEMP TABLE {name} AS SELECT * FROM read_parquet('{quoted}')")
+        return nw.from_native(native.query("source", f"SELECT * FROM {name}"))
+    if frame.implementation is nw.Implementation.PYSPARK:
+        types = {pl.String: "string", pl.Int32: "int", pl.Float64: "double"}
+        schema = ", ".join(f"`{name}` {types[dtype.base_type()]}" for name, dtype in table.schema.items())
+        return nw.from_native(native.sparkSession.createDataFrame(table.rows(), schema))
+    return nw.from_native(table.lazy())
+
+
 def one_row(frame: nw.LazyFrame) -> dict[str, Any]:
     """The only row of an aggregate, as Python values."""
     row = frame.collect("polars").row(0)

@@ -3,11 +3,13 @@
 import datetime
 import random
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from mmm4rec_hf import recommend_frame
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
 
 random.seed(0)
@@ -131,6 +133,35 @@ def test_rows_of_one_time_and_place_keep_their_order_on_duckdb() -> None:
 @pytest.mark.slow
 def test_rows_of_one_time_and_place_keep_their_order_on_spark(spark: Any) -> None:
     check_places(spark_frame(spark, PLACED, f"{SPARK_SCHEMA}, place long"))
+
+
+@pytest.mark.slow
+def test_a_frame_of_spark_is_answered_by_one(spark: Any) -> None:
+    def last_item_first(histories: list[dict[str, Any]], **_: Any) -> list[list[dict[str, Any]]]:
+        parts = {"text_score": 0.25, "image_score": 0.5}
+        items = [[history["items"][-1], *history["items"][:-1]] for history in histories]
+        return [
+            [
+                {"item_id": item, "score": 0.75 - n, **parts, "title": None if n else "Ü'"}
+                for n, item in enumerate(theirs)
+            ]
+            for theirs in items
+        ]
+
+    recommender: Any = last_item_first
+    recommender.model = SimpleNamespace(config=SimpleNamespace(use_cooccurrence=False))
+    log = spark.createDataFrame(
+        [("v", "i1", 3), ("u", "i5", 1), ("v", "i3", 1), ("v", "i2", 2)],
+        "user_id string, item_id string, timestamp long",
+    )
+    result = recommend_frame(recommender, log)
+    assert isinstance(result, type(log)) and dict(result.dtypes)["rank"] == "int"
+    assert [tuple(row) for row in result.sort("user_id", "rank").collect()] == [
+        ("u", 1, "i5", 0.75, 0.25, 0.5, "Ü'"),
+        ("v", 1, "i1", 0.75, 0.25, 0.5, "Ü'"),
+        ("v", 2, "i3", -0.25, 0.25, 0.5, None),
+        ("v", 3, "i2", -1.25, 0.25, 0.5, None),
+    ]
 
 
 TIMES = [

@@ -40,11 +40,12 @@ def name_fields(
         if found is None or found == name:
             continue
         if found not in names:
-            raise UsageError(f"no item has a field {found!r}; there are {', '.join(names)}")
-        for record in catalog.records:
-            rename_field(record, found, name, text_fields)
+            is_id = " beside its id" if found == catalog.source_fields.get("item_id") else ""
+            raise UsageError(f"no item has a field {found!r}{is_id}; there are {', '.join(names)}")
+        lost = sum(rename_field(record, found, name, text_fields) for record in catalog.records)
         catalog.source_fields[name] = found
-        notes.append(f"{found} is read as the {'title' if name == 'title' else 'picture'}")
+        instead = f", instead of what {lost:,} items have as {name}" if lost else ""
+        notes.append(f"{found} is read as the {'title' if name == 'title' else 'picture'}{instead}")
     return notes
 
 

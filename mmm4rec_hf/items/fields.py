@@ -160,7 +160,7 @@ def check_new_texts(
     source_fields: Mapping[str, str],
 ) -> None:
     """
-    Refuses new items that say something, but nothing that is read.
+    Refuses new items of which nothing is read.
 
     Args:
         item_ids (`Sequence[str]`): Their ids.
@@ -169,16 +169,16 @@ def check_new_texts(
         source_fields (`Mapping[str, str]`): By our names, what the shop's file called the fields.
 
     Raises:
-        ValueError: If none has a text, and one of them has other fields but no picture, either.
+        ValueError: If none has a text, and one of them no picture, either.
     """
     if any(item_text(record, text_fields) for record in records):
         return
     for item_id, record in zip(item_ids, records, strict=True):
-        others = [name for name in record if name != "image"]
-        if others and not is_picture(record.get("image")):
+        if not is_picture(record.get("image")):
+            has = ", ".join(repr(name) for name in record if name != "image") or "nothing but its id"
             raise ValueError(
-                f"item {item_id!r} has no text: it has {', '.join(map(repr, others))}, and texts of this catalogue "
-                f"are made of {expected_fields(text_fields, source_fields)}; give it one of these"
+                f"item {item_id!r} has no text: it has {has}, and texts of this catalogue are made of "
+                f"{expected_fields(text_fields, source_fields)}; give it one of these"
             )
 
 

@@ -18,6 +18,7 @@ from mmm4rec_hf.data.readers.files import KINDS, existing_paths, kind_of
 from mmm4rec_hf.data.readers.json_lines import json_records, log_bad_lines
 from mmm4rec_hf.data.readers.parquet import read_parquet_table
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.suggestions import did_you_mean, nearest
 
 from .amazon import FORMATS as AMAZON_FORMATS
 from .amazon import amazon_format, amazon_record
@@ -84,11 +85,13 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
     """The first record of each id; those without an id and the others of an id are counted and logged."""
     records: dict[str, dict[str, Any]] = {}
     without_id = repeated = different = 0
+    names: dict[str, None] = {}
     for row in rows:
         record = {field: value for field, value in row.items() if value is not None}
         item_id = record.pop(id_column, None)
         if _is_no_id(item_id):
             without_id += 1
+            names |= dict.fromkeys(record)
             continue
         item_id, record = canonical_id(item_id), _whole(record)
         if item_id in records:
@@ -96,6 +99,12 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
             different += _differs(records[item_id], record)
         else:
             records[item_id] = record
+    if not records:
+        likely = nearest(id_column, names)
+        raise ValueError(
+            f"none of the {without_id} records of {where} has an item id in {id_column!r}; "
+            f"{did_you_mean(likely) + ' ' if likely else ''}they have {', '.join(names) or 'nothing else'}"
+        )
     if without_id:
         logger.warning("%d records have no %s and were dropped", without_id, id_column)
     if repeated:
@@ -104,8 +113,6 @@ def _by_id(rows: Iterable[Mapping[str, Any]], id_column: str, where: str) -> tup
             repeated,
             different,
         )
-    if not records:
-        raise ValueError(f"none of the {without_id} records of {where} has an item id in {id_column!r}")
     return list(records), list(records.values())
 
 

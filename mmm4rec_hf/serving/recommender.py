@@ -14,6 +14,7 @@ from torch import Tensor
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.fields import unread_fields
 from mmm4rec_hf.items.images import Fetcher, PictureError
+from mmm4rec_hf.items.text import title_text
 from mmm4rec_hf.modeling import SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.modeling.items_mmm4rec import l2_normalize
@@ -368,7 +369,7 @@ class Recommender:
         record = state.catalog.records[row]
         return {
             "item_id": state.catalog.item_ids[row],
-            "title": None if record.get("title") is None else str(record["title"]),
+            "title": title_text(record),
             "has_image": self.pictures.shows(record.get("image")),
         }
 

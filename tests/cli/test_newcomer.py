@@ -76,6 +76,12 @@ def test_unusual_names_are_asked_for_before_anything_is_encoded(
     assert "'File' holds 'photos/0.png': give --image-column 'File'" in last_line(capsys)
     assert encode(path, shop, "--title-column", "Labels") == 2
     assert "no item has a field 'Labels'; there are Label, Words, File" in last_line(capsys)
+    table = ["encode", str(path), "--text-encoder", str(shop / "bert"), "--output", str(path.with_name("x"))]
+    assert main([*table, "--id-column", "Labl"]) == 1
+    told = "has an item id in 'Labl'; did you mean 'Label'? they have SKU, Label, Words, File"
+    assert last_line(capsys).endswith(told)
+    assert main([*table, "--id-column", "Label", "--title-column", "Label"]) == 2
+    assert "no item has a field 'Label' beside its id; there are" in last_line(capsys)
     assert not path.with_name("catalog").exists()
     assert encode(path, shop, "--title-column", "Label", "--image-column", "File") == 0
     assert ItemCatalog.from_pretrained(path.with_name("catalog")).titles[0] == "Title 0"

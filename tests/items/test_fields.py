@@ -122,13 +122,15 @@ def test_a_picture_by_another_name_stays_in_its_folder_too(
             "item 'n' has no text: it has 'Bezeichnung', 'price', and texts of this catalogue are made of "
             r"'title' \(or 'Label'\), 'brand', 'description'",
         ),
+        ({"Artikel": "n"}, "item 'n' has no text: it has nothing but its id, and texts of this catalogue are made of"),
+        ({"Artikel": "n", "Label": None}, "item 'n' has no text: it has nothing but its id"),
         (
             {"Artikel": "n", "name": "a", "product name": "b"},
             "'name', 'product name' of a new item may each be the tit",
         ),
         ({"Artikel": "n", "Label": "a", "photo": "red.png", "img": "x"}, "'photo', 'img' .* may each be the image"),
     ],
-    ids=["nothing is read", "two titles", "two pictures"],
+    ids=["nothing is read", "an id", "a gap", "two titles", "two pictures"],
 )
 def test_what_cannot_be_read_is_asked_for_and_nothing_is_added(
     catalog: ItemCatalog, encoder: ItemEncoder, item: dict[str, Any], message: str

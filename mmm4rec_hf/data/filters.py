@@ -31,7 +31,7 @@ def drop_duplicates(log: nw.LazyFrame) -> nw.LazyFrame:
     if len(order) == 1:
         return log.group_by(*names).agg(nw.col("order").min())
     place = nw.col("order").cum_count().over(*names, order_by=order)
-    return log.with_columns(place=place).filter(nw.col("place") == 1).select(*schema)
+    return log.with_columns(place=place).filter(nw.col("place") == 1).drop("place")
 
 
 def keep_items(log: nw.LazyFrame, item_ids: Sequence[str]) -> nw.LazyFrame:

@@ -14,6 +14,7 @@ import narwhals as nw
 from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
 
 from . import engines
+from .columns import ORDER
 from .time_formats import Fields, TimeFormat
 
 logger = logging.getLogger(__name__)
@@ -286,7 +287,8 @@ def _why_no_time(text: str) -> str:
 def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], str]) -> None:
     """Raise for the first row that an expression finds wrong."""
     names = ("user_id", "item_id", "timestamp")
-    first = frame.filter(wrong).sort("order").select(*names).head(1).collect("polars")
+    order = [name for name in ORDER if name in frame.collect_schema().names()]
+    first = frame.filter(wrong).sort(*order).select(*names).head(1).collect("polars")
     if len(first):
         # Not the row's number, which is no line's: files have headers, and their rows an order of their own.
         user, item, value = first.row(0)

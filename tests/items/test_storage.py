@@ -164,9 +164,12 @@ def test_more_items_need_an_encoder_after_loading_and_the_same_one(catalog, tmp_
     catalog.save_pretrained(tmp_path / "saved")
     loaded = ItemCatalog.from_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match=r"text features were made by .*catalog.add_items\(items, encoder="):
-        loaded.add_items([{"item_id": "d"}])
+        loaded.add_items([{"item_id": "d", "title": "a text"}])
     with pytest.raises(ValueError, match="features of two encoders cannot be compared"):
-        loaded.add_items([{"item_id": "d"}], encoder=ItemEncoder(text_encoder=lambda texts: np.zeros((len(texts), 2))))
+        loaded.add_items(
+            [{"item_id": "d", "title": "a text"}],
+            encoder=ItemEncoder(text_encoder=lambda texts: np.zeros((len(texts), 2))),
+        )
     loaded.add_items([{"item_id": "d", "text_features": [7.0, 8.0]}])
     assert loaded.item_ids[-1] == "d" and loaded.text_features[-1].tolist() == [7, 8]
     assert loaded.text_mask.tolist() == [True, False, True, True]

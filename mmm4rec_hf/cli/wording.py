@@ -20,6 +20,7 @@ _CALLS = (
     (r"add it with catalog\.add_items, or", "add it as examples/new_items.py does, or"),
     (r"give the format or a data frame with named columns", "give --format"),
     (r"\bgive ItemEncoder (?=\w+=)", "give "),
+    (r"name one that holds all as root=", "name one that holds all as --image-root"),
 )
 # Options of the model that its configuration's errors tell to give, as a recipe names them.
 _OF_MODEL = r"(?<![\w.-])(?=(?:n_groups|head_dim)=\d)"

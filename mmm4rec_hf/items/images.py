@@ -185,8 +185,8 @@ def load_picture(
         path = picture_path(reference, root)
         if path is None:
             raise PictureError(
-                "outside the items' folder; name one that holds all as root= (--image-root), or allow links of yours "
-                "by follow_links=True (--follow-links)"
+                "outside the items' folder; name one that holds all as root=, or allow links of yours "
+                "by follow_links=True"
             )
         if not os.path.isfile(path):
             raise PictureError("no such file")

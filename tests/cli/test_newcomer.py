@@ -300,6 +300,10 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
             "catalog=... gives it a shop's",
         ),
         ("give the format or a data frame with named columns", "give --format"),
+        (
+            "name one that holds all as root=, or allow links of yours by follow_links=True",
+            "name one that holds all as --image-root, or allow links of yours by --follow-links",
+        ),
         ("skipped histories; unknown_items='error' names one", "skipped histories; --unknown-items error names one"),
         ("history 0 has 2 items, of histories", "the history has 2 items, of histories"),
         ("history 7 (user 'u\"3') of histories", "the history of user 'u\"3' of histories"),
@@ -309,7 +313,8 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
         ),
         ("/data/history 0/histories", "/data/history 0/histories"),
     ):
-        assert as_options(parser, "recommend" if "histories" in message else "prepare", message) == told
+        command = "recommend" if "histories" in message else "encode" if "follow_links" in message else "prepare"
+        assert as_options(parser, command, message) == told
 
 
 def test_a_recipe_is_told_what_to_give_by_its_own_names(

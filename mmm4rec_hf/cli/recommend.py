@@ -160,7 +160,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.time_format is not None:
         of_file.append("--time-format")
     if of_file and args.input is None:
-        raise UsageError(f"{', '.join(of_file)} tell how a file is laid out; give it as --input FILE")
+        verb = "tells" if len(of_file) == 1 else "tell"
+        raise UsageError(f"{', '.join(of_file)} {verb} how a file is laid out; give it as --input FILE")
     if args.history is not None and args.empty_histories == "skip":
         raise UsageError("--empty-histories skip leaves users of a file out; a --history is one user's")
     if args.batch_size < 1:

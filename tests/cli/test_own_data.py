@@ -222,7 +222,7 @@ def test_times_of_another_writing_are_told_once(
     users = ["recommend", str(model), "--input", str(tmp_path / "users.jsonl"), "--time-format", "%d.%m.%Y"]
     assert "--time-format is for a log, a row an event" in refusal(capsys, *users)
     users = ["recommend", str(model), "--history", "1", "--timestamps", "20181201", "--time-format", "%Y%m%d"]
-    assert main(users) == 2 and "--time-format tell how a file is laid out" in capsys.readouterr().err
+    assert main(users) == 2 and "--time-format tells how a file is laid out" in capsys.readouterr().err
 
 
 def test_a_file_of_users_is_read_by_the_names_of_the_prepared_log(

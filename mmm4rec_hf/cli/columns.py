@@ -23,6 +23,7 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-unit", choices=TIME_UNITS, help="of numbers; default: told by their size")
     parser.add_argument(
         "--time-format",
+        type=_time_format,
         metavar="FORMAT",
         help="how times are written that are no ISO 8601, such as '%%d.%%m.%%Y %%H:%%M' or '%%m/%%d/%%Y %%I:%%M %%p'",
     )
@@ -32,3 +33,13 @@ def log_options(args: argparse.Namespace) -> dict[str, Any]:
     """What these options say, as [`load_interactions`] takes it."""
     told = {f"{column}_column": getattr(args, f"{column}_column") for column in HISTORY_COLUMNS}
     return {"format": args.format, "time_unit": args.time_unit, "time_format": args.time_format} | told
+
+
+def _time_format(written: str) -> str:
+    from ..data.time_formats import TimeFormat
+
+    try:
+        TimeFormat(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("time_format=")) from None
+    return written

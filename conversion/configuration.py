@@ -34,6 +34,8 @@ _FLAGS = {"is_time", "p2p_residual", "is_ffn", "is_modality_bias"}
 _DECIMALS = {"temperature", "dropout_prob", "embedding_drop_prob", "time_dropout_prob", "norm_eps"}
 # The published code counts the items when it runs, so that its YAML files need not tell.
 _OPTIONAL = {"item_num"}
+# In what the published code always differs from a new model; its configuration cannot tell.
+PUBLISHED_MODE: dict[str, Any] = {"time_mode": "published", "score_padding_item": True, "mask_same_target": False}
 
 
 def config_from_published(published: Mapping[str, Any], **changes: Any) -> MMM4RecConfig:
@@ -62,10 +64,7 @@ def config_from_published(published: Mapping[str, Any], **changes: Any) -> MMM4R
     num_heads = values["expand"] * values["hidden_size"] // values["head_dim"]
     values |= {
         "cross_ssd_activation": "silu" if num_heads % 8 == 0 else "hardswish",
-        "time_mode": "published",
-        "score_padding_item": True,
-        "mask_same_target": False,
-    }
+    } | PUBLISHED_MODE
     try:
         return MMM4RecConfig(**(values | changes))
     except StrictDataclassError as error:

@@ -23,7 +23,7 @@ from mmm4rec_hf.training.saving import save_recommender
 
 from .catalog import read_published_catalog, write_published_catalog
 from .checkpoint import ITEM_BIASES, PublishedCheckpoint, checked_weights, read_checkpoint
-from .configuration import config_from_published, config_to_published
+from .configuration import PUBLISHED_MODE, config_from_published, config_to_published
 from .weights import FEATURES, to_published
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["published", "new"]
 NEW_MODE: dict[str, Any] = {"time_mode": "masked", "score_padding_item": False, "mask_same_target": True}
-PUBLISHED_MODE: dict[str, Any] = {"time_mode": "published", "score_padding_item": True, "mask_same_target": False}
 NEW_MODE_NOTE = (
     "Converted to the new mode: padding takes no part in the time path, so that the gaps of histories shorter than "
     "the model's length count and scores do not depend on padding; the padding item is not scored; a row's own target "

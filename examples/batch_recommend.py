@@ -38,7 +38,8 @@ from mmm4rec_hf.training.record import layout_of_log
 def main(args: argparse.Namespace) -> None:
     """Recommends to this process's users, and joins the parts."""
     state = PartialState()
-    recommend = pipeline("sequential-recommendation", model=find_model(args.model), device=state.device)
+    args.model = find_model(args.model)
+    recommend = pipeline("sequential-recommendation", model=args.model, device=state.device)
     parts = [args.output.with_name(f".{args.output.stem}.part-{rank}.parquet") for rank in range(state.num_processes)]
     write(parts[state.process_index], recommendations(recommend, args, state))
     state.wait_for_everyone()
@@ -55,7 +56,7 @@ def batches(file: HistoryFile, batch_size: int) -> Iterator[list[History]]:
 
 def recommendations(recommend: object, args: argparse.Namespace, state: PartialState) -> Iterator[Recommended]:
     """Every num_processes-th batch, beginning with that of this process."""
-    layout = layout_of_log(find_model(args.model))  # what prepare was told of the log need not be told again
+    layout = layout_of_log(args.model)  # what prepare was told of the log need not be told again
     file = open_histories(args.users, layout=layout, **log_options(args))
     options = {"top_k": args.top_k, "batch_size": args.batch_size, "time_unit": file.time_unit}
     for batch in itertools.islice(batches(file, args.batch_size), state.process_index, None, state.num_processes):

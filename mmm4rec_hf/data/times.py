@@ -30,6 +30,7 @@ ISO_8601 = (
 )
 BILLION = 10**9
 SECONDS_A_YEAR = 31_556_952
+_MISSING = "is missing; drop such rows or give them a time"
 _UNREAL = "is no date or time of day that exists"
 
 
@@ -60,9 +61,9 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
         frame, dtype = frame.with_columns(nw.col("timestamp").cast(nw.String)), nw.String()
     if dtype == nw.String:
         text = nw.col("timestamp")
-        _refuse(frame, text.is_null() | (text == ""), "is missing; drop such rows or give them a time")
+        _refuse(frame, text.is_null() | (text == ""), _MISSING)
         return _from_strings(frame, time_unit) if time_format is None else _from_format(frame, TimeFormat(time_format))
-    _refuse(frame, nw.col("timestamp").is_null(), "is missing; drop such rows or give them a time")
+    _refuse(frame, nw.col("timestamp").is_null(), _MISSING)
     if dtype.is_integer():
         if dtype in (nw.UInt64, nw.Int128, nw.UInt128):
             _refuse(frame, nw.col("timestamp").cast(nw.Float64).abs() >= 2.0**63, "lies beyond int64")
@@ -89,7 +90,7 @@ def _as_written(frame: nw.LazyFrame) -> tuple[nw.LazyFrame, nw.dtypes.DType]:
     """The frame with whole numbers, such as 20181231, in digits, and the type of its times."""
     dtype, number = frame.collect_schema()["timestamp"], nw.col("timestamp")
     if dtype.is_float():
-        _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
+        _refuse(frame, number.is_nan(), _MISSING)
         _refuse(
             frame, number != number.round(), "has decimals, of which no time_format= tells; read the column as text"
         )
@@ -164,7 +165,7 @@ def _from_decimals(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     limit = 2.0**24 if frame.collect_schema()["timestamp"] == nw.Float32 else 2.0**53
     number = nw.col("timestamp").cast(nw.Float64)
-    _refuse(frame, number.is_nan(), "is missing; drop such rows or give them a time")
+    _refuse(frame, number.is_nan(), _MISSING)
     _refuse(frame, number.abs() >= limit, "is a float that may have lost digits; read the column as integers")
     # Rounding down out of rounding, which every engine has.
     whole = number.round() - (number.round() > number).cast(nw.Float64)

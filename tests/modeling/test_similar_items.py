@@ -42,7 +42,7 @@ def check(entries: list[dict[str, Any]], lines: list[tuple[str, float, float, fl
 
 
 # With two rows at a time the best of all stand in several parts.
-@pytest.mark.parametrize("rows", [2**14, 2])
+@pytest.mark.parametrize("rows", [2**11, 2])
 @pytest.mark.parametrize("by", WEIGHTS)
 @pytest.mark.parametrize("changes", [{}, {"use_item_bias": True}], ids=str)
 def test_the_nearest_are_those_of_the_cosines(

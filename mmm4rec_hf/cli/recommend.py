@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.user is not None and not args.json:
         alike = _features_alike(recommender.model)
         for history, items in lists:
-            recent = _names(recommender.processor, history["items"][-_SHOWN:])
+            recent = _last_names(recommender.processor, history)
             user = [str(history["user_id"]), f"{len(history['items']):,}", recent]
             print_table(["user", "events", "the last ones"], [user])
             _print_list(items, alike)
@@ -320,9 +320,10 @@ def _features_alike(model: Any) -> dict[str, str]:
     return alike
 
 
-def _names(processor: Any, items: Sequence[Any]) -> str:
-    """Titles of items that the model knows, or else their ids."""
-    rows = processor.rows(items)[0]
+def _last_names(processor: Any, history: Mapping[str, Any]) -> str:
+    """Titles, or else ids, of the last known events in time, in which a file's need not stand."""
+    inputs, _ = processor.read_histories([history], empty_histories="default")  # in any unit they have one order
+    rows = inputs["input_ids"][0][inputs["attention_mask"][0] == 1][-_SHOWN:].tolist()
     return ", ".join(processor.title(row) or processor.item_ids[row - 1] for row in rows)
 
 

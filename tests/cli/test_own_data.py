@@ -324,8 +324,15 @@ def test_customers_are_asked_for_by_their_ids(
     users = tmp_path / "users.jsonl"
     users.write_text('{"user_id": 7, "items": ["1"]}\n{"user_id": "b", "items": ["2"]}\n')
     assert list(recommend_all(users, "--json", "--user", "7")) == [7]
+    one, two, three, four = ITEMS[:4]
+    unsorted = {"user_id": "c", "items": [one, "none", two, three, four], "timestamps": [50, 70, 40, 60, 10]}
+    users.write_text(json.dumps(unsorted) + "\n" + users.read_text().replace("}", ', "timestamps": [5]}'))
+    assert main(["recommend", str(model), "--device", "cpu", "--input", str(users), "--user", "c"]) == 0
+    events = capsys.readouterr().out.splitlines()[1]
+    assert events.split()[:2] == ["c", "5"]
+    assert events.endswith(", ".join(titles[item] or item for item in (two, one, three)))
     said = refusal(capsys, "recommend", str(model), "--input", str(users), "--user", "x", "y")
-    assert f"'x', 'y' are no users of {users}, which has '7', 'b', ...;" in said
+    assert f"'x', 'y' are no users of {users}, which has 'c', '7', 'b', ...;" in said
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import argparse
 import csv
+import functools
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ _SAME = 1e-5
 
 # A history, which has a user_id, and its items, best first.
 Recommended = tuple[dict[str, Any], list[dict[str, Any]]]
+# From histories, and options of the pipeline, to the items of each.
+Recommend = Callable[..., list[list[dict[str, Any]]]]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -70,6 +73,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--include-history", action="store_true", help="recommend what the user had, too")
     parser.add_argument("--candidates", nargs="+", metavar="ID", help="the only items to recommend")
     parser.add_argument(
+        "--why",
+        action="store_true",
+        help="also the item of the history that is nearest to each recommended one, by text and by picture",
+    )
+    parser.add_argument(
         "--unknown-items", choices=("skip", "error"), default="skip", help="ids that the model lacks (default: skip)"
     )
     parser.add_argument(
@@ -95,8 +103,22 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from transformers import pipeline
 
-    model = find_model(args.model)
-    recommender = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
+    if not args.why:
+        model = find_model(args.model)
+        recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
+        _answer(args, recommender, recommender)
+        return
+    from ..serving.loading import load_recommender
+
+    service = load_recommender(args.model, find_encoder=None, device=args.device)
+    try:
+        _answer(args, service.state.pipeline, functools.partial(service.recommend, why=True))
+    finally:
+        service.close()
+
+
+def _answer(args: argparse.Namespace, recommender: Any, recommend: Recommend) -> None:
+    """Asks whom `args` names, and prints or writes what the pipeline, `recommender`, or another gives by it."""
     options = {
         "top_k": args.top_k,
         "exclude_history": not args.include_history,
@@ -109,12 +131,12 @@ def run(args: argparse.Namespace) -> None:
         logger.info("%s of %s candidates are unknown to the model (%s)", *counts, ", ".join(unknown[:_SHOWN]))
     lists: Iterable[Recommended]
     if args.history is not None:
-        lists = [({"user_id": "1"}, recommender(_history(args), time_unit=args.time_unit, **options))]
+        lists = [({"user_id": "1"}, recommend([_history(args)], time_unit=args.time_unit, **options)[0])]
         known = _Known(recommender.processor, args.unknown_items)
         known.has({"user_id": "1", "items": args.history})
         known.tell(1, "gets the ranking of someone without events")
     else:
-        lists = _recommend_all(recommender, model, args, options)
+        lists = _recommend_all(recommend, recommender.processor, args, options)
     if args.output is not None:
         fields: tuple[str, ...] = FIELDS
         if recommender.model.config.use_cooccurrence:
@@ -152,6 +174,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.output is not None and args.output.suffix not in OUTPUT_SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(OUTPUT_SUFFIXES)}, got {args.output.name!r}")
+    if args.why and args.output is not None and args.output.suffix != ".jsonl":
+        raise UsageError(f"--why has no columns in a {args.output.suffix} file; write .jsonl, or leave it out")
     if args.timestamps is not None and args.history is None:
         raise UsageError("--timestamps belong to --history; a file has times of its own")
     of_file = [f"--{column}-column" for column in HISTORY_COLUMNS if getattr(args, f"{column}_column") is not None]
@@ -176,7 +200,7 @@ def _history(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recommend_all(
-    recommender: Any, model: str, args: argparse.Namespace, options: dict[str, Any]
+    recommend: Recommend, processor: Any, args: argparse.Namespace, options: dict[str, Any]
 ) -> Iterator[Recommended]:
     """Batch by batch, so that a file of any length takes the memory of one batch."""
     from tqdm.auto import tqdm
@@ -185,19 +209,21 @@ def _recommend_all(
     from ..training.record import layout_of_log
     from .histories import open_histories
 
-    file = open_histories(args.input, users=args.user, layout=layout_of_log(model), **log_options(args))
+    file = open_histories(
+        args.input, users=args.user, layout=layout_of_log(find_model(args.model)), **log_options(args)
+    )
     options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
     counted = _Counted(tqdm(file.histories, desc="Recommending", unit="user", disable=None))
-    known, is_leaving_out = _Known(recommender.processor, args.unknown_items), args.empty_histories == "skip"
+    known, is_leaving_out = _Known(processor, args.unknown_items), args.empty_histories == "skip"
     if is_leaving_out:
         options["empty_histories"] = "default"  # of none that is left
     histories = (history for history in counted if known.has(history) or not is_leaving_out)
     for batch in in_batches(histories, args.batch_size):
-        yield from zip(batch, recommender(batch, **options), strict=True)
+        yield from zip(batch, recommend(batch, **options), strict=True)
     if known.without == counted.number and is_leaving_out:
         raise ValueError(
             f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
-            f"like {', '.join(map(repr, recommender.processor.item_ids[:3]))}"
+            f"like {', '.join(map(repr, processor.item_ids[:3]))}"
         )
     known.tell(counted.number, "are left out" if is_leaving_out else "get the ranking of someone without events")
 
@@ -327,6 +353,12 @@ def _last_names(processor: Any, history: Mapping[str, Any]) -> str:
     return ", ".join(processor.title(row) or processor.item_ids[row - 1] for row in rows)
 
 
+def _nearest(why: Mapping[str, dict[str, Any] | None]) -> str:
+    """By text and by picture, where both have one, the item of the history with its cosine."""
+    near = [(PARTS[f"{name}_score"], found) for name, found in why.items() if found is not None]
+    return ", ".join(f"{word}: {one['title'] or one['item_id']} ({one['similarity']:.2f})" for word, one in near)
+
+
 def _print_list(items: list[dict[str, Any]], alike: Mapping[str, str]) -> None:
     """
     Prints recommendations as a table, without a part of the score that is the same for all items.
@@ -345,7 +377,9 @@ def _print_list(items: list[dict[str, Any]], alike: Mapping[str, str]) -> None:
     rows = []
     for rank, item in enumerate(items, start=1):
         scores = [f"{item[name]:.3f}" for name in ("score", *parts)]
-        rows.append([str(rank), *scores, item["item_id"], item["title"] or ""])
-    print_table(["rank", "score", *parts.values(), "item", "title"], rows)
+        why = [_nearest(item["why"])] if "why" in item else []
+        rows.append([str(rank), *scores, item["item_id"], item["title"] or "", *why])
+    nearest = ["nearest of the history"] if items and "why" in items[0] else []
+    print_table(["rank", "score", *parts.values(), "item", "title", *nearest], rows)
     for note in notes:
         print(note)

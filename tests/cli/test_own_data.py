@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from mmm4rec_hf import ItemCatalog, MMM4RecProcessor
+from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.cli.histories import HistoryFile, open_histories
 from mmm4rec_hf.data import SequenceDatasets
@@ -250,6 +251,47 @@ def test_a_file_of_users_is_read_by_the_names_of_the_prepared_log(
 
 def read_users(file: HistoryFile) -> dict[str, list[str]]:
     return {history["user_id"]: history["items"] for history in file.histories}
+
+
+def test_why_is_told_by_the_nearest_of_the_history_in_every_form(
+    model: Path, recommend: Any, recommend_all: Any, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = [item for item, _ in history_of(0)]
+    without = recommend("--history", *seen)
+    found = recommend("--history", *seen, "--why")
+    assert [{name: value for name, value in item.items() if name != "why"} for item in found] == without
+    network = MMM4RecForSequentialRecommendation.from_pretrained(model).eval()
+    catalog = ItemCatalog.from_pretrained(model / "catalog")
+    rows = {item: row for row, item in enumerate(catalog.item_ids, start=1)}
+    with torch.no_grad():
+        tables = [table.double() for table in network.item_embeds()]
+    for item in found:
+        own = rows[item["item_id"]]
+        for name, table, mask in zip(("text", "image"), tables, (catalog.text_mask, catalog.image_mask), strict=True):
+            present = np.ones(len(rows), bool) if mask is None else mask
+            near = [i for i in dict.fromkeys(seen) if rows[i] != own and present[[rows[i] - 1, own - 1]].all()]
+            cosines = torch.cosine_similarity(table[own], table[[rows[i] for i in near]]) if near else None
+            if cosines is None:
+                assert item["why"][name] is None
+                continue
+            best = near[int(cosines.argmax())]
+            assert item["why"][name] == {
+                "item_id": best,
+                "title": catalog.titles[rows[best] - 1],
+                "similarity": pytest.approx(float(cosines.max()), abs=1e-5),
+            }
+    assert any(item["why"]["image"] is None for item in found) and any(item["why"]["image"] for item in found)
+    log = shop / "log.csv"
+    everybody = recommend_all(log, "--time-unit", "ms", "--why")
+    assert list(everybody) == [*recommend_all(log, "--time-unit", "ms")]
+    assert all(item["why"]["text"] for items in everybody.values() for item in items)
+    command = ["recommend", str(model), "--device", "cpu", "--why"]
+    assert main([*command, "--history", *seen, "--top-k", "1"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    near = found[0]["why"]["text"]
+    assert header.endswith("nearest of the history") and f"text: {near['title']} ({near['similarity']:.2f})" in row
+    assert main([*command, "--input", str(log), "--output", str(tmp_path / "x.csv")]) == 2
+    assert "--why has no columns in a .csv file; write .jsonl" in capsys.readouterr().err
 
 
 def test_what_prepare_was_told_of_the_log_need_not_be_told_again(

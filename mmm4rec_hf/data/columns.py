@@ -104,10 +104,11 @@ class LogColumns:
             elif ours != "rating":
                 missing.append(ours)
         if missing:
+            numbers = "; a log without times needs a column that numbers its rows" if missing == ["timestamp"] else ""
             raise ValueError(
                 f"no {_series(missing, 'or')} column found in {where}; it has {_listing(names)}. Give "
-                f"{_series([f'{ARGUMENTS[ours]}=' for ours in missing], 'and')}; if the first line is data and no "
-                "header, give the format or a data frame with named columns"
+                f"{_series([f'{ARGUMENTS[ours]}=' for ours in missing], 'and')}{numbers}; if the first line is data "
+                "and no header, give the format or a data frame with named columns"
             )
         order = self._order(found, names, where)
         if order is not None:

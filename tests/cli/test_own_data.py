@@ -19,7 +19,7 @@ from mmm4rec_hf.cli.histories import HistoryFile, open_histories
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.record import RunRecord, describe_data, layout_of_log
 
-from .conftest import IDS, ITEMS, START, USERS, history_of
+from .conftest import IDS, ITEMS, MODEL, START, USERS, history_of
 
 
 @pytest.fixture
@@ -575,6 +575,29 @@ def test_a_broken_file_of_users_is_one_line(
                    str(tmp_path / "out.csv"))  # fmt: skip
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["users.jsonl"]
+
+
+def test_a_log_without_times_is_learned_by_the_order_of_its_rows(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [(item, user) for n, user in enumerate(USERS) for item, _ in history_of(n)]
+    log = tmp_path / "log.csv"
+    pl.DataFrame(events, schema=["item_id", "user_id"], orient="row").write_csv(log)
+    told = refusal(capsys, "prepare", str(log), "--output", str(tmp_path / "prepared"), "--k-core", "1")
+    assert "Give --timestamp-column; a log without times needs a column that numbers its rows;" in told
+    pl.read_csv(log, infer_schema=False).with_row_index("row").write_csv(log)
+    prepared, run = tmp_path / "prepared", tmp_path / "run"
+    command = ["prepare", str(log), "--output", str(prepared), "--k-core", "1", "--timestamp-column", "row"]
+    assert main(command) == 0
+    sequences = SequenceDatasets.load_from_disk(prepared)
+    assert [sequences.item_ids[index - 1] for index in sequences.events["item"]] == [item for item, _ in events]
+    changes = [f"model.{name}={value}" for name, value in (MODEL | {"use_time": "false"}).items()]
+    changes += [f"sequences={prepared}", f"catalog={shop / 'catalog'}", f"output_dir={run}"]
+    assert main(["finetune", *changes, "training.num_train_epochs=1"]) == 0
+    capsys.readouterr()
+    assert main(["recommend", str(run), "--device", "cpu", "--history", "0", "7", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == 10 and "a day apart" not in err
 
 
 def test_recommend_reads_events_of_one_time_in_the_order_that_prepare_was_told(

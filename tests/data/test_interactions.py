@@ -192,7 +192,7 @@ def test_all_columns_that_are_missing_are_told_at_once() -> None:
     told = str(caught.value)
     assert "no item_id or timestamp column found" in told and "'customer', 'thing', 'when', 'stars'" in told
     assert "Give item_column= and timestamp_column=;" in told
-    with pytest.raises(ValueError, match=r"no timestamp column found.*Give timestamp_column=;"):
+    with pytest.raises(ValueError, match=r"no timestamp column found.*Give timestamp_column=; a log"):
         load_interactions(frame, item_column="thing")
     assert rows_of(load_interactions(frame, item_column="thing", timestamp_column="when")) == [
         ("u", "a", 1_400_000_000)

@@ -1,5 +1,6 @@
 """What every test shares: one thread a worker, and the folder of real data where there is one."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -18,6 +19,13 @@ torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported by now to itself: the trainer collects garbage several times a training, and would look
+    through all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,24 +74,30 @@ def shop() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(RUN_TRAINER)))
 
 
+@pytest.fixture(scope="session")
+def run_trainer() -> Iterator[subprocess.Popen]:
+    """A process that runs run_trainer.py; it is too slow to start for each test."""
+    environment = {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, RUN_TRAINER], env=os.environ | environment, **pipes) as process:
+        yield process
+
+
 @pytest.fixture
-def run_all(tmp_path: Path) -> Runs:
-    """Runs specifications one after the other; their exit codes, and what those that ended well left behind."""
+def run_all(tmp_path: Path, run_trainer: subprocess.Popen) -> Runs:
+    """Runs specifications one after the other; their exit codes, and what those that ended well left behind. What each
+    process wrote stands in `log-<number>-<rank>.txt`, and is shown with a test that fails."""
 
     def start(specs: list[dict[str, Any]]) -> tuple[list[list[int]], list[dict[str, Any]]]:
         for number, spec in enumerate(specs):
             spec.setdefault("output_dir", str(tmp_path / f"run-{number}"))
-            spec["result"] = str(tmp_path / f"result-{number}.pt")
-        (tmp_path / "runs.json").write_text(json.dumps(specs))
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, str(RUN_TRAINER), str(tmp_path / "runs.json"), str(tmp_path / "codes.json")]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-        assert finished.returncode == 0, finished.stderr
-        codes = json.loads((tmp_path / "codes.json").read_text())
-        assert all(code in (0, -9) for run in codes for code in run), finished.stderr[-5000:]
+            spec |= {"result": str(tmp_path / f"result-{number}.pt"), "log": str(tmp_path / f"log-{number}")}
+        print(json.dumps(specs), file=run_trainer.stdin, flush=True)
+        codes = json.loads(run_trainer.stdout.readline())
+        for log in sorted(tmp_path.glob("log-*.txt")):
+            print(log.name, log.read_text()[-5000:], sep="\n")
         results = [
-            torch.load(spec["result"], weights_only=False) if set(code) == {0} else {}
-            for spec, code in zip(specs, codes, strict=True)
+            torch.load(spec["result"], weights_only=False) if Path(spec["result"]).exists() else {} for spec in specs
         ]
         return codes, results
 

@@ -1,15 +1,15 @@
-"""A tiny shop, and runs of the trainer on it in processes of their own.
+"""A tiny shop, and trainings in processes of their own.
 
-`python run_trainer.py runs.json` starts them one after the other; each is forked, so that the imports are paid once,
-and may be killed without taking the others along.
+`python run_trainer.py` reads a line of specifications after the other, starts them one by one, and answers with their
+exit codes; each is forked, so that the imports are paid once, and may be killed without taking the others along.
 """
 
+import gc
 import json
 import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 
 import mmm4rec_hf
 from mmm4rec_hf.modeling.loss_mmm4rec import gather_targets
+from mmm4rec_hf.training import checkpoints, pretraining
+from mmm4rec_hf.training.recipes import build
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 TINY = {
@@ -102,11 +104,31 @@ def gather(spec: dict[str, Any]) -> None:
         torch.save({"labels": labels, "embeds": embeds.detach(), "offset": offset, "grad": own.grad}, spec["result"])
 
 
+def pretrain(spec: dict[str, Any]) -> None:
+    """The pretraining of a recipe, which is killed when it calls a function for the n-th time, where it is told so."""
+    name, left = spec.get("kill_at", (None, 0))
+    owner: Any = pretraining.Pretraining if name == "_step" else checkpoints
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    if name is not None:
+        original = getattr(owner, name)
+        setattr(owner, name, dying)
+    pretraining.pretrain(build(pretraining.PretrainRecipe, spec["pretrain"], "test"))
+
+
 def run(spec: dict[str, Any]) -> None:
     """One process of a run; the first leaves what it ended with in `spec["result"]`."""
     torch.set_num_threads(1)
     if "gather" in spec:
         return gather(spec)
+    if "pretrain" in spec:
+        return pretrain(spec)
     sequences = make_sequences(spec.get("users", 20))
     model = make_model(sequences.item_ids, **spec.get("model", {}))
     callbacks = [EarlyStoppingCallback(spec["patience"])] if "patience" in spec else []
@@ -144,6 +166,10 @@ def start(spec: dict[str, Any]) -> list[int]:
     for rank in range(processes):
         child = os.fork()
         if child == 0:
+            signal.alarm(600)
+            log = os.open(f"{spec['log']}-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
             if processes > 1:
                 os.environ |= {
                     "RANK": str(rank),
@@ -167,5 +193,6 @@ def start(spec: dict[str, Any]) -> list[int]:
 
 
 if __name__ == "__main__":
-    runs = json.loads(Path(sys.argv[1]).read_text())
-    Path(sys.argv[2]).write_text(json.dumps([start(spec) for spec in runs]))
+    gc.freeze()  # the trainer collects garbage several times a training
+    for line in sys.stdin:
+        print(json.dumps([start(spec) for spec in json.loads(line)]), flush=True)

@@ -1,17 +1,13 @@
 """A pretraining that was stopped and went on is one that was not: the same bits in everything that it leaves."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from mmm4rec_hf.training import pretraining
@@ -19,31 +15,7 @@ from mmm4rec_hf.training.pretraining import Pretraining, PretrainRecipe, pretrai
 from mmm4rec_hf.training.recipes import build
 
 MakeRecipe = Callable[..., dict[str, Any]]
-
-# Dies by the hand of the operating system before a step, or in the middle of a checkpoint.
-KILLED = """
-import os, signal, sys
-from mmm4rec_hf.training import checkpoints, pretraining
-from mmm4rec_hf.training.recipes import load_recipe
-
-recipe, place, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-calls = 0
-
-def dying(original):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-    return call
-
-if place == "step":
-    pretraining.Pretraining._step = dying(pretraining.Pretraining._step)
-else:
-    checkpoints._manifest = dying(checkpoints._manifest)
-pretraining.pretrain(load_recipe(pretraining.PretrainRecipe, recipe))
-"""
+Runs = Callable[[list[dict[str, Any]]], tuple[list[list[int]], list[dict[str, Any]]]]
 
 
 class Killed(BaseException):
@@ -134,20 +106,15 @@ def test_any_step_is_as_good_as_another_to_stop_at(
 
 @pytest.mark.slow
 def test_a_run_killed_at_a_step_and_in_the_middle_of_a_checkpoint_ends_with_the_same_bits(
-    make_recipe: MakeRecipe, tmp_path: Path
+    make_recipe: MakeRecipe, run_all: Runs, tmp_path: Path
 ) -> None:
     whole, stopped = make_recipe("whole"), make_recipe("stopped")
     run(whole)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(stopped))
-    (tmp_path / "killed.py").write_text(KILLED)
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     # The checkpoint of step 2 is written, that of step 4 is cut off; then the run ends at step 5.
-    for place, number in (("checkpoint", "2"), ("step", "4")):
-        command = [sys.executable, str(tmp_path / "killed.py"), str(file), place, number]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert finished.returncode == -signal.SIGKILL, finished.stderr
-        if place == "checkpoint":
+    for name, number in (("_manifest", 2), ("_step", 4)):
+        codes, _ = run_all([{"pretrain": stopped, "kill_at": (name, number)}])
+        assert codes == [[-signal.SIGKILL]]
+        if name == "_manifest":
             names = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir())
             assert names == [".checkpoint-000000004.partial", "checkpoint-000000002"]
     run(stopped)

@@ -55,16 +55,12 @@ class Runner:
     Args:
         repository (`Path`): Where `examples/` and `configs/` lie.
         environment (`dict[str, str]`, *optional*): For commands that run in a process of their own.
-        own_process (`tuple[str, ...]`, *optional*): Sub-commands of `mmm4rec` that need one.
     """
 
-    def __init__(
-        self, repository: Path, environment: dict[str, str] | None = None, own_process: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, repository: Path, environment: dict[str, str] | None = None) -> None:
         for name in ("examples", "configs"):
             Path(name).symlink_to(repository / name)
         self.environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | (environment or {})
-        self.own_process = own_process
         self.names: dict[str, Any] = {}
         self.output = ""
 
@@ -92,7 +88,7 @@ class Runner:
             line, _, name = line.partition(" > ")
             target = Path(name.strip())
         words = shlex.split(line)
-        if words[0] == "mmm4rec" and words[1] not in self.own_process and target is None:
+        if words[0] == "mmm4rec" and target is None:
             assert main(words[1:]) == 0, line
             return ""
         if "RANK" in words:

@@ -1,6 +1,7 @@
 """The scripts of examples/: by `python`, and over two processes with the same result."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -19,19 +20,23 @@ Start = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
-def start(repository: Path) -> Start:
-    """Runs a script of examples/ in the working directory, on one process or two."""
+def start(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Start:
+    """Runs a script of examples/ in the working directory: on one process, which is this one, or on two of its own."""
 
     def run(script: str, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
-        command = [sys.executable]
-        if processes > 1:
-            port = str(30000 + (os.getpid() * 11) % 20000)
-            command += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-            command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-            command += ["--main_process_port", port]
+        command = [str(repository / "examples" / script), *arguments]
+        if processes == 1:
+            monkeypatch.setattr(sys, "argv", command)
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(command[0], run_name="__main__")
+            return subprocess.CompletedProcess(command, ended.value.code, *capfd.readouterr())
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", str(30000 + (os.getpid() * 11) % 20000)]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        command += [str(repository / "examples" / script), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+        return subprocess.run(
+            [*launch, *command], env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
 
     return run
 

@@ -1,7 +1,9 @@
 """What the tests of benchmarks share: a small shop on disk, and a way to run a benchmark's command."""
 
+import contextlib
+import io
 import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,14 +32,28 @@ def shop(shop_log: list[list[int]], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def run_benchmark(repository: Path, shop: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script below `benchmarks/` on the small shop."""
+def run_benchmark(repository: Path, shop: Path) -> Callable[..., str]:
+    """Runs a script below `benchmarks/` on the small shop, in this process; what it printed."""
 
-    def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(repository / "benchmarks" / script), *map(str, arguments)]
-        environment = os.environ | {"MMM4REC_TEST_DATA": str(shop)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository)
-        assert done.returncode == 0, done.stderr
-        return done
+    def of_benchmarks() -> list[str]:
+        """Modules beside the scripts, which read variables of the environment when they are imported."""
+        folder = f"{repository / 'benchmarks'}{os.sep}"
+        return [name for name, it in sys.modules.items() if str(getattr(it, "__file__", None)).startswith(folder)]
+
+    def run(script: str, *arguments: str | Path) -> str:
+        path, printed = repository / "benchmarks" / script, io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+            patch.setenv("MMM4REC_TEST_DATA", str(shop))
+            patch.syspath_prepend(path.parent)
+            patch.chdir(repository)
+            for name in of_benchmarks():
+                patch.delitem(sys.modules, name)
+            try:
+                runpy.run_path(str(path), run_name="__main__")
+            finally:
+                for name in of_benchmarks():
+                    del sys.modules[name]
+        return printed.getvalue()
 
     return run

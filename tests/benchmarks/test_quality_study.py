@@ -47,9 +47,7 @@ def test_a_study_runs_once_and_leaves_ranks_and_curves(run_benchmark: Callable, 
     changed = {name for name, value in learned.items() if not np.array_equal(value, fresh[name])}
     assert changed and all(name.startswith("model.encoder.") for name in changed)
 
-    told = run_benchmark(
-        "quality/variants.py", "smoke", "--against", "mmm4rec", "--steps", "2", "--results", results
-    ).stdout
+    told = run_benchmark("quality/variants.py", "smoke", "--against", "mmm4rec", "--steps", "2", "--results", results)
     rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in told.split("\n\n")[1].splitlines()]
     table = {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
     assert set(table) == set(variants) and table["mmm4rec"]["difference"] == ""

@@ -1,6 +1,7 @@
 """The scripts of examples/ from tiny shops to a recommender, by `python` and by `accelerate launch`."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,8 @@ from transformers import AutoModel, pipeline
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., subprocess.CompletedProcess]
+Fail = Callable[..., tuple[Any, str, str]]
 TINY = [
     "model.hidden_size=16", "model.intermediate_size=16", "model.head_dim=4", "model.state_size=4",
     "model.max_sequence_length=6", "batch_size=8",
@@ -42,6 +42,24 @@ def run(repository: Path, tmp_path: Path) -> Run:
     return start
 
 
+@pytest.fixture
+def fail(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Fail:
+    """Runs one of the scripts in this process; its exit status, and what it wrote to stdout and stderr."""
+
+    def start(script: str, config: str, *changes: str) -> tuple[Any, str, str]:
+        path = str(repository / "examples" / script)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [path, "--config", str(repository / "configs" / config), *changes])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(path, run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return start
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
     run: Run, make_domain: Callable[..., dict[str, Any]], tmp_path: Path, launcher: str
@@ -80,14 +98,14 @@ def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
     ],
 )
 def test_a_failure_is_one_line_and_its_exit_status(
-    run: Run, script: str, config: str, changes: list[str], message: str, status: int
+    fail: Fail, script: str, config: str, changes: list[str], message: str, status: int
 ) -> None:
-    finished = run("python", script, config, *changes)
-    assert finished.returncode == status and finished.stdout == ""
-    assert finished.stderr.splitlines()[-1].startswith(f"{script}: error: ") and message in finished.stderr
-    assert "Traceback" not in finished.stderr
+    found, out, err = fail(script, config, *changes)
+    assert found == status and out == ""
+    assert err.splitlines()[-1].startswith(f"{script}: error: ") and message in err
+    assert "Traceback" not in err
 
 
-def test_wrong_usage_is_exit_status_2(run: Run) -> None:
-    finished = run("python", "pretrain.py", "pretrain_published.yaml", "--conifg")
-    assert finished.returncode == 2 and "unrecognized arguments: --conifg" in finished.stderr
+def test_wrong_usage_is_exit_status_2(fail: Fail) -> None:
+    status, _, err = fail("pretrain.py", "pretrain_published.yaml", "--conifg")
+    assert status == 2 and "unrecognized arguments: --conifg" in err

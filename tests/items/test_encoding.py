@@ -1,5 +1,6 @@
 """Runs in shards: killed, resumed, shared between processes, and never mixed with another encoder's."""
 
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate import PartialState
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 
@@ -50,7 +52,7 @@ def encoded_texts(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_loses_at_most_one_shard(script, tmp_path):
+def test_a_run_that_was_killed_loses_at_most_one_shard(script, tmp_path, monkeypatch):
     features = tmp_path / "features"
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.3"])
     limit = time.monotonic() + 120
@@ -63,13 +65,16 @@ def test_a_run_that_was_killed_loses_at_most_one_shard(script, tmp_path):
     before = len(encoded_texts(tmp_path))
     assert before <= 2 * finished + 2
 
-    # A batch of two is encoded again: a function has nothing else to be known by.
-    subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
+    # A batch of two is encoded again: a function has nothing else to be known by. The script keeps to the CPU, and
+    # only there.
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "0"])
+    runpy.run_path(str(script), run_name="__main__")
     assert len(encoded_texts(tmp_path)) - before == 2 + 12 - 2 * finished
     np.testing.assert_array_equal(np.load(tmp_path / "result-0.npy"), EXPECTED)
     assert not list(features.glob(".*.partial"))
 
-    subprocess.run([sys.executable, str(script), str(tmp_path), "0"], check=True)
+    runpy.run_path(str(script), run_name="__main__")
     assert len(encoded_texts(tmp_path)) - before == 2 + 12 - 2 * finished + 2
 
 

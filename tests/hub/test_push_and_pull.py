@@ -1,6 +1,7 @@
 """What is pushed loads by name: equal bits, by revision, by remote code, offline; or it is refused, and clearly."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ expected["branch"] = scores().detach()
 model.push_to_hub("author/my.model-1.4", revision="experiment")
 model.push_to_hub("author/secret", private=True)
 model.model.push_to_hub("author/base", tags=["films"])
+model_of().push_to_hub("author/edited")
 torch.save(expected, "expected.pt")
 print(first.oid, second.oid, Path("expected.pt").resolve())
 """
@@ -42,7 +44,11 @@ print(first.oid, second.oid, Path("expected.pt").resolve())
 @pytest.fixture(scope="module")
 def pushed(hub: LoopbackHub, author: Run) -> list[str]:
     """Pushes everything: the first and the second commit of the weights, and where the scores of all states are."""
-    return author(PUSH).stdout.split()
+    hub.create("model", "author/edited", private=False)
+    hub.files("author/edited")["README.md"] = b"My own words.\n"
+    done = author(PUSH)
+    assert "author/edited has a model card already" in done.stderr
+    return done.stdout.split()
 
 
 def test_a_model_its_processor_and_its_catalogue_load_by_name_and_revision(pushed: list[str], reader: Run) -> None:
@@ -117,17 +123,12 @@ def test_the_repository_names_the_model_that_its_card_runs(hub: LoopbackHub, pus
     reader(f"{code}\n{base_code}\nassert output.user_embeds.shape == (1, 16)\n{shop_code}\nassert len(catalog) == 6")
 
 
-def test_an_upload_is_one_commit_and_a_card_that_was_edited_stays(
-    hub: LoopbackHub, pushed: list[str], author: Run
-) -> None:
+def test_an_upload_is_one_commit_and_a_card_that_was_edited_stays(hub: LoopbackHub, pushed: list[str]) -> None:
     assert [commit.title for commit in hub.commits(NAME)] == [
         "initial commit", "Upload model", "Upload processor", "Better",
     ]  # fmt: skip
-    hub.create("model", "author/edited", private=False)
-    hub.files("author/edited")["README.md"] = b"My own words.\n"
-    done = author(TINY + "model_of().push_to_hub('author/edited')")
     assert hub.files("author/edited")["README.md"] == b"My own words.\n"
-    assert "model.safetensors" in hub.files("author/edited") and "has a model card already" in done.stderr
+    assert "model.safetensors" in hub.files("author/edited")
 
 
 def test_a_private_repository_opens_with_a_token_alone(pushed: list[str], reader: Run) -> None:
@@ -188,18 +189,21 @@ print(len(found), len(ItemCatalog.from_pretrained("author/shop")))
     reader = interpreter(hub, tmp_path)
     assert reader(code).stdout.split() == ["5", "6"]
     before = len(hub.requests)
-    assert reader(code, HF_HUB_OFFLINE="1").stdout.split() == ["5", "6"]
-    assert len(hub.requests) == before
-    # The same with nobody at the address.
-    gone = "http://127.0.0.1:9"
-    assert reader(NO_WAITING + code, HF_ENDPOINT=gone).stdout.split() == ["5", "6"]
-    whys = ("is not asked (HF_HUB_OFFLINE is set)", "cannot be reached")
-    for why, variables in zip(whys, ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": gone}), strict=True):
-        cold = reader(
+    shutil.copytree(tmp_path / "home", tmp_path / "home-2")
+    before = len(hub.requests)
+    # Not asked, and the same with nobody at the address; then without what was loaded.
+    told = {
+        "is not asked (HF_HUB_OFFLINE is set)": {"home": "home", "HF_HUB_OFFLINE": "1"},
+        "cannot be reached": {"home": "home-2", "HF_ENDPOINT": "http://127.0.0.1:9"},
+    }
+    for why, variables in told.items():
+        done = reader(
             NO_WAITING
+            + code
             + f"""
-from mmm4rec_hf import ItemCatalog
+import os, shutil
 from mmm4rec_hf.cli import main
+shutil.rmtree(os.environ["HF_HOME"])
 assert main(["recommend", {NAME!r}, "--history", "7"]) == 1
 try:
     ItemCatalog.from_pretrained("author/shop")
@@ -208,12 +212,13 @@ except ValueError as error:
 else:
     raise SystemExit("loaded what nobody has")
 """,
-            home="empty",
             **variables,
         )
-        (line,) = [line for line in cold.stderr.splitlines() if line.startswith("mmm4rec: error: ")]
+        assert done.stdout.split() == ["5", "6"]
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("mmm4rec: error: ")]
         assert f"'{NAME}' is no folder here, and no model to be had from the Hub: " in line
         assert line.endswith(f"the Hub {why}, and it was not loaded before")
+    assert len(hub.requests) == before
 
 
 def test_a_file_that_breaks_off_is_fetched_again_or_refused(pushed: list[str], reader: Run) -> None:

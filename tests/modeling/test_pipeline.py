@@ -289,7 +289,7 @@ def test_a_program_in_place_of_the_layers_gives_the_same_answers(
     make_pipeline: Callable[..., Any], tiny_catalog: Catalog, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    recommend = make_pipeline(**changes)
+    recommend = make_pipeline(use_ffn=False, **changes)  # which test_export.py has; less to export
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for bias in (recommend.model.items.text_bias, recommend.model.items.image_bias):

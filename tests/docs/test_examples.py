@@ -1,4 +1,4 @@
-"""The scripts of examples/: by `python`, and over two processes with the same result."""
+"""The scripts of examples/: in this process, and with the same result as `accelerate launch` starts them."""
 
 import os
 import runpy
@@ -21,7 +21,7 @@ Start = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture
 def start(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Start:
-    """Runs a script of examples/ in the working directory: on one process, which is this one, or on two of its own."""
+    """Runs a script of examples/ in the working directory: in this process, or as `accelerate launch` starts it."""
 
     def run(script: str, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
         command = [str(repository / "examples" / script), *arguments]

@@ -4,7 +4,7 @@ r"""Recommend to all users of a file, as a nightly job does, on one device or se
 
 On two processes of a CPU, and on every GPU of a machine; the users are shared out:
 
-    accelerate launch --cpu --num_processes 2 examples/batch_recommend.py run/model interactions.csv \
+    torchrun --standalone --nproc_per_node 2 examples/batch_recommend.py run/model interactions.csv \
         --output recommendations.parquet
     accelerate launch --multi_gpu examples/batch_recommend.py run/model interactions.csv \
         --output recommendations.parquet
@@ -31,13 +31,14 @@ from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.recommend import Recommended, write
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.outputs import replace_file
+from mmm4rec_hf.processes import process_state
 from mmm4rec_hf.saved_models import find_model
 from mmm4rec_hf.training.record import layout_of_log
 
 
 def main(args: argparse.Namespace) -> None:
     """Recommends to this process's users, and joins the parts."""
-    state = PartialState()
+    state = process_state()
     args.model = find_model(args.model)
     recommend = pipeline("sequential-recommendation", model=args.model, device=state.device)
     parts = [args.output.with_name(f".{args.output.stem}.part-{rank}.parquet") for rank in range(state.num_processes)]

@@ -4,7 +4,8 @@ r"""Encode items with functions of your own: any list of texts, or of pictures, 
 
 Several processes share the work; a run that was stopped goes on behind what it has finished:
 
-    accelerate launch --cpu --num_processes 2 examples/custom_encoder.py items.jsonl --output catalog
+    torchrun --standalone --nproc_per_node 2 examples/custom_encoder.py items.jsonl --output catalog
+    accelerate launch --multi_gpu examples/custom_encoder.py items.jsonl --output catalog
 
 The two encoders here need no model: words of a text, hashed to a few hundred columns, and a grid of picture colours.
 Put a model of your own, a service, or a table of features that you have in their place. What comes out is what
@@ -18,12 +19,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from PIL import Image
 
 from mmm4rec_hf import ItemCatalog, ItemEncoder
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.processes import process_state
 from mmm4rec_hf.training.saving import save_encoded_catalog
 
 WORD_COLUMNS, GRID = 256, 8
@@ -51,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
         catalog = catalog.select(SequenceDatasets.load_from_disk(args.sequences).item_ids)
     encoder = ItemEncoder(text_encoder=hashed_words, image_encoder=colour_grid)
     catalog = catalog.encode(encoder, args.output / "encoding")
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         save_encoded_catalog(catalog, encoder, args.output)
         print(f"{catalog} is in {args.output}")
 

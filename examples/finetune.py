@@ -10,7 +10,7 @@ As published, with item biases, from a base that `pretrain.py` made or that has 
 
 On two processes of a CPU, and on every GPU of a machine (a device's batch times the number of devices is the batch):
 
-    accelerate launch --cpu --num_processes 2 examples/finetune.py --config configs/finetune_published.yaml \
+    torchrun --standalone --nproc_per_node 2 examples/finetune.py --config configs/finetune_published.yaml \
         start_from=org/mmm4rec-base sequences=data/shop/sequences catalog=data/shop/catalog output_dir=run \
         training.per_device_train_batch_size=512
     accelerate launch --multi_gpu examples/finetune.py --config configs/finetune_published.yaml \

@@ -10,7 +10,7 @@ one encoder:
 On one device, on two processes of a CPU, on every GPU of a machine, and on two machines:
 
     python examples/pretrain.py --config configs/pretrain_movies_beauty.yaml data_dir=data output_dir=base
-    accelerate launch --cpu --num_processes 2 examples/pretrain.py --config configs/pretrain_movies_beauty.yaml \
+    torchrun --standalone --nproc_per_node 2 examples/pretrain.py --config configs/pretrain_movies_beauty.yaml \
         data_dir=data output_dir=base
     accelerate launch --multi_gpu examples/pretrain.py --config configs/pretrain_published.yaml data_dir=data \
         output_dir=base mixed_precision=bf16 compile=true

@@ -4,7 +4,7 @@ r"""A log and its items to a model that recommends, by the Python interface from
 
 On two processes of a CPU, and on every GPU of a machine; a device's batch times their number is the batch:
 
-    accelerate launch --cpu --num_processes 2 examples/quickstart.py interactions.csv items.jsonl --output run
+    torchrun --standalone --nproc_per_node 2 examples/quickstart.py interactions.csv items.jsonl --output run
     accelerate launch --multi_gpu examples/quickstart.py interactions.csv items.jsonl --output run
 
 The log has a user, an item and a time a row; items are JSON lines with an id, texts and, where there is one, the path
@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import TrainingArguments, pipeline, set_seed
 
 from mmm4rec_hf import (
@@ -32,12 +31,13 @@ from mmm4rec_hf import (
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE, load_item_encoder
+from mmm4rec_hf.processes import process_state
 from mmm4rec_hf.training.saving import save_recommender
 
 
 def main(args: argparse.Namespace) -> None:
     """Prepares, encodes, trains, measures, saves and recommends."""
-    state = PartialState()
+    state = process_state()
     sequences = prepare_sequences(load_interactions(args.log), k_core=args.k_core)
     catalog = ItemCatalog.from_items(args.items).select(sequences.item_ids)
     names = (args.encoder, None, None) if args.encoder else (None, TEXT_FROM_PACKAGE, IMAGE_FROM_PACKAGE)

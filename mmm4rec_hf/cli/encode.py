@@ -27,8 +27,8 @@ def add_parser(subparsers: Any) -> None:
             "`image`: a path from the file's folder on), encodes them, and writes a catalogue: items, features and "
             "what made them. Texts alone do: without --image-encoder no picture is looked at, and a zero stands for "
             "each; likewise without --text-encoder. What is finished is kept in a folder inside, so that a run that "
-            "was stopped goes on there. Under `accelerate launch -m mmm4rec_hf.cli encode ...` several processes "
-            "share the work."
+            "was stopped goes on there. Under `torchrun --nproc_per_node N -m mmm4rec_hf.cli encode ...` the "
+            "processes share the work."
         ),
         epilog=(
             "examples:\n"
@@ -88,10 +88,10 @@ def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec encode`."""
     hide_bars_without_terminal()
     import torch
-    from accelerate import PartialState
 
     from ..items.batch_encoder import NO_ENCODER
     from ..items.text import PUBLISHED_TEXT_FIELDS
+    from ..processes import process_state
     from ..training.finetuning import SMALL_MODEL
     from ..training.saving import save_encoded_catalog
 
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
         shard_size=args.shard_size,
         overwrite=args.overwrite,
     )
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     save_encoded_catalog(catalog, encoder, args.output)
     texts = [text for text in map(encoder.text_of, catalog.records) if text is not None]

@@ -65,7 +65,6 @@ def run(args: argparse.Namespace) -> None:
     ks = _cut_offs(args.ks)
     args.model = find_model(args.model)
     hide_bars_without_terminal()
-    from accelerate import PartialState
 
     from ..data import SequenceDatasets
     from ..evaluation.evaluator import Evaluation, compare, evaluate_model
@@ -74,10 +73,11 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.verdicts import deciding_metric, sentence
     from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
+    from ..processes import process_state
 
     other = None if args.compare is None else Evaluation.load(args.compare)
     model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
-    model.to(args.device or PartialState().device)
+    model.to(args.device or process_state().device)
     sequences, catalog = SequenceDatasets.load_from_disk(args.data), _catalog(args)
     evaluation = evaluate_model(
         model,

@@ -59,15 +59,15 @@ def run(args: argparse.Namespace) -> None:
 
 def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json: bool = False) -> None:
     """Prints what a fine-tuning came to on the test split; of several processes the first prints."""
-    from accelerate import PartialState
 
     from ..evaluation.protocol import describe, read_source
     from ..evaluation.yardsticks import load_baselines
     from ..modeling import MMM4RecConfig
+    from ..processes import process_state
     from ..saved_models import MODEL_NAME
     from ..training.finetuning import EVALUATION_NAME
 
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     output = Path(recipe.output_dir)
     if as_json:

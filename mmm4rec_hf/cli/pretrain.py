@@ -22,8 +22,8 @@ def add_parser(subparsers: Any) -> None:
             "Reads a recipe (YAML) that names domains: for each the catalogue that `encode` wrote and the sequences, "
             "or shards of them, that `prepare` wrote. Trains with the other targets of a batch as negatives; writes "
             "OUTPUT_DIR/model, which `finetune` starts from, and OUTPUT_DIR/log.jsonl. A run that was stopped goes on "
-            "when the same command is given again. `accelerate launch -m mmm4rec_hf.cli pretrain ...` uses several "
-            "devices."
+            "when the same command is given again. `torchrun --nproc_per_node N -m mmm4rec_hf.cli pretrain ...` "
+            "uses several devices, or processes of a CPU."
         ),
         epilog=(
             "Keys of a recipe: domains (a list of name, catalog, and sequences or shards), output_dir, max_steps or "
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> None:
 
 def print_pretraining(recipe: "PretrainRecipe", metrics: dict[str, float], as_json: bool = False) -> None:
     """Prints what a pretraining came to on the validation splits; of several processes the first prints."""
-    from accelerate import PartialState
 
+    from ..processes import process_state
     from ..saved_models import MODEL_NAME
 
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     model = str(Path(recipe.output_dir) / MODEL_NAME)
     if as_json:

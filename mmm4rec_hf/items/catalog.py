@@ -222,7 +222,7 @@ class ItemCatalog:
     ) -> "ItemCatalog":
         """Computes the features of all items.
 
-        Under `accelerate launch` the processes share the work, and each returns the whole catalogue.
+        Under `torchrun` or `accelerate launch` the processes share the work, and each returns the whole catalogue.
 
         Args:
             encoder (`ItemEncoder`): What turns texts and pictures into features.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from mmm4rec_hf.outputs import replace_file
+from mmm4rec_hf.processes import process_state
 
 from .batch_encoder import NO_ENCODER
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
@@ -80,7 +80,7 @@ def encode_catalog(
     for name, size in (("batch_size", batch_size), ("shard_size", shard_size)):
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}")
-    state = PartialState()
+    state = process_state()
     if output_dir is None and state.num_processes > 1:
         raise ValueError("several processes share their work through files: give encode(..., output_dir=)")
     arrays: dict[str, np.ndarray] = {}
@@ -225,7 +225,7 @@ def _encode_shards(
     overwrite: bool,
 ) -> None:
     """Encodes the shards that are not there yet, this process's share of them."""
-    state = PartialState()
+    state = process_state()
     missing = [shard for shard in shards if not shard.is_done(folder, modality)]
     # Every process must have looked before one of them writes, or their lists would differ.
     state.wait_for_everyone()
@@ -272,7 +272,7 @@ def _unlike_finished(
                 yield from ((shard.start + row, arrays["features"][row]) for row in np.flatnonzero(arrays["mask"]))
 
     unlike = None
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         unlike = unlike_item(catalog, encoder, modality, stored(), batch_size)
     found: str | None = broadcast_object_list([unlike])[0]
     return found

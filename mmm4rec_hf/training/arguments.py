@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
+from mmm4rec_hf.processes import check_processes
+
 # Rows that these leave out would be users that no metric counts, rows in another order ranks of other users.
 _OF_TRAINING: dict[str, Any] = {
     "dataloader_drop_last": False,
@@ -25,8 +27,10 @@ def check_arguments(arguments: TrainingArguments) -> None:
 
     Raises:
         ValueError: For smoothed labels: transformers sums over all scores, that of the padding item among them, which
-            is the lowest float, and leaves out the loss that `item_loss` names.
+            is the lowest float, and leaves out the loss that `item_loss` names. For one of several processes that
+            takes itself for the only one.
     """
+    check_processes(arguments.world_size)
     if arguments.label_smoothing_factor:
         raise ValueError(
             f"label_smoothing_factor is {arguments.label_smoothing_factor}; it must be 0: it would spread over the "

@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
-
 from mmm4rec_hf.outputs import naming_full_disk
+from mmm4rec_hf.processes import process_state
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], keep
         write (`Callable`): Fills the folder it is given; each process writes its part.
         keep (`int`): How many of the newest checkpoints stay.
     """
-    state = PartialState()
+    state = process_state()
     target = folder / f"{_PREFIX}{step:09d}"
     partial = folder / f".{target.name}.partial"
     if state.is_main_process:

@@ -21,6 +21,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
 from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.processes import process_state
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .batches import BatchStream, Mixture
@@ -188,6 +189,7 @@ class Pretraining:
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
         self.output = Path(recipe.output_dir)
+        process_state()  # of several processes on a CPU Accelerator would not know
         self.accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
             # Not synchronised with data loaders: none is used, but one that another run left in this process counts.

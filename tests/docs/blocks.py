@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mmm4rec_hf.cli import main
 
+from ..launched import together
 from .films import TINY
 
 # What stands in for a training of the published size.
@@ -93,9 +94,12 @@ class Runner:
             return ""
         if "RANK" in words:
             return self.on_two_machines(words)
-        done = subprocess.run(
-            self.resolved(words), env=self.environment, capture_output=True, text=True, check=False, timeout=900
-        )
+        knowing = together(2) if words[0] == "torchrun" else contextlib.nullcontext({})
+        with knowing as environment:
+            done = subprocess.run(
+                self.resolved(words), env=self.environment | environment, capture_output=True, text=True, check=False,
+                timeout=900,
+            )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
         if target is not None:
             target.write_text(done.stdout)
@@ -110,14 +114,15 @@ class Runner:
         def start(rank: int) -> None:
             command = self.resolved([known.get(word, str(rank) if word == "RANK" else word) for word in words])
             done[rank] = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+                command, env=self.environment | environment, capture_output=True, text=True, check=False, timeout=900
             )
 
         threads = [threading.Thread(target=start, args=(rank,)) for rank in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with together(2) as environment:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         for rank in (0, 1):
             assert done[rank].returncode == 0, done[rank].stderr[-3000:]
         return done[0].stdout
@@ -128,8 +133,5 @@ class Runner:
             return [sys.executable, *words[1:]]
         if words[0] == "mmm4rec":
             return [sys.executable, "-m", "mmm4rec_hf.cli", *words[1:]]
-        assert words[:2] == ["accelerate", "launch"], words
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no"]
-        if "--num_machines" not in words:
-            launch += ["--num_machines", "1", "--main_process_port", str(30000 + (os.getpid() * 13) % 20000)]
-        return [*launch, "--dynamo_backend", "no", *words[2:]]
+        assert words[0] == "torchrun", words
+        return [sys.executable, "-m", "torch.distributed.run", *words[1:]]

@@ -1,4 +1,4 @@
-"""The scripts of examples/: in this process, and with the same result as `accelerate launch` starts them."""
+"""The scripts of examples/: in this process, and with the same result as `torchrun` starts them."""
 
 import os
 import runpy
@@ -15,13 +15,15 @@ import pytest
 from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
+from ..launched import together
+
 pytestmark = pytest.mark.slow
 Start = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
 def start(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Start:
-    """Runs a script of examples/ in the working directory: in this process, or as `accelerate launch` starts it."""
+    """Runs a script of examples/ in the working directory: in this process, or as `torchrun` starts it."""
 
     def run(script: str, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
         command = [str(repository / "examples" / script), *arguments]
@@ -30,13 +32,12 @@ def start(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(command[0], run_name="__main__")
             return subprocess.CompletedProcess(command, ended.value.code, *capfd.readouterr())
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--main_process_port", str(30000 + (os.getpid() * 11) % 20000)]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        return subprocess.run(
-            [*launch, *command], env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        with together(processes) as environment:
+            return subprocess.run(
+                [*launch, *command], env=os.environ | environment, capture_output=True, text=True, check=False,
+                timeout=600,
+            )  # fmt: skip
 
     return run
 
@@ -49,10 +50,9 @@ def test_every_script_begins_with_its_commands(repository: Path) -> None:
     for script in scripts:
         head = script.read_text(encoding="utf-8").split('"""')[1]
         assert f"    python examples/{script.name} " in head, script.name
-        # Adding items to a model is no work for several devices.
-        assert (f"    accelerate launch --cpu --num_processes 2 examples/{script.name} " in head) == (
-            script.name != "new_items.py"
-        )
+        for launcher in ("torchrun --standalone --nproc_per_node 2", "accelerate launch --multi_gpu"):
+            # Adding items to a model is no work for several devices.
+            assert (f"    {launcher} examples/{script.name} " in head) == (script.name != "new_items.py")
 
 
 def test_two_processes_recommend_what_one_does(films_with_run: Path, start: Start) -> None:

@@ -1,5 +1,6 @@
-"""The scripts of examples/ from tiny shops to a recommender, by `python` and by `accelerate launch`."""
+"""The scripts of examples/ from tiny shops to a recommender, by `python` and by `torchrun`."""
 
+import contextlib
 import os
 import runpy
 import subprocess
@@ -14,6 +15,8 @@ from transformers import AutoModel, pipeline
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 
+from ..launched import together
+
 Run = Callable[..., subprocess.CompletedProcess]
 Fail = Callable[..., tuple[Any, str, str]]
 TINY = [
@@ -22,11 +25,8 @@ TINY = [
 ]  # fmt: skip
 LAUNCHERS = {
     "python": [sys.executable],
-    "accelerate": [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(30000 + os.getpid() % 20000),
-    ],
-}  # fmt: skip
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+}
 
 
 @pytest.fixture
@@ -36,8 +36,11 @@ def run(repository: Path, tmp_path: Path) -> Run:
     def start(launcher: str, script: str, config: str, *changes: str) -> subprocess.CompletedProcess:
         command = [*LAUNCHERS[launcher], str(repository / "examples" / script)]
         command += ["--config", str(repository / "configs" / config), *changes]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        knowing = together(2) if launcher == "torchrun" else contextlib.nullcontext({"CUDA_VISIBLE_DEVICES": ""})
+        with knowing as environment:
+            return subprocess.run(
+                command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False
+            )
 
     return start
 

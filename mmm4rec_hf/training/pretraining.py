@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -81,7 +81,10 @@ class PretrainRecipe:
         mixed_precision (`"no"`, `"bf16"` or `"fp16"`, *optional*, defaults to `"no"`): To compute in.
         compile (`bool`, *optional*, defaults to `False`): Whether to use `torch.compile`.
         eval_steps (`int`, *optional*): Steps between validations, by default those of an epoch.
-        early_stopping_patience (`int`, *optional*): Validations without a better NDCG@10 after which to stop.
+        metric_for_best_model (`"ndcg@10"` or `"loss"`, *optional*, defaults to `"ndcg@10"`):
+            By whose mean over domains the best model is told: the higher NDCG@10, or the lower loss, which is the one
+            to trust where a few ranks decide a domain's NDCG@10.
+        early_stopping_patience (`int`, *optional*): Validations without a better one after which to stop.
         save_steps (`int`, *optional*): Steps between checkpoints; none without it.
         save_total_limit (`int`, *optional*, defaults to 2): How many checkpoints stay.
         logging_steps (`int`, *optional*, defaults to 50): Steps between lines of the log.
@@ -111,6 +114,7 @@ class PretrainRecipe:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     eval_steps: int | None = None
+    metric_for_best_model: Literal["ndcg@10", "loss"] = "ndcg@10"
     early_stopping_patience: int | None = None
     save_steps: int | None = None
     save_total_limit: int = 2
@@ -168,7 +172,7 @@ def pretrain(recipe: PretrainRecipe) -> dict[str, float]:
     Returns:
         `dict[str, float]`: Of the model that was kept: for each domain, named in front, the held-out in-batch loss and
         the metrics of the full ranking; empty without validation rows. `output_dir/model` then holds the base model,
-        the best one by the mean NDCG@10 over domains, or the last one without validation rows.
+        the best one by the mean of `metric_for_best_model` over domains, or the last one without validation rows.
 
     Raises:
         ValueError: If `output_dir` holds another recipe's run, the domains do not fit each other, or the batch cannot
@@ -305,13 +309,13 @@ class Pretraining:
         """Validates, and keeps the model if it is the best one so far."""
         progress = self.progress
         metrics = validate(self.accelerator, self.recommender, self.domains, self.recipe)
-        scores = [value for name, value in metrics.items() if name.endswith("/ndcg@10")]
-        if not scores:
+        if not metrics:
             return
-        score = sum(scores) / len(scores)
-        self._log(metrics | {"ndcg@10": score})
-        if progress.best_metric is None or score > progress.best_metric:
-            progress.best_metric, progress.best_metrics, progress.best_step = score, metrics, progress.step
+        means = {name: _mean_over_domains(metrics, name) for name in ("ndcg@10", "loss")}
+        self._log(metrics | {"ndcg@10": means["ndcg@10"]})
+        metric, best = means[self.recipe.metric_for_best_model], progress.best_metric
+        if best is None or (metric < best if self.recipe.metric_for_best_model == "loss" else metric > best):
+            progress.best_metric, progress.best_metrics, progress.best_step = metric, metrics, progress.step
             progress.validations_without_better = 0
             self._save_model()
         else:
@@ -401,6 +405,11 @@ def _optimizer(recipe: PretrainRecipe, module: nn.Module) -> torch.optim.Optimiz
     if recipe.optimizer == "nadam":
         return published_optimizer(module, recipe.learning_rate, recipe.weight_decay)
     return torch.optim.AdamW(parameter_groups(module, recipe.weight_decay), lr=recipe.learning_rate)
+
+
+def _mean_over_domains(metrics: Mapping[str, float], name: str) -> float:
+    values = [value for key, value in metrics.items() if key.endswith(f"/{name}")]
+    return sum(values) / len(values)
 
 
 def _forget_lines_after(path: Path, step: int) -> None:

@@ -83,6 +83,19 @@ def test_the_best_model_by_the_mean_ndcg_over_domains_is_kept_and_patience_ends_
     assert progress["best_metric"] == scores[best] and progress["best_step"] == validations[best]["step"]
 
 
+def test_the_best_model_may_be_told_by_the_mean_loss_over_domains(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(max_steps=24, eval_steps=2, metric_for_best_model="loss", learning_rate=0.02)
+    metrics = run(recipe)
+    validations = [line for line in lines(recipe) if "ndcg@10" in line]
+    losses = [(line["a/loss"] + line["bb/loss"]) / 2 for line in validations]
+    best = validations[int(np.argmin(losses))]
+    # Neither the first nor the one of the best ranks is meant.
+    assert int(np.argmin(losses)) > 0 and best["step"] != max(validations, key=lambda line: line["ndcg@10"])["step"]
+    assert {name: best[name] for name in metrics} == metrics
+    record = json.loads((Path(recipe["output_dir"]) / "training.json").read_text())
+    assert record["kept"] == best["step"]
+
+
 def test_an_epoch_has_as_many_rows_as_the_domains_and_ends_with_a_validation(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(
         max_steps=None, num_train_epochs=1.5, eval_steps=None, save_steps=None, gradient_accumulation_steps=3

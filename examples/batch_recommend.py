@@ -2,7 +2,7 @@ r"""Recommend to all users of a file, as a nightly job does, on one device or se
 
     python examples/batch_recommend.py run/model interactions.csv --output recommendations.parquet
 
-On two processes of a CPU, and on every GPU of a machine; the users are shared out:
+On two processes, and on every GPU of a machine; the users are shared out:
 
     torchrun --standalone --nproc_per_node 2 examples/batch_recommend.py run/model interactions.csv \
         --output recommendations.parquet

@@ -8,7 +8,7 @@ As published, with item biases, from a base that `pretrain.py` made or that has 
     python examples/finetune.py --config configs/finetune_published.yaml start_from=base/model \
         sequences=data/shop/sequences catalog=data/shop/catalog output_dir=run
 
-On two processes of a CPU, and on every GPU of a machine (a device's batch times the number of devices is the batch):
+On two processes, and on every GPU of a machine (a device's batch times the number of devices is the batch):
 
     torchrun --standalone --nproc_per_node 2 examples/finetune.py --config configs/finetune_published.yaml \
         start_from=org/mmm4rec-base sequences=data/shop/sequences catalog=data/shop/catalog output_dir=run \

@@ -7,7 +7,7 @@ one encoder:
     mmm4rec encode items.jsonl --sequences data/movies_a/sequences --text-encoder minilm \
         --image-encoder efficientnet-lite0 --output data/movies_a/catalog
 
-On one device, on two processes of a CPU, on every GPU of a machine, and on two machines:
+On one device, on two processes, on every GPU of a machine, and on two machines:
 
     python examples/pretrain.py --config configs/pretrain_movies_beauty.yaml data_dir=data output_dir=base
     torchrun --standalone --nproc_per_node 2 examples/pretrain.py --config configs/pretrain_movies_beauty.yaml \

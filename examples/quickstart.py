@@ -2,7 +2,7 @@ r"""A log and its items to a model that recommends, by the Python interface from
 
     python examples/quickstart.py interactions.csv items.jsonl --output run
 
-On two processes of a CPU, and on every GPU of a machine; a device's batch times their number is the batch:
+On two processes, and on every GPU of a machine; a device's batch times their number is the batch:
 
     torchrun --standalone --nproc_per_node 2 examples/quickstart.py interactions.csv items.jsonl --output run
     accelerate launch --multi_gpu examples/quickstart.py interactions.csv items.jsonl --output run

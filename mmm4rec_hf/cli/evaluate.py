@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.verdicts import deciding_metric, sentence
     from ..evaluation.yardsticks import evaluate_baselines
     from ..modeling import MMM4RecForSequentialRecommendation
-    from ..processes import process_state
+    from ..processes import local_device
 
     other = None if args.compare is None else Evaluation.load(args.compare)
     model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
-    model.to(args.device or process_state().device)
+    model.to(args.device or local_device())
     sequences, catalog = SequenceDatasets.load_from_disk(args.data), _catalog(args)
     evaluation = evaluate_model(
         model,

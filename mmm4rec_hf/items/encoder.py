@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-from mmm4rec_hf.processes import process_state
+from mmm4rec_hf.processes import local_device
 
 from .batch_encoder import NO_ENCODER, BatchEncoder, CallableEncoder, NoEncoder
 from .download import PictureDownloader
@@ -90,7 +90,7 @@ class ItemEncoder:
             raise ValueError(
                 f"text_encoder={text_encoder!r} and image_encoder={image_encoder!r} read nothing of an item"
             )
-        where = process_state().device if device is None else torch.device(device)
+        where = local_device() if device is None else torch.device(device)
         self.text_encoder: BatchEncoder | None
         self.image_encoder: BatchEncoder | None
         if model_name is not None:

@@ -16,7 +16,7 @@ from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.outputs import naming_full_disk
-from mmm4rec_hf.processes import process_state
+from mmm4rec_hf.processes import use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, kept_step
@@ -261,7 +261,7 @@ def _training_arguments(recipe: FinetuneRecipe) -> TrainingArguments:
         "disable_tqdm": not sys.stderr.isatty(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    process_state()  # of several processes on a CPU TrainingArguments would not know
+    use_cpu_where_alone()
     return TrainingArguments(**(TRAINING_DEFAULTS | fixed | recipe.training))
 
 

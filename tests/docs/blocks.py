@@ -100,7 +100,7 @@ class Runner:
                 self.resolved(words), env=self.environment | environment, capture_output=True, text=True, check=False,
                 timeout=900,
             )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+            assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
         if target is not None:
             target.write_text(done.stdout)
         return done.stdout
@@ -123,8 +123,8 @@ class Runner:
                 thread.start()
             for thread in threads:
                 thread.join()
-        for rank in (0, 1):
-            assert done[rank].returncode == 0, done[rank].stderr[-3000:]
+            for rank in (0, 1):
+                assert done[rank].returncode == 0, done[rank].stderr[-3000:]
         return done[0].stdout
 
     def resolved(self, words: list[str]) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from accelerate import PartialState
+from huggingface_hub import constants
 
 from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
@@ -29,15 +31,21 @@ def start(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         command = [str(repository / "examples" / script), *arguments]
         if processes == 1:
             monkeypatch.setattr(sys, "argv", command)
+            # As the launcher's processes: on the CPU, and without the Hub.
+            monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+            monkeypatch.setattr(PartialState, "_shared_state", {})
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(command[0], run_name="__main__")
             return subprocess.CompletedProcess(command, ended.value.code, *capfd.readouterr())
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         with together(processes) as environment:
-            return subprocess.run(
+            done = subprocess.run(
                 [*launch, *command], env=os.environ | environment, capture_output=True, text=True, check=False,
                 timeout=600,
             )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-2000:]
+        return done
 
     return run
 

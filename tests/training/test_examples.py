@@ -38,9 +38,12 @@ def run(repository: Path, tmp_path: Path) -> Run:
         command += ["--config", str(repository / "configs" / config), *changes]
         knowing = together(2) if launcher == "torchrun" else contextlib.nullcontext({"CUDA_VISIBLE_DEVICES": ""})
         with knowing as environment:
-            return subprocess.run(
-                command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False
-            )
+            done = subprocess.run(
+                command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False,
+                timeout=600,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        return done
 
     return start
 
@@ -73,7 +76,6 @@ def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
         launcher, "pretrain.py", "pretrain_movies_beauty.yaml", f"data_dir={tmp_path}", "output_dir=base", *TINY,
         "max_steps=3",
     )  # fmt: skip
-    assert pretrained.returncode == 0, pretrained.stderr
     # One table, whatever the number of processes.
     assert pretrained.stdout.count("Validation split") == 1 and "movies_a" in pretrained.stdout
     assert AutoModel.from_pretrained(tmp_path / "base" / "model").config.num_hidden_layers == 2
@@ -83,7 +85,6 @@ def test_two_shops_become_a_base_of_two_layers_and_that_a_recommender_of_one(
         launcher, "finetune.py", "finetune_published.yaml", *shop, "output_dir=tuned", "start_from=base/model",
         "training.per_device_train_batch_size=8", "training.num_train_epochs=1",
     )  # fmt: skip
-    assert tuned.returncode == 0, tuned.stderr
     assert tuned.stdout.count("95% interval") == 1
     model = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "tuned" / "model")
     assert model.config.num_hidden_layers == 1 and model.config.use_item_bias

@@ -119,7 +119,7 @@ def read_run(folder: str | os.PathLike[str], name: str | None = None) -> Run:
             recipe,
             record,
             _curves_of(log, _named_by_pretraining),
-            _kept_metrics(log, record),
+            _kept_metrics(log, record, recipe),
         )
     log = record.get("log") or _log_of_trainer(path)
     tables = _trainer_tables(path)
@@ -185,12 +185,17 @@ def _add(curves: Curves, domain: str, metric: str, step: int, value: float) -> N
     curves.validation.setdefault(domain, {}).setdefault(metric, []).append((step, float(value)))
 
 
-def _kept_metrics(log: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The validation metrics of each domain at the step of the weights that were kept."""
+def _kept_metrics(
+    log: Sequence[Mapping[str, Any]], record: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """The validation metrics of each domain at the step of the weights that were kept, by now or in the end."""
     validations = [entry for entry in log if any("/" in key for key in entry)]
     kept = [entry for entry in validations if entry["step"] == record.get("kept")]
     if not kept:
-        best = max(validations, key=lambda entry: entry.get("ndcg@10", 0.0), default=None)
+        if recipe.get("metric_for_best_model") == "loss":
+            best = min(validations, key=_sum_of_losses, default=None)
+        else:
+            best = max(validations, key=lambda entry: entry.get("ndcg@10", 0.0), default=None)
         kept = [] if best is None else [best]
     tables: dict[str, dict[str, float]] = {}
     for key, value in kept[0].items() if kept else ():
@@ -198,6 +203,10 @@ def _kept_metrics(log: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -
         if slash:
             tables.setdefault(f"validation of {domain}", {})[metric] = value
     return tables
+
+
+def _sum_of_losses(validation: Mapping[str, Any]) -> float:
+    return sum(value for key, value in validation.items() if key.endswith("/loss"))
 
 
 def _log_of_trainer(path: Path) -> list[dict[str, Any]]:

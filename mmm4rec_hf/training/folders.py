@@ -26,9 +26,13 @@ def claim_output(folder: Path, recipe: Any) -> None:
         ValueError: If the folder is another recipe's, naming what differs.
     """
     now = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    # An option that has come since the run began was at its default.
+    fields = dataclasses.fields(recipe)
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     path = folder / RECIPE_NAME
     if path.is_file():
-        differences = list(_differences(json.loads(path.read_text(encoding="utf-8")), now))
+        before = defaults | json.loads(path.read_text(encoding="utf-8"))
+        differences = list(_differences(before, now))
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another recipe ({'; '.join(differences)}); give another output_dir, or "

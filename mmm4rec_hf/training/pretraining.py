@@ -21,7 +21,7 @@ from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendatio
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
 from mmm4rec_hf.outputs import replace_file, replace_folder
-from mmm4rec_hf.processes import process_state
+from mmm4rec_hf.processes import check_processes, use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .batches import BatchStream, Mixture
@@ -193,7 +193,7 @@ class Pretraining:
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
         self.output = Path(recipe.output_dir)
-        process_state()  # of several processes on a CPU Accelerator would not know
+        use_cpu_where_alone()
         self.accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
             # Not synchronised with data loaders: none is used, but one that another run left in this process counts.
@@ -204,6 +204,7 @@ class Pretraining:
             project_dir=self.output,
         )
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        check_processes(processes)
         if recipe.batch_size % processes:
             raise ValueError(f"batch_size {recipe.batch_size} cannot be divided among {processes} processes")
         self.domains = [
@@ -314,7 +315,8 @@ class Pretraining:
         means = {name: _mean_over_domains(metrics, name) for name in ("ndcg@10", "loss")}
         self._log(metrics | {"ndcg@10": means["ndcg@10"]})
         metric, best = means[self.recipe.metric_for_best_model], progress.best_metric
-        if best is None or (metric < best if self.recipe.metric_for_best_model == "loss" else metric > best):
+        is_lower_better = self.recipe.metric_for_best_model == "loss"
+        if best is None or math.isnan(best) or (metric < best if is_lower_better else metric > best):
             progress.best_metric, progress.best_metrics, progress.best_step = metric, metrics, progress.step
             progress.validations_without_better = 0
             self._save_model()

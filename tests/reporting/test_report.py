@@ -190,6 +190,19 @@ def test_a_pretraining_and_a_trainer_s_folder_are_told_without_intervals(tmp_pat
     assert page.words.count("there are no intervals") == 2 and page.tags.count("img") == 2
 
 
+def test_a_base_that_is_kept_by_loss_is_told_by_its_loss_before_it_has_ended(tmp_path: Path) -> None:
+    lines = [
+        {"step": 20, "films/loss": 2.5, "creams/loss": 1.0, "films/ndcg@10": 0.25, "ndcg@10": 0.375},
+        {"step": 40, "films/loss": 2.4, "creams/loss": 1.0, "films/ndcg@10": 0.125, "ndcg@10": 0.2},
+        {"step": 60, "films/loss": 2.3, "creams/loss": 1.3, "films/ndcg@10": 0.5, "ndcg@10": 0.4},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = {"domains": [{"name": "films"}], "max_steps": 80, "metric_for_best_model": "loss"}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    write_report([tmp_path], tmp_path / "report.html")
+    assert Page(tmp_path / "report.html").row("validation of films")["NDCG@10"] == "0.1250"
+
+
 def test_an_evaluation_alone_is_a_report(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("run") / "evaluation"
     (folder / "baselines.parquet").unlink()

@@ -253,6 +253,18 @@ def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> Non
         run(make_recipe(max_steps=2, learning_rate=0.5))
 
 
+def test_a_run_begun_before_an_option_came_goes_on(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(max_steps=2)
+    metrics = run(recipe)
+    path = Path(recipe["output_dir"]) / "recipe.json"
+    saved = json.loads(path.read_text())
+    assert saved.pop("metric_for_best_model") == "ndcg@10"
+    path.write_text(json.dumps(saved))
+    assert run(recipe) == metrics
+    with pytest.raises(ValueError, match=r"metric_for_best_model 'ndcg@10' before, 'loss' now"):
+        run(recipe | {"metric_for_best_model": "loss"})
+
+
 def test_an_output_folder_takes_no_other_data(
     make_recipe: MakeRecipe, make_domain: Callable[..., dict[str, str]]
 ) -> None:

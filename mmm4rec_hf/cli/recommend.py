@@ -2,12 +2,11 @@
 
 import argparse
 import csv
-import functools
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ _SAME = 1e-5
 
 # A history, which has a user_id, and its items, best first.
 Recommended = tuple[dict[str, Any], list[dict[str, Any]]]
-# From histories, and options of the pipeline, to the items of each.
-Recommend = Callable[..., list[list[dict[str, Any]]]]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -103,22 +100,11 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from transformers import pipeline
 
-    if not args.why:
-        model = find_model(args.model)
-        recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
-        _answer(args, recommender, recommender)
-        return
-    from ..serving.loading import load_recommender
+    from ..training.record import layout_of_log
+    from .histories import open_histories
 
-    service = load_recommender(args.model, find_encoder=None, device=args.device)
-    try:
-        _answer(args, service.state.pipeline, functools.partial(service.recommend, why=True))
-    finally:
-        service.close()
-
-
-def _answer(args: argparse.Namespace, recommender: Any, recommend: Recommend) -> None:
-    """Asks whom `args` names, and prints or writes what the pipeline, `recommender`, or another gives by it."""
+    model = find_model(args.model)
+    recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
     options = {
         "top_k": args.top_k,
         "exclude_history": not args.include_history,
@@ -131,12 +117,18 @@ def _answer(args: argparse.Namespace, recommender: Any, recommend: Recommend) ->
         logger.info("%s of %s candidates are unknown to the model (%s)", *counts, ", ".join(unknown[:_SHOWN]))
     lists: Iterable[Recommended]
     if args.history is not None:
-        lists = [({"user_id": "1"}, recommend([_history(args)], time_unit=args.time_unit, **options)[0])]
+        asked = _history(args)
+        history = {"user_id": "1"} | asked
+        lists = [(history, recommender(asked, time_unit=args.time_unit, **options))]
         known = _Known(recommender.processor, args.unknown_items)
-        known.has({"user_id": "1", "items": args.history})
+        known.has(history)
         known.tell(1, "gets the ranking of someone without events")
     else:
-        lists = _recommend_all(recommend, recommender.processor, args, options)
+        file = open_histories(args.input, users=args.user, layout=layout_of_log(model), **log_options(args))
+        options |= {"time_unit": file.time_unit, "batch_size": args.batch_size}
+        lists = _recommend_all(recommender, file.histories, args, options)
+    if args.why:
+        lists = _explained(lists, recommender, model)
     if args.output is not None:
         fields: tuple[str, ...] = FIELDS
         if recommender.model.config.use_cooccurrence:
@@ -150,7 +142,7 @@ def _answer(args: argparse.Namespace, recommender: Any, recommend: Recommend) ->
     elif args.user is not None and not args.json:
         alike = _features_alike(recommender.model)
         for history, items in lists:
-            recent = _last_names(recommender.processor, history)
+            recent = _last_names(recommender.processor, history, file.time_unit)
             user = [str(history["user_id"]), f"{len(history['items']):,}", recent]
             print_table(["user", "events", "the last ones"], [user])
             _print_list(items, alike)
@@ -200,32 +192,40 @@ def _history(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recommend_all(
-    recommend: Recommend, processor: Any, args: argparse.Namespace, options: dict[str, Any]
+    recommender: Any, histories: Iterable[dict[str, Any]], args: argparse.Namespace, options: dict[str, Any]
 ) -> Iterator[Recommended]:
     """Batch by batch, so that a file of any length takes the memory of one batch."""
     from tqdm.auto import tqdm
 
     from ..modeling.pipeline_mmm4rec import in_batches
-    from ..training.record import layout_of_log
-    from .histories import open_histories
 
-    file = open_histories(
-        args.input, users=args.user, layout=layout_of_log(find_model(args.model)), **log_options(args)
-    )
-    options = options | {"time_unit": file.time_unit, "batch_size": args.batch_size}
-    counted = _Counted(tqdm(file.histories, desc="Recommending", unit="user", disable=None))
+    processor = recommender.processor
+    counted = _Counted(tqdm(histories, desc="Recommending", unit="user", disable=None))
     known, is_leaving_out = _Known(processor, args.unknown_items), args.empty_histories == "skip"
     if is_leaving_out:
         options["empty_histories"] = "default"  # of none that is left
-    histories = (history for history in counted if known.has(history) or not is_leaving_out)
-    for batch in in_batches(histories, args.batch_size):
-        yield from zip(batch, recommend(batch, **options), strict=True)
+    wanted = (history for history in counted if known.has(history) or not is_leaving_out)
+    for batch in in_batches(wanted, args.batch_size):
+        yield from zip(batch, recommender(batch, **options), strict=True)
     if known.without == counted.number and is_leaving_out:
         raise ValueError(
             f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
             f"like {', '.join(map(repr, processor.item_ids[:3]))}"
         )
     known.tell(counted.number, "are left out" if is_leaving_out else "get the ranking of someone without events")
+
+
+def _explained(lists: Iterable[Recommended], recommender: Any, model: str) -> Iterator[Recommended]:
+    """With the nearest items of the history; the catalogue saved with the model knows which have no picture."""
+    from ..explanations import explain
+    from ..serving.loading import saved_catalog
+
+    catalog = saved_catalog(model)
+    if catalog is not None and catalog.item_ids != recommender.processor.item_ids:
+        catalog = None  # of other items than the model was given since
+    for history, items in lists:
+        explain(items, history["items"], recommender, catalog)
+        yield history, items
 
 
 def write(path: Path, lists: Iterable[Recommended], fields: Sequence[str] = FIELDS) -> int:
@@ -346,9 +346,9 @@ def _features_alike(model: Any) -> dict[str, str]:
     return alike
 
 
-def _last_names(processor: Any, history: Mapping[str, Any]) -> str:
+def _last_names(processor: Any, history: Mapping[str, Any], time_unit: str | None) -> str:
     """Titles, or else ids, of the last known events in time, in which a file's need not stand."""
-    inputs, _ = processor.read_histories([history], empty_histories="default")  # in any unit they have one order
+    inputs, _ = processor.read_histories([history], time_unit=time_unit, empty_histories="default")
     rows = inputs["input_ids"][0][inputs["attention_mask"][0] == 1][-_SHOWN:].tolist()
     return ", ".join(processor.title(row) or processor.item_ids[row - 1] for row in rows)
 

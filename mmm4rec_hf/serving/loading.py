@@ -96,17 +96,30 @@ def _catalog(model: str | Path, catalog: str | Path | None, pipeline: Sequential
     """The catalogue that was named, the one saved with the model, or the ids and titles that the model knows."""
     if catalog is not None:
         return ItemCatalog.from_pretrained(catalog)
-    folder = Path(model) if Path(model).is_dir() else _fetched(str(model))
-    if (folder / CATALOG_NAME / INFO_NAME).is_file():
-        # What came from the Hub names no files of this machine.
-        root = None if Path(model).is_dir() else folder / CATALOG_NAME
-        return ItemCatalog.from_pretrained(folder / CATALOG_NAME, root=root)
+    saved = saved_catalog(model)
+    if saved is not None:
+        return saved
     processor = pipeline.processor
     if not processor.item_ids:
         raise ValueError(f"{model} holds no items: it is a base model; give it a catalogue by --catalog FOLDER")
     logger.warning("%s has no catalogue: its items are served by title, without pictures", model)
     titles = [{"title": processor.title(row)} for row in range(1, len(processor.item_ids) + 1)]
     return ItemCatalog(processor.item_ids, titles)
+
+
+def saved_catalog(model: str | Path) -> ItemCatalog | None:
+    """
+    The catalogue that was saved with a model.
+
+    Args:
+        model (`str` or `Path`): The model's folder, or its Hub name.
+    """
+    folder = Path(model) if Path(model).is_dir() else _fetched(str(model))
+    if not (folder / CATALOG_NAME / INFO_NAME).is_file():
+        return None
+    # What came from the Hub names no files of this machine.
+    root = None if Path(model).is_dir() else folder / CATALOG_NAME
+    return ItemCatalog.from_pretrained(folder / CATALOG_NAME, root=root)
 
 
 def _fetched(name: str) -> Path:

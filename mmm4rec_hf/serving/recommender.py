@@ -8,16 +8,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from mmm4rec_hf.explanations import explain
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 from mmm4rec_hf.items.fields import unread_fields
 from mmm4rec_hf.items.images import Fetcher, PictureError
 from mmm4rec_hf.items.text import title_text
 from mmm4rec_hf.modeling import SequentialRecommendationPipeline
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.modeling.items_mmm4rec import l2_normalize
 from mmm4rec_hf.modeling.timestamps_mmm4rec import LEAST_MAGNITUDE
 
 from .pictures import KEPT_SIZE, PictureStore, read_upload, to_jpeg
@@ -186,8 +183,7 @@ class Recommender:
         results: Any = state.pipeline(histories, **options)
         if why:
             for history, items in zip(histories, results, strict=True):
-                for item, nearest in zip(items, _nearest(state, history["items"], items), strict=True):
-                    item["why"] = nearest
+                explain(items, history["items"], state.pipeline, state.catalog)
         unknown_candidates = state.unknown(options.get("candidates") or ())
         return [
             Answer(items, state.unknown(history["items"]), unknown_candidates)
@@ -407,44 +403,3 @@ def _warm_state(pipeline: SequentialRecommendationPipeline, catalog: ItemCatalog
     """A state whose first answer is as fast as the others; a model that cannot answer fails here."""
     pipeline({"items": catalog.item_ids[:1], "timestamps": [0]}, top_k=1, exclude_history=False)
     return CatalogState(pipeline, catalog, TitleSearch(catalog.item_ids, catalog.titles), version)
-
-
-def _nearest(
-    state: CatalogState, history: Sequence[Any], items: Sequence[Mapping[str, Any]]
-) -> list[dict[str, dict[str, Any] | None]]:
-    """For each item the history's nearest by text and by picture."""
-    pipeline, catalog = state.pipeline, state.catalog
-    seen = list(dict.fromkeys(pipeline.processor.rows(history)[0]))
-    rows = pipeline.processor.rows([item["item_id"] for item in items])[0]
-    found: list[dict[str, dict[str, Any] | None]] = [{} for _ in rows]
-    if not seen or not rows:
-        return [{"text": None, "image": None} for _ in rows]
-    own, others = (torch.tensor(part, device=pipeline.model.device) for part in (rows, seen))
-    with torch.no_grad():
-        embeds = zip(pipeline.model.item_embeds(own), pipeline.model.item_embeds(others), strict=True)
-        # Rounding leaves a little more than 1.
-        cosines = [(l2_normalize(one) @ l2_normalize(other).T).clamp(-1, 1).cpu() for one, other in embeds]
-    for name, mask, cosine in zip(("text", "image"), (catalog.text_mask, catalog.image_mask), cosines, strict=True):
-        best = _masked(cosine, mask, rows, seen).max(dim=1)
-        for entry, value, place in zip(found, best.values.tolist(), best.indices.tolist(), strict=True):
-            row = seen[place]
-            entry[name] = (
-                None
-                if value == -torch.inf
-                else {
-                    "item_id": pipeline.processor.item_ids[row - 1],
-                    "title": pipeline.processor.title(row),
-                    "similarity": value,
-                }
-            )
-    return found
-
-
-def _masked(cosine: Tensor, mask: Any, rows: list[int], seen: list[int]) -> Tensor:
-    """[n, s]: -inf where two are the same item, or one of them lacks what is compared."""
-    own, others = torch.tensor(rows).unsqueeze(1), torch.tensor(seen).unsqueeze(0)
-    left_out = own == others
-    if mask is not None:
-        present = torch.from_numpy(mask)
-        left_out = left_out | ~present[own - 1] | ~present[others - 1]
-    return cosine.masked_fill(left_out, -torch.inf)

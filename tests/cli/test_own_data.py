@@ -281,6 +281,14 @@ def test_why_is_told_by_the_nearest_of_the_history_in_every_form(
                 "similarity": pytest.approx(float(cosines.max()), abs=1e-5),
             }
     assert any(item["why"]["image"] is None for item in found) and any(item["why"]["image"] for item in found)
+    # Without its catalogue nothing says that the picture of these items stands for one they have not.
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("catalog"))
+    capsys.readouterr()
+    assert main(["recommend", str(bare), "--device", "cpu", "--json", "--why", "--history", *seen]) == 0
+    others = json.loads(capsys.readouterr().out)
+    assert [item["why"]["text"] for item in others] == [item["why"]["text"] for item in found]
+    assert all(item["why"]["image"] for item in others)
     log = shop / "log.csv"
     everybody = recommend_all(log, "--time-unit", "ms", "--why")
     assert list(everybody) == [*recommend_all(log, "--time-unit", "ms")]
@@ -373,6 +381,15 @@ def test_customers_are_asked_for_by_their_ids(
     events = capsys.readouterr().out.splitlines()[1]
     assert events.split()[:2] == ["c", "5"]
     assert events.endswith(", ".join(titles[item] or item for item in (two, one, three)))
+    # In a unit that is told numbers of any size are of one.
+    users.write_text(json.dumps(unsorted | {"timestamps": [2, 7, 1_500_000_000_000, 86_400_000, 1]}) + "\n")
+    capsys.readouterr()
+    command = ["recommend", str(model), "--device", "cpu", "--input", str(users), "--user", "c", "--time-unit", "ms"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].endswith(", ".join(titles[item] or item for item in (one, three, two)))
+    assert "magnitude" not in err
+    users.write_text("".join(json.dumps({"user_id": user, "items": ["1"]}) + "\n" for user in ("c", "7", "b")))
     said = refusal(capsys, "recommend", str(model), "--input", str(users), "--user", "x", "y")
     assert f"'x', 'y' are no users of {users}, which has 'c', '7', 'b', ...;" in said
 

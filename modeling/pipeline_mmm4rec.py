@@ -19,8 +19,8 @@ logger = logging.get_logger(__name__)
 
 _BATCH_SIZE = 256
 _DAY = 86_400
-# Items that are compared at a time: 2**14 would take 2.5 times as long, and tens of megabytes a call for copies.
-_EMBEDDED = 2**11
+# Of 2**14 a call would take 2.5 times as long, and tens of megabytes for copies.
+_EMBEDDED = 2**11  # items whose two embeddings are held at a time
 # Of user vectors by a program, relative to their length; other weights of one step of training are further off.
 _ENCODER_ERROR = 1e-3
 # Histories of a call for which a program, which pads each of them, is faster than the layers, which pack them.

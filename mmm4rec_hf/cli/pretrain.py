@@ -30,8 +30,8 @@ def add_parser(subparsers: Any) -> None:
             "num_train_epochs, data_dir, start_from, model.NAME (of MMM4RecConfig), batch_size, "
             "gradient_accumulation_steps, negatives, sampling_temperature, mask_same_target, optimizer, "
             "learning_rate, weight_decay, lr_scheduler_type, warmup_steps, max_grad_norm, mixed_precision, compile, "
-            "eval_steps, early_stopping_patience, save_steps, save_total_limit, logging_steps, report_to, seed and "
-            "card.NAME.\n\n"
+            "eval_steps, metric_for_best_model, early_stopping_patience, save_steps, save_total_limit, logging_steps, "
+            "report_to, seed and card.NAME.\n\n"
             "example: mmm4rec pretrain configs/pretrain_movies_beauty.yaml output_dir=base max_steps=2000"
         ),
     )

@@ -23,6 +23,8 @@ SHORTER = {
     "training.per_device_train_batch_size=8 " + " ".join(TINY),
     "output_dir=two-processes training.num_train_epochs=1": "output_dir=two-processes training.num_train_epochs=1 "
     "training.per_device_train_batch_size=8 " + " ".join(TINY),
+    "output_dir=run-february": "output_dir=run-february training.num_train_epochs=1",
+    "output_dir=run-2": "output_dir=run-2 training.num_train_epochs=1 " + " ".join(TINY),
     "output_dir=from-base model.num_hidden_layers=1": "output_dir=from-base model.num_hidden_layers=1 "
     "training.num_train_epochs=1",
     "output_dir=small": "output_dir=small training.num_train_epochs=1",
@@ -44,9 +46,10 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The fenced blocks of a page."""
+    """The fenced blocks of a page, without those of `text`, which are no code."""
     text = page.read_text(encoding="utf-8")
-    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(language, text) for language, text in found if language != "text"]
 
 
 class Runner:
@@ -69,7 +72,8 @@ class Runner:
         """Runs one block; what it prints is added to `output`."""
         text = block.text
         for published, shorter in SHORTER.items():
-            text = text.replace(published, shorter)
+            # `output_dir=run` is no part of `output_dir=run-2`.
+            text = re.sub(rf"{re.escape(published)}(?![\w-])", lambda _, shorter=shorter: shorter, text)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             if "pyspark" in text:
@@ -78,7 +82,7 @@ class Runner:
             elif block.language == "python":
                 exec(compile(text, "block", "exec"), self.names)
             else:
-                for line in text.strip().splitlines():
+                for line in text.replace("\\\n", " ").strip().splitlines():
                     print(self.command(line))
         self.output += printed.getvalue()
 
@@ -131,6 +135,8 @@ class Runner:
         """The command of this environment's interpreter."""
         if words[0] == "python":
             return [sys.executable, *words[1:]]
+        if words[0] == "curl":
+            return ["curl", "--silent", "--show-error", "--fail", *words[1:]]
         if words[0] == "mmm4rec":
             return [sys.executable, "-m", "mmm4rec_hf.cli", *words[1:]]
         assert words[0] == "torchrun", words

@@ -1,6 +1,9 @@
 """Every block of code on the pages of docs/ runs as it stands, page by page, on a shop of seven films."""
 
+import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from mmm4rec_hf.cli import demo
 from mmm4rec_hf.items import ItemEncoder
@@ -30,7 +34,15 @@ def test_no_page_with_code_is_left_out(repository: Path) -> None:
     with_code = {page.name for page in (repository / "docs").rglob("*.md") if blocks_of(page)}
     assert with_code == PAGES
     languages = {block.language for name in PAGES for block in blocks_of(repository / "docs" / name)}
-    assert languages == {"bash", "python"}
+    # `json` is an answer of the server.
+    assert languages == {"bash", "python", "json"}
+
+
+def test_no_code_is_hidden_from_these_tests(repository: Path) -> None:
+    # Four spaces begin a block of code as well, which `blocks_of` does not see; in a list they go on with its item.
+    for page in (repository / "docs").glob("*.md"):
+        text = re.sub(r"^```\w+\n.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert not re.findall(r"\n\n    (?![-*] ).*", text), page.name
 
 
 def run_page(repository: Path, name: str, runner: Runner) -> str:
@@ -68,12 +80,15 @@ def test_your_own_data(repository: Path, films: Path) -> None:
 
 def test_fine_tune(repository: Path, films: Path) -> None:
     runner = Runner(repository)
+    log = pl.read_csv("interactions.csv", infer_schema=False)
+    log.head(24).write_csv("january.csv")
+    log.tail(24).write_csv("february.csv")
     base = "mmm4rec pretrain domains='[{name: films, catalog: catalog, sequences: sequences}]' output_dir=base"
     for block in blocks_of(repository / "docs" / "finetune.md"):
         if "start_from=base/model" in block.text:
             runner.run(Block("bash", f"{base} max_steps=1000 model.num_hidden_layers=2"))
         runner.run(block)
-    for name in ("run", "small", "published", "from-base", "frozen", "two-processes"):
+    for name in ("run", "run-february", "small", "published", "from-base", "frozen", "two-processes"):
         assert (films / name / "evaluation" / "baselines.parquet").is_file(), name
 
 
@@ -92,8 +107,11 @@ def test_pretrain(repository: Path, films: Path) -> None:
     assert len(list((films / "data/spark/sequences/shards").glob("shard-*.parquet"))) == 4
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_serve(repository: Path, films_with_run: Path) -> None:
-    serve, *others = blocks_of(repository / "docs" / "serve.md")
+    serve, asked, answer, *others = blocks_of(repository / "docs" / "serve.md")
+    assert [block.language for block in (serve, asked, answer)] == ["bash", "bash", "json"]
+    Image.new("RGB", (20, 16), "blue").save("mug.jpg")
     runner = Runner(repository)
     words = serve.text.replace("7860", "0").split()
     server = subprocess.Popen(
@@ -104,6 +122,16 @@ def test_serve(repository: Path, films_with_run: Path) -> None:
         said = next(line for line in server.stderr if line.startswith("Open http"))
         address = said.split()[1]
         assert urllib.request.urlopen(f"{address}/docs", timeout=60).status == 200
+        runner.run(Block("bash", asked.text.replace("http://127.0.0.1:7860", address)))
+        five, two, added = [json.loads(line) for line in runner.output.splitlines()]
+        assert len(five["recommendations"][0]) == 5
+        assert {item["item_id"] for item in two["recommendations"][0]} < {"181", "4", "7"}
+        assert added["item_id"] == "mug-1" and added["num_items"] == 8
+        body = {"histories": [{"items": ["50", "172"]}], "candidates": ["no-1", "no-2"]}
+        request = urllib.request.Request(
+            f"{address}/recommend", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        assert json.load(urllib.request.urlopen(request, timeout=60)) == json.loads(answer.text)
     finally:
         server.terminate()
         server.wait(60)

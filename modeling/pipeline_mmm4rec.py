@@ -380,6 +380,7 @@ class SequentialRecommendationPipeline(Pipeline):
         return results[0] if alone else results
 
     def _similar(self, own: Tensor, top_k: int, by: str, allowed: list[int] | None) -> list[list[dict[str, Any]]]:
+        """Compares `_EMBEDDED` items at a time, which bounds memory; the best `top_k` for each row of `own` stay."""
         weights = _COMPARED[by]
         queries = torch.cat([weight * part for weight, part in zip(weights, self._directions(own), strict=True)], 1)
         chosen = torch.arange(1, self.model.items.num_rows, device=own.device)

@@ -1,4 +1,8 @@
-"""`mmm4rec push`: a saved model's folder, or a catalogue's, to the Hub."""
+"""`mmm4rec push`: a saved model's folder, or a catalogue's, to the Hub.
+
+The work is done by `push_folder` of `modeling/hub_mmm4rec.py` and, for a catalogue, `push_catalog` of
+`items/storage.py`.
+"""
 
 import argparse
 import json

@@ -1,7 +1,8 @@
 """A log's column of times as int64 unix seconds, by expressions that every engine runs.
 
 The rules are those of `to_unix_time`, which reads one batch of values in Python; this reads whole logs. What a
-clock finer than a second tells about the order inside a second is kept in a column of its own.
+clock finer than a second tells about the order inside a second is kept in a column of its own. A log without a column
+of times is refused before, by `LogColumns.resolve` in `columns.py`; docs/faq.md says what can be done with one.
 """
 
 import logging

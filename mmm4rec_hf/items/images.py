@@ -197,7 +197,8 @@ def load_picture(
 
 
 def white_picture() -> Image.Image:
-    """The picture that stands for a missing one, as in the published features."""
+    """The picture that stands for a missing one, as in the published features; `MISSING_POLICIES` of `encoder.py` has
+    the other choices."""
     return Image.new("RGB", (224, 224), "white")
 
 

@@ -3,15 +3,16 @@
 What owns what:
 
 - `loading.py` finds what a model's folder holds, `items/recorded.py` the encoder that made its catalogue's
-  features.
+  features. `server.py` binds an address and serves.
 - `recommender.py` holds pipeline and catalogue as one state. A change builds a new state aside and swaps one
   reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that
   asks the model, for all that wait at once; `search.py` finds titles.
 - `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
 - `schemas.py` says what the API takes and gives, `api.py` has its routes, `forms.py` reads a new item's form,
   `limits.py` has what is refused before a route sees it: large bodies, foreign hosts and origins. Numbers and lengths
-  are limited in `schemas.py`, uploads in `pictures.py`, waiting requests in `worker.py`. An error's words stand where
-  it is raised: `api.py` gives it a status, `markup.problem` its look.
+  are limited in `schemas.py`, uploads in `pictures.py`, waiting requests in `worker.py`, the memory of `/similar` by
+  `_similar` of the pipeline (`modeling/pipeline_mmm4rec.py`, `_EMBEDDED` items at a time). An error's words stand
+  where it is raised: `api.py` gives it a status, `markup.problem` its look.
 - `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;
   `page.css` and `page.js` are its looks and its clicks.
 

@@ -1,4 +1,8 @@
-"""Checkpoint folders that are whole or not there, and that are checked before they are taken."""
+"""Checkpoint folders that are whole or not there, and that are checked before they are taken.
+
+A stopped pretraining goes on from them. Which step's base is kept as the best is decided in `pretraining.py`
+(`_validate`).
+"""
 
 import hashlib
 import json

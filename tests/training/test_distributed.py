@@ -1,4 +1,4 @@
-"""Two processes with half the batch each against one process."""
+"""Two processes with half the batch each against one process; of those of a launcher see `tests/launched.py`."""
 
 from collections.abc import Callable
 from typing import Any

@@ -14,7 +14,7 @@ What owns what:
   `_similar` of the pipeline (`modeling/pipeline_mmm4rec.py`, `_EMBEDDED` items at a time). An error's words stand
   where it is raised: `api.py` gives it a status, `markup.problem` its look.
 - `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;
-  `page.css` and `page.js` are its looks and its clicks.
+  `page.css` and `page.js` are its looks and its clicks, `turns.js` keeps the order of these.
 
 Everything but `api.py`, `page.py` and their helpers runs without the extra `serve`.
 """

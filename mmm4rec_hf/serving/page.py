@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ _NO_PICTURE = (
     'fill="#8884"/><text x="48" y="52" font-size="11" font-family="sans-serif" text-anchor="middle" fill="#888">'
     "not readable</text></svg>"
 )
+# An event is a request of its own, not one of Gradio's queue, see `turns.js`.
+_DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
@@ -80,7 +83,8 @@ def create_app(recommender: Recommender, *, local_only: bool = False, allowed_ho
         pwa=False,
         mcp_server=False,
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
-        css=(_HERE / "page.css").read_text(encoding="utf-8"),
+        css=_asset("page.css"),
+        head=f"<script>{_asset('turns.js')}</script>",
     )
 
 
@@ -96,10 +100,11 @@ class Page:
         self.recommender = recommender
         self.markup = Markup(secrets.token_hex(4))
         self.gaps_count = _gaps_count(recommender)
+        self._checking = threading.Lock()
 
     def build(self) -> gr.Blocks:
         """The parts, and what each click does."""
-        clicks = (_HERE / "page.js").read_text(encoding="utf-8")
+        clicks = _asset("page.js")
         # What was uploaded is deleted after a quarter of an hour.
         with gr.Blocks(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
             history, page = gr.State([]), gr.State(1)
@@ -113,32 +118,21 @@ class Page:
 
             shown_page = [query, page, history]
             grid_parts = [grid, place, page, previous, following]
-            # One after the other, in the order of the clicks: of two at once the later one could be shown first, and
-            # a quick second choice be lost.
-            options: Any = {
-                "show_progress": "hidden",
-                "api_visibility": "private",
-                "concurrency_id": "page",
-                "concurrency_limit": 1,
-            }
-            blocks.load(self.browse, shown_page, grid_parts, **options)
-            query.change(self.find, [query, history], grid_parts, trigger_mode="always_last", **options)
+            _in_turn(blocks.load, self.browse, shown_page, grid_parts)
+            _in_turn(query.change, self.find, [query, history], grid_parts, trigger_mode="always_last")
             for button, step in ((previous, -1), (following, 1)):
-                turn = _with_step(self.turn, step)
-                button.click(turn, shown_page, grid_parts, trigger_mode="multiple", **options)
+                _in_turn(button.click, _with_step(self.turn, step), shown_page, grid_parts)
 
-            order: Any = options | {"trigger_mode": "multiple"}
             everything = [history, events, results, grid]
             asked = [history, query, page, top_k, gap]
             parts = [grid, events, results] + ([form["result"]] if form else [])
             for part in parts:
-                part.click(self.act, asked, everything, **order)
-            clear.click(self.clear, asked, everything, **order)
-            gr.on([top_k.change, gap.change], self.recommend_again, [history, top_k, gap], results, **order)
+                _in_turn(part.click, self.act, asked, everything)
+            _in_turn(clear.click, self.clear, asked, everything)
+            for choice in (top_k, gap):
+                _in_turn(choice.change, self.recommend_again, [history, top_k, gap], [results])
             if form:
-                self._connect_form(form, asked, grid_parts, options)
-        # More would wait in vain: a person has gone before the answer comes.
-        blocks.queue(max_size=64, default_concurrency_limit=8)
+                self._connect_form(form, asked, grid_parts)
         return blocks
 
     def _header(self) -> str:
@@ -195,13 +189,13 @@ class Page:
             result = gr.HTML("", elem_id="m4-added", js_on_load=clicks)
         return {"id": item_id, "texts": texts, "file": file, "note": note, "button": button, "result": result}
 
-    def _connect_form(self, form: dict[str, Any], asked: list[Any], grid_parts: list[Any], options: Any) -> None:
+    def _connect_form(self, form: dict[str, Any], asked: list[Any], grid_parts: list[Any]) -> None:
         history, query, page, *_ = asked
-        aside = options | {"concurrency_id": "form", "show_progress": "minimal"}
+        aside = _DIRECT | {"show_progress": "minimal"}
         form["file"].change(self.check_file, form["file"], form["note"], **aside)
         fields = [form["id"], form["file"], *form["texts"]]
         added = form["button"].click(self.add, fields, [form["result"], *fields], **aside)
-        added.then(self.browse, [query, page, history], grid_parts, **options)
+        _in_turn(added.then, self.browse, [query, page, history], grid_parts, trigger_mode="once")
 
     def browse(self, query: str, page: int, history: list[str]) -> tuple[Any, ...]:
         """One page of the catalogue."""
@@ -292,7 +286,9 @@ class Page:
         if path is None:
             return ""
         try:
-            picture = read_upload(_content(path))
+            # Decoded ones are large.
+            with self._checking:
+                picture = read_upload(_content(path))
         except PictureError as error:
             return problem(f"This picture cannot be used: {error}.")
         return f'<p class="m4-note" role="status">The picture can be read: {picture.width} x {picture.height}.</p>'
@@ -329,6 +325,20 @@ def _gaps_count(recommender: Recommender) -> bool:
         one["item_id"] != other["item_id"] or abs(one["score"] - other["score"]) > _SEEN * abs(one["score"])
         for one, other in zip(short, long, strict=True)
     )
+
+
+def _in_turn(event: Any, act: Any, inputs: list[Any], outputs: list[Any], trigger_mode: str = "multiple") -> None:
+    """Connects an event, so that it is sent when the earlier ones are shown (`turns.js`)."""
+    # Gradio gives the values of inputs and of outputs, and sends what it gets back.
+    take = f"(...values) => m4Turns.take(values.slice(0, {len(inputs)}))"
+    shown = event(act, inputs, outputs, js=take, trigger_mode=trigger_mode, show_progress="hidden", **_DIRECT)
+    # `then` does not come after a failure.
+    for ended in (shown.success, shown.failure):
+        ended(None, js="() => m4Turns.give()", show_progress="hidden", **_DIRECT)
+
+
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _content(path: str) -> bytes:

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from mmm4rec_hf.items.images import FORMATS, Fetcher, PictureError, is_picture, is_url, load_picture
 
 MAX_UPLOAD_BYTES = 10 << 20
-# Above what a telephone's camera takes. Some 150 MB once decoded, which happens to one upload at a time.
+# Above what a telephone's camera takes. Some 150 MB once decoded, which happens to one upload at a time, and to one
+# that is only checked.
 MAX_UPLOAD_PIXELS = 50_000_000
 # What an uploaded picture is kept as, beside the features that were made of the whole one.
 KEPT_SIZE = 640

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from mmm4rec_hf import ItemCatalog
@@ -64,3 +65,39 @@ def test_a_file_that_holds_far_more_than_its_size_is_refused(
     pl.concat([table.head(1)] * 300_000, rechunk=True).write_parquet(path, compression="zstd")
     with pytest.raises(ValueError, match=rf"{name} unpacks to [\d,]+ bytes, more than 200 times its size"):
         read(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_page_that_tells_an_absurd_number_of_values_is_refused(tmp_path: Path, reader: str) -> None:
+    # Polars asks for memory for them, and ends the process where there is less.
+    name, read, table = READERS[reader]
+    path = tmp_path / name
+    pq.write_table(pl.concat([table.head(1)] * 50).to_arrow(), path, use_dictionary=False)
+    whole = path.read_bytes()
+    # The first field of a page's header of version 1, a 32-bit number: 50 values, and -50.
+    assert whole.count(b"\x15\x64\x15") >= len(table.columns)
+    path.write_bytes(whole.replace(b"\x15\x64\x15", b"\x15\x63\x15"))
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as Parquet: .*negative number of values"):
+        read(path)
+
+
+@pytest.mark.parametrize("reader", ["log", "items", "users"])
+def test_texts_that_are_no_unicode_are_refused(tmp_path: Path, reader: str) -> None:
+    name, read, table = READERS[reader]
+    path = tmp_path / name
+    texts = [column for column in table.columns if table.schema[column] == pl.String]
+    table = table.with_columns(pl.lit("QQQQ").alias(texts[0]))
+    pq.write_table(table.to_arrow(), path, compression="none", use_dictionary=False, write_statistics=False)
+    whole = path.read_bytes()
+    assert whole.count(b"QQQQ") == len(table)
+    path.write_bytes(whole.replace(b"QQQQ", b"Q\xff\xfeQ"))
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as Parquet: .*[Uu][Tt][Ff]-?8"):
+        read(path)
+
+
+def test_logs_of_other_columns_are_refused_by_name(tmp_path: Path) -> None:
+    log = READERS["log"][2]
+    log.write_parquet(tmp_path / "may.parquet")
+    log.with_columns(shop=pl.lit("a")).write_parquet(tmp_path / "june.parquet")
+    with pytest.raises(ValueError, match=r"june.parquet and .*may.parquet differ in their columns, by shop"):
+        load_interactions([tmp_path / "may.parquet", tmp_path / "june.parquet"])

@@ -1,4 +1,8 @@
-"""Logs in Parquet: one file, many, or a folder of parts; and what a small file may unpack to."""
+"""
+Parquet: logs of one file, many, or a folder of parts, and tables; and what a small file may unpack to.
+
+PyArrow reads them, as polars asks for as much memory as a damaged page says, and ends the process where there is less.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -26,10 +30,17 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
     """
     where = describe(paths)
     try:
-        frame = pl.scan_parquet(paths, glob=False)
-        found = columns.resolve(frame.collect_schema().names(), where)
+        names = [pq.read_schema(path).names for path in paths]
+        found = columns.resolve(names[0], where)
+        for path, others in zip(paths, names, strict=True):
+            if differing := set(names[0]) ^ set(others):
+                raise ValueError(
+                    f"{path} and {paths[0]} differ in their columns, by {', '.join(sorted(differing))}; prepare files "
+                    "of the same columns"
+                )
         check_declared(paths, found.values())
-        table = frame.select(pl.col(theirs).alias(ours) for ours, theirs in found.items()).collect()
+        tables = [_frame(pq.ParquetFile(path).read(columns=list(found.values()))) for path in paths]
+        table = pl.concat(tables).select(pl.col(theirs).alias(ours) for ours, theirs in found.items())
     except DAMAGE as error:
         raise unreadable(where, error) from error
     check_unpacked(table, paths)
@@ -45,7 +56,7 @@ def read_parquet_table(path: Path) -> pl.DataFrame:
     """
     try:
         check_declared([path])
-        table = pl.read_parquet(path, glob=False)
+        table = _frame(pq.ParquetFile(path).read())
     except DAMAGE as error:
         raise unreadable(path, error) from error
     check_unpacked(table, [path])
@@ -57,11 +68,17 @@ def read_parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
     try:
         check_declared([path])
         for batch in pq.ParquetFile(path).iter_batches():
-            table = pl.DataFrame(batch)
+            table = _frame(batch)
             check_unpacked(table, [path])
             yield table
     except DAMAGE as error:
         raise unreadable(path, error) from error
+
+
+def _frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+    # Texts that are no UTF-8, and places beyond the end: polars takes what it is given for whole.
+    table.validate(full=True)
+    return pl.DataFrame(table)
 
 
 def unreadable(where: str | Path, error: BaseException) -> ValueError:

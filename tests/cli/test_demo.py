@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from transformers import AutoModel, pipeline
 
+from mmm4rec_hf import registry_packages
 from mmm4rec_hf.cli import demo, main
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
 
@@ -91,3 +93,23 @@ def test_wrong_use_is_said_in_one_line(
     with pytest.raises(SystemExit) as stopped:
         main(["demo", "--epochs", "many"])
     assert stopped.value.code == 2
+
+
+def test_the_demos_own_data_and_encoders_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, *_: object) -> None:
+        pytest.skip(f"{name} is not cached: run make demo")
+
+    monkeypatch.setattr(registry_packages, "_download_wheel", download)
+    interactions, catalog, _ = demo.load_data(None)
+    # As GroupLens describes MovieLens 100K: 100,000 ratings of 943 users on 1682 films.
+    log = interactions.frame.to_native().collect()
+    assert (len(log), log["user_id"].n_unique(), log["item_id"].n_unique(), len(catalog)) == (100_000, 943, 1682, 1682)
+    titles = dict(zip(catalog.item_ids, catalog.titles, strict=True))
+    assert titles["50"] == "Star Wars (1977)" and titles["172"] == "Empire Strikes Back, The (1980)"
+
+    encoder = demo.load_encoder()
+    (cats, kittens, taxes), _ = encoder.encode_texts(["cats", "kittens", "a tax return"])
+    assert cats @ kittens / np.linalg.norm(kittens) > 1.5 * cats @ taxes / np.linalg.norm(taxes)
+    pictures = [Image.new("RGB", (48, 48), color) for color in ("red", "darkred", "blue")]
+    (red, dark, blue), _ = encoder.encode_images(pictures)
+    assert np.linalg.norm(red - dark) < np.linalg.norm(red - blue)

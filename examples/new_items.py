@@ -24,6 +24,7 @@ from mmm4rec_hf.cli.running import run_command
 from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.packaged_encoders import image_encoder, text_encoder
 from mmm4rec_hf.saved_models import find_model
+from mmm4rec_hf.training.record import layout_of_log
 from mmm4rec_hf.training.saving import CATALOG_NAME, save_recommender
 
 
@@ -51,7 +52,8 @@ def main(args: argparse.Namespace) -> None:
     model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
     model.set_items(catalog)
     processor = MMM4RecProcessor.from_pretrained(folder)
-    save_recommender(model, processor, catalog, args.output)
+    # Also how the log is laid out, which `recommend --input` need not be told again.
+    save_recommender(model, processor, catalog, args.output, layout=layout_of_log(folder))
     print(f"{len(added)} new items beside {known}; the model is in {args.output}")
 
     recommend = pipeline("sequential-recommendation", model=str(args.output))

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
     from mmm4rec_hf.items import ItemCatalog
 
-RECORD_NAME = "training.json"
+# How the log was laid out, where a model lies without the record of its run.
+RECORD_NAME, LAYOUT_NAME = "training.json", "log_layout.json"
 _DIGEST = re.compile("[0-9a-f]{16}")
 _PACKAGES = ("mmm4rec-hf", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -186,14 +187,18 @@ def _digest(*parts: Any) -> str:
 
 def layout_of_log(model: str | os.PathLike[str]) -> dict[str, str]:
     """
-    How the log was laid out that a model in the folder of its run was trained on.
+    How the log was laid out that a model was trained on.
 
     Args:
         model (`str` or `os.PathLike`): The model's folder, or a Hub name.
 
     Returns:
-        `dict[str, str]`: As [`~mmm4rec_hf.evaluation.protocol.read_layout`]; empty where there is no such record.
+        `dict[str, str]`: As [`~mmm4rec_hf.evaluation.protocol.read_layout`]: what [`save_recommender`] was given, or
+        of a model in the folder of its run what that records; empty where there is neither.
     """
+    own = Path(model) / LAYOUT_NAME
+    if own.is_file():
+        return dict(json.loads(own.read_text(encoding="utf-8")))
     path = Path(model).parent / RECORD_NAME
     if not path.is_file():
         return {}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ from mmm4rec_hf.items.images import absolute_pictures
 from mmm4rec_hf.items.storage import save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
-from mmm4rec_hf.outputs import replace_folder
+from mmm4rec_hf.outputs import replace_folder, write_json
 
 from .cards import save_card
+from .record import LAYOUT_NAME
 
 if TYPE_CHECKING:
     from mmm4rec_hf.items import ItemCatalog, ItemEncoder
@@ -64,6 +66,7 @@ def save_recommender(
     catalog: "ItemCatalog",
     folder: str | os.PathLike[str],
     facts: CardFacts | None = None,
+    layout: Mapping[str, str] | None = None,
 ) -> None:
     """
     Saves what `pipeline("sequential-recommendation", folder)` loads: model, card and processor, and the catalogue in
@@ -75,6 +78,9 @@ def save_recommender(
         catalog (`ItemCatalog`): In the order of the model's rows.
         folder (`str` or `os.PathLike`): Where to.
         facts ([`CardFacts`], *optional*): For the model's card.
+        layout (`Mapping[str, str]`, *optional*):
+            Of a model that leaves the folder of its run: how its log was laid out, as [`layout_of_log`] gives it, so
+            that `recommend` reads such a log as before.
     """
     processor.set_items(catalog)
     processor.max_sequence_length = model.config.max_sequence_length
@@ -83,3 +89,5 @@ def save_recommender(
         save_card(model, partial, facts or CardFacts())
         processor.save_pretrained(partial)
         _with_absolute_paths(catalog).save_pretrained(partial / CATALOG_NAME)
+        if layout:
+            write_json(partial / LAYOUT_NAME, dict(layout))

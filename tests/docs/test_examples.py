@@ -1,5 +1,6 @@
 """The scripts of examples/: in this process, and with the same result as `torchrun` starts them."""
 
+import json
 import os
 import runpy
 import shutil
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from huggingface_hub import constants
 
 from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf.cli import main
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
 from ..launched import together
@@ -108,6 +110,24 @@ def test_a_new_item_is_recommended_without_training(films_with_run: Path, start:
     before = MMM4RecForSequentialRecommendation.from_pretrained("run/model")
     after = MMM4RecForSequentialRecommendation.from_pretrained("with-new")
     assert after.item_ids == [*before.item_ids, "new"]
+    # A log of another form is read as by the run that was told of it, whatever is said of it.
+    record = json.loads(Path("run/training.json").read_text())
+    record["data"]["layout"] = {"user_column": "who", "item_column": "disc", "timestamp_column": "day"} | {
+        "time_format": "%d.%m.%Y"
+    }
+    Path("run/training.json").write_text(json.dumps(record))
+    Path("rentals.csv").write_text("who,disc,day\nu,50,21.12.2013\nu,172,22.12.2013\n")
+    for number, model in enumerate(("run", "first/with-new", "second/with-new")):
+        if number:
+            new = Path(f"new-{number}.jsonl")
+            new.write_text(json.dumps({"item_id": f"new-{number}", "title": "Film"}) + "\n")
+            # From the second on the model itself lies in no run.
+            given = "run" if number == 1 else "first/with-new"
+            assert start("new_items.py", given, str(new), "--output", model).returncode == 0
+        target = Path(f"{number}.jsonl")
+        assert main(["recommend", model, "--input", "rentals.csv", "--output", str(target), "--device", "cpu"]) == 0
+        (line,) = map(json.loads, target.read_text().splitlines())
+        assert line["user_id"] == "u" and len(line["recommendations"]) == 5 + number
     none = start("new_items.py", "run/nowhere", "new_items.jsonl", "--output", "x")
     assert none.returncode == 1 and none.stderr.splitlines()[-1].endswith("error: no such folder: run/nowhere")
     again = start("new_items.py", "with-new", "new_items.jsonl", "--output", "x")

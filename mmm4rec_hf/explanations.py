@@ -1,6 +1,6 @@
-"""Why an item is recommended: the item of the history that is nearest to it, by text and by picture."""
+"""Why an item is recommended: the item of the history that is nearest to it, by text, by picture and in the log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,29 +15,35 @@ _MODALITIES = ("text", "image")
 
 def explain(
     items: Sequence[dict[str, Any]],
-    history: Sequence[Any],
+    history: Mapping[str, Any],
     pipeline: SequentialRecommendationPipeline,
     catalog: ItemCatalog | None = None,
+    time_unit: str | None = None,
 ) -> None:
     """
     Puts `"why"` into recommendations: under `"text"` and `"image"` the item of the history that is nearest by the
     model's own vectors, with `"item_id"`, `"title"` and `"similarity"`, a cosine; `None` where one of the two has no
-    text or no picture.
+    text or no picture. Where the model holds counts of a log, under `"cooccurrence"` the item that the recommended one
+    stood near most, the last events weighing more: `"share"` is its part of all that the last ones count; `None` where
+    it stood near none of them.
 
     Args:
         items (`Sequence[dict]`): What the pipeline gave for the history.
-        history (`Sequence` of ids): The items of the history; those that the model does not know are left out.
+        history (`Mapping`): As the pipeline took it; items that the model does not know are left out.
         pipeline (`SequentialRecommendationPipeline`): With the model and its items.
         catalog (`ItemCatalog`, *optional*):
             Knows which items have no text or no picture. Without it those count as such whose features are zeros, or
             of which the model knows it.
+        time_unit (`str`, *optional*): Of the history's times, as the pipeline was told.
     """
     processor, model = pipeline.processor, pipeline.model
-    seen = list(dict.fromkeys(processor.rows(history)[0]))
+    inputs, (held,) = processor.read_histories([history], time_unit, empty_histories="default")
+    seen = list(dict.fromkeys(held))
     rows = processor.rows([item["item_id"] for item in items])[0]
+    has_counts = model.cooccurrence is not None and model.cooccurrence.is_set
+    for item in items:
+        item["why"] = dict.fromkeys((*_MODALITIES, *(["cooccurrence"] if has_counts else [])))
     if not seen or not rows:
-        for item in items:
-            item["why"] = dict.fromkeys(_MODALITIES)
         return
     own, others = (torch.tensor(part, device=model.device) for part in (rows, seen))
     with torch.no_grad():
@@ -50,11 +56,27 @@ def explain(
         left_out = (own.unsqueeze(1) == others) | ~present[0].unsqueeze(1) | ~present[1]
         found.append(cosine.masked_fill(left_out, -torch.inf).max(dim=1))
     for place, item in enumerate(items):
-        item["why"] = {}
         for name, best in zip(_MODALITIES, found, strict=True):
             row, similarity = seen[int(best.indices[place])], float(best.values[place])
-            near = {"item_id": processor.item_ids[row - 1], "title": processor.title(row), "similarity": similarity}
-            item["why"][name] = near if similarity > -torch.inf else None
+            if similarity > -torch.inf:
+                item["why"][name] = _named(processor, row) | {"similarity": similarity}
+    if has_counts:
+        events, mask = (
+            torch.from_numpy(inputs[name]).to(model.device).long() for name in ("input_ids", "attention_mask")
+        )
+        recent, parts = model.cooccurrence.origins(events, mask, own.unsqueeze(0))
+        for item, counted in zip(items, parts[0].tolist(), strict=True):
+            # An item may stand at several of the last places.
+            sums: dict[int, float] = {}
+            for row, part in zip(recent[0].tolist(), counted, strict=True):
+                sums[row] = sums.get(row, 0.0) + part
+            row, most = max(sums.items(), key=lambda found: found[1])
+            if most > 0:
+                item["why"]["cooccurrence"] = _named(processor, row) | {"share": most / sum(sums.values())}
+
+
+def _named(processor: Any, row: int) -> dict[str, Any]:
+    return {"item_id": processor.item_ids[row - 1], "title": processor.title(row)}
 
 
 def _is_present(items: MMM4RecItems, catalog: ItemCatalog | None, name: str, rows: Tensor) -> Tensor:

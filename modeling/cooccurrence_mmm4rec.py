@@ -137,9 +137,7 @@ class MMM4RecCooccurrence(nn.Module):
                 "mmm4rec_hf.count_near_items(model, rows)"
             )
         context, window = self.config.cooccurrence_context, self.config.cooccurrence_window
-        ages = torch.arange(1, max(context, window) + 1, device=input_ids.device)
-        places = mask.sum(1, keepdim=True).long() - ages
-        before = torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0)  # the newest first
+        before, ages = _newest_first(input_ids, mask, max(context, window))
         recent = before[:, :context]  # [b, c]
         neighbours, counts = self.neighbours[recent].long(), self.counts[recent]  # [b, c, k]
         if targets is not None:
@@ -150,6 +148,33 @@ class MMM4RecCooccurrence(nn.Module):
         shares = ages[:context].float() ** _AGE_POWER
         rows, sums = _once(neighbours.flatten(1), (counts * shares.unsqueeze(1)).flatten(1))
         return rows, self.weight.float() * torch.log1p(self.log_scale.float().exp() * sums)
+
+    @torch.no_grad()
+    def origins(self, input_ids: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Which of the last events bring s_i.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Rows of the items, events first, oldest first.
+            mask (`torch.Tensor` of shape `(b, l)`): 1 where an event stands.
+            rows (`torch.LongTensor` of shape `(b, n)`): Of the items i.
+
+        Returns:
+            `tuple(torch.Tensor)`: The rows of the last c events, the newest first and 0 where there are no more, `(b,
+            c)`; and what each adds to s_i, `(b, n, c)`.
+        """
+        assert self.neighbours is not None and self.counts is not None
+        recent, ages = _newest_first(input_ids, mask, self.config.cooccurrence_context)
+        is_near = self.neighbours[recent].unsqueeze(1) == rows[:, :, None, None]  # [b, n, c, k]
+        counts = (is_near * self.counts[recent].unsqueeze(1)).sum(3)
+        return recent, counts * ages.float() ** _AGE_POWER
+
+
+def _newest_first(input_ids: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """[b, l] twice -> [b, count], [count]: the last events, 0 where there are no more, and their ages, from 1."""
+    ages = torch.arange(1, count + 1, device=input_ids.device)
+    places = mask.sum(1, keepdim=True).long() - ages
+    return torch.where(places >= 0, input_ids.gather(1, places.clamp_min(0)), 0), ages
 
 
 def _once(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--why",
         action="store_true",
-        help="also the item of the history that is nearest to each recommended one, by text and by picture",
+        help="also the item of the history that is nearest to each recommended one, by text, by picture and, of a "
+        "model with use_cooccurrence, in the log",
     )
     parser.add_argument(
         "--unknown-items", choices=("skip", "error"), default="skip", help="ids that the model lacks (default: skip)"
@@ -116,19 +117,21 @@ def run(args: argparse.Namespace) -> None:
         counts = f"{len(unknown):,}", f"{len(args.candidates):,}"
         logger.info("%s of %s candidates are unknown to the model (%s)", *counts, ", ".join(unknown[:_SHOWN]))
     lists: Iterable[Recommended]
+    time_unit = args.time_unit
     if args.history is not None:
         asked = _history(args)
         history = {"user_id": "1"} | asked
-        lists = [(history, recommender(asked, time_unit=args.time_unit, **options))]
+        lists = [(history, recommender(asked, time_unit=time_unit, **options))]
         known = _Known(recommender.processor, args.unknown_items)
         known.has(history)
         known.tell(1, "gets the ranking of someone without events")
     else:
         file = open_histories(args.input, users=args.user, layout=layout_of_log(model), **log_options(args))
-        options |= {"time_unit": file.time_unit, "batch_size": args.batch_size}
+        time_unit = file.time_unit
+        options |= {"time_unit": time_unit, "batch_size": args.batch_size}
         lists = _recommend_all(recommender, file.histories, args, options)
     if args.why:
-        lists = _explained(lists, recommender, model)
+        lists = _explained(lists, recommender, model, time_unit)
     if args.output is not None:
         fields: tuple[str, ...] = FIELDS
         if recommender.model.config.use_cooccurrence:
@@ -215,7 +218,9 @@ def _recommend_all(
     known.tell(counted.number, "are left out" if is_leaving_out else "get the ranking of someone without events")
 
 
-def _explained(lists: Iterable[Recommended], recommender: Any, model: str) -> Iterator[Recommended]:
+def _explained(
+    lists: Iterable[Recommended], recommender: Any, model: str, time_unit: str | None
+) -> Iterator[Recommended]:
     """With the nearest items of the history; the catalogue saved with the model knows which have no picture."""
     from ..explanations import explain
     from ..serving.loading import saved_catalog
@@ -224,7 +229,7 @@ def _explained(lists: Iterable[Recommended], recommender: Any, model: str) -> It
     if catalog is not None and catalog.item_ids != recommender.processor.item_ids:
         catalog = None  # of other items than the model was given since
     for history, items in lists:
-        explain(items, history["items"], recommender, catalog)
+        explain(items, history, recommender, catalog, time_unit)
         yield history, items
 
 
@@ -354,9 +359,13 @@ def _last_names(processor: Any, history: Mapping[str, Any], time_unit: str | Non
 
 
 def _nearest(why: Mapping[str, dict[str, Any] | None]) -> str:
-    """By text and by picture, where both have one, the item of the history with its cosine."""
-    near = [(PARTS[f"{name}_score"], found) for name, found in why.items() if found is not None]
-    return ", ".join(f"{word}: {one['title'] or one['item_id']} ({one['similarity']:.2f})" for word, one in near)
+    """By text, by picture and in the log, where there is one, the item of the history with its cosine or its share."""
+    told = []
+    for name, found in why.items():
+        if found is not None:
+            figure = f"{found['share']:.0%}" if "share" in found else f"{found['similarity']:.2f}"
+            told.append(f"{PARTS[f'{name}_score']}: {found['title'] or found['item_id']} ({figure})")
+    return ", ".join(told)
 
 
 def _print_list(items: list[dict[str, Any]], alike: Mapping[str, str]) -> None:

@@ -129,9 +129,9 @@ class Markup:
                 continue
             entry = {**nearest, "has_image": pictures.get(nearest["item_id"], False)}
             parts.append(
-                f'<span class="m4-near"><span class="m4-key m4-{name}">{_NAMES[name]}</span>'
+                f'<span class="m4-near"><span class="m4-key m4-{name}">{(_NAMES | _LOG)[name]}</span>'
                 f'{self._picture(entry, SMALL)}<span class="m4-title">{title_of(entry)}</span> '
-                f'<span class="m4-figure">{number(nearest["similarity"])}</span></span>'
+                f'<span class="m4-figure">{_nearness(nearest)}</span></span>'
             )
         return f'<div class="m4-why"><span>Why</span>{"".join(parts)}</div>' if parts else ""
 
@@ -192,9 +192,10 @@ class BarScale:
         told = "".join(
             f'<span><span class="m4-swatch m4-{name}"></span>{word}</span>' for name, word in meanings.items()
         )
+        log = ", and in the training log, with its share of what the last items count there"
         return (
             f'<p class="m4-legend">{told}</p><p class="m4-legend">Why: the items of the history nearest to it by text '
-            "and by picture, with their cosine.</p>"
+            f"and by picture, with their cosine{log if 'cooccurrence' in self.names else ''}.</p>"
         )
 
     def share(self, value: float) -> float:
@@ -232,6 +233,11 @@ def number(value: float, plus: bool = False) -> str:
     if float(text) == 0:
         return text
     return (_MINUS if value < 0 else "+" if plus else "") + text
+
+
+def _nearness(nearest: Mapping[str, Any]) -> str:
+    """A cosine, or a share of what the log counts."""
+    return f"{nearest['share']:.0%}" if "share" in nearest else number(nearest["similarity"])
 
 
 def problem(message: str) -> str:

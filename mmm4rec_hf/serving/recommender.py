@@ -161,7 +161,7 @@ class Recommender:
             why (`bool`, *optional*, defaults to `False`):
                 Whether each item gets `"why"`: under `"text"` and `"image"` the item of the history that is nearest to
                 it by the model's own vectors, with `"similarity"`, a cosine; `None` where one of the two has no text
-                or no picture.
+                or no picture. With counts of a log also under `"cooccurrence"`, see [`explain`].
             options: Others of [`SequentialRecommendationPipeline`], such as `top_k`.
 
         Returns:
@@ -183,7 +183,7 @@ class Recommender:
         results: Any = state.pipeline(histories, **options)
         if why:
             for history, items in zip(histories, results, strict=True):
-                explain(items, history["items"], state.pipeline, state.catalog)
+                explain(items, history, state.pipeline, state.catalog, options.get("time_unit"))
         unknown_candidates = state.unknown(options.get("candidates") or ())
         return [
             Answer(items, state.unknown(history["items"]), unknown_candidates)

@@ -73,7 +73,9 @@ class RecommendRequest(_Request):
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
         default=None, description="Of timestamps that are numbers; told by their size by default."
     )
-    why: bool = Field(default=False, description="Whether to name the nearest items of the history.")
+    why: bool = Field(
+        default=False, description="Whether to name the nearest items of the history, for each part of the score."
+    )
 
 
 class Nearest(BaseModel):
@@ -84,11 +86,22 @@ class Nearest(BaseModel):
     similarity: float = Field(description="Cosine of the model's own vectors, in [-1, 1].")
 
 
+class NearInLog(BaseModel):
+    """An item of the history that the recommended one stood near in the training log."""
+
+    item_id: str
+    title: Title
+    share: float = Field(description="Its part of what the last items of the history count, above 0 and at most 1.")
+
+
 class Why(BaseModel):
     """The items of the history that are nearest to a recommended one; null where a text or a picture is missing."""
 
     text: Nearest | None
     image: Nearest | None
+    cooccurrence: NearInLog | None = Field(
+        default=None, description="Of a model that counts near items; null where it stood near none of the history."
+    )
 
 
 class Scored(BaseModel):

@@ -15,6 +15,7 @@ import torch
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.cli import main
+from mmm4rec_hf.cli.recommend import _nearest
 from mmm4rec_hf.cli.histories import HistoryFile, open_histories
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.record import RunRecord, describe_data, layout_of_log
@@ -199,10 +200,14 @@ def test_times_of_another_writing_are_told_once(
     orders = tmp_path / "orders.csv"
     log.with_columns(timestamp=written).write_csv(orders)
     told = refusal(capsys, "prepare", str(orders), "--output", str(tmp_path / "sequences"))
-    assert "nor an ISO 8601 time; give --time-format how times are written, such as '%d.%m.%Y %H:%M'" in told
+    # All of 22 December 2013: with this day there is one order of day and month.
+    assert "nor an ISO 8601 time; give --time-format how times are written, here '%d.%m.%Y %H:%M:%S'" in told
     said = refusal(capsys, "recommend", str(model), "--input", str(shop / "sequences"))
     assert f"holds sequences, not the log that they were made of; give the log, {shop / 'log.csv'}" in said
     line = ["prepare", str(orders), "--output", str(tmp_path / "sequences"), "--k-core", "1", "--time-format"]
+    swapped = refusal(capsys, *line, "%m.%d.%Y %H:%M:%S")
+    # Quoted, to be copied into a shell.
+    assert "day and month may be swapped: give --time-format '%d.%m.%Y %H:%M:%S'" in swapped
     with pytest.raises(SystemExit, match="2"):
         main([*line, "%H:%M"])
     assert "error: argument --time-format: '%H:%M' holds no date: a year %Y" in capsys.readouterr().err
@@ -300,6 +305,12 @@ def test_why_is_told_by_the_nearest_of_the_history_in_every_form(
     assert header.endswith("nearest of the history") and f"text: {near['title']} ({near['similarity']:.2f})" in row
     assert main([*command, "--input", str(log), "--output", str(tmp_path / "x.csv")]) == 2
     assert "--why has no columns in a .csv file; write .jsonl" in capsys.readouterr().err
+
+
+def test_why_tells_a_cosine_of_text_and_picture_and_a_share_of_the_log() -> None:
+    near = {"item_id": "1", "title": None}
+    why = {"text": near | {"similarity": 0.987}, "image": None, "cooccurrence": near | {"title": "B", "share": 0.625}}
+    assert _nearest(why) == "text: 1 (0.99), log: B (62%)"
 
 
 def test_what_prepare_was_told_of_the_log_need_not_be_told_again(

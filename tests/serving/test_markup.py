@@ -46,12 +46,21 @@ def scored(text: float, image: float, title: str | None = "t", item_id: str = "i
     return {"item_id": item_id, "title": title, "score": text + image, "text_score": text, "image_score": image}
 
 
+def test_why_has_the_log_with_its_share() -> None:
+    why = {"text": None, "image": None, "cooccurrence": {"item_id": "b", "title": "Bread", "share": 0.625}}
+    item = scored(1.0, 2.0) | {"cooccurrence_score": 0.5, "why": why}
+    texts = [text.strip() for text in Parsed(MARKUP.recommendations([item], {})).texts if text.strip()]
+    assert texts[texts.index("Why") + 1 :][:2] == ["log", "Bread"] and "62%" in texts
+    assert any("with its share of what the last items count there" in text for text in texts)
+
+
 @pytest.mark.parametrize(
     "hostile", [*HOSTILE, "' onclick='x", '" style="x', "<!-- ", "</button><b>", "&lt;script&gt;"]
 )
 def test_titles_and_ids_never_become_elements_or_attributes(hostile: str) -> None:
     near = {"item_id": hostile, "title": hostile, "similarity": 0.5}
-    item = scored(1.0, 2.0, hostile, hostile) | {"why": {"text": near, "image": near}}
+    in_log = {"item_id": hostile, "title": hostile, "share": 0.5}
+    item = scored(1.0, 2.0, hostile, hostile) | {"why": {"text": near, "image": near, "cooccurrence": in_log}}
     known = entry(hostile, hostile)
     for content in (
         MARKUP.catalogue([known, entry(hostile, None)], [hostile], ""),

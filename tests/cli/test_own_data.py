@@ -15,8 +15,8 @@ import torch
 
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.cli import main
-from mmm4rec_hf.cli.recommend import _nearest
 from mmm4rec_hf.cli.histories import HistoryFile, open_histories
+from mmm4rec_hf.cli.recommend import _nearest
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.record import RunRecord, describe_data, layout_of_log
 

@@ -21,6 +21,7 @@ from transformers import pipeline
 from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.cli.output import hide_bars_without_terminal
 from mmm4rec_hf.cli.running import run_command
+from mmm4rec_hf.cli.wording import with_options
 from mmm4rec_hf.items.recorded import recorded_encoder
 from mmm4rec_hf.packaged_encoders import image_encoder, text_encoder
 from mmm4rec_hf.saved_models import find_model
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
             text_encoder=text_encoder(args.text_encoder),
             image_encoder=image_encoder(args.image_encoder),
         )
-    catalog.add_items(args.items, encoder=encoder, root=args.image_root)
+    catalog.add_items(args.items, encoder=encoder, root=args.image_root, unreadable_pictures=args.unreadable_pictures)
     added = catalog.item_ids[known:]
 
     model = MMM4RecForSequentialRecommendation.from_pretrained(folder)
@@ -73,6 +74,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--image-root", metavar="FOLDER", help="where paths of pictures start (default: beside the file)"
     )
+    parser.add_argument(
+        "--unreadable-pictures",
+        choices=("error", "missing"),
+        default="error",
+        help="what a picture is that is named and cannot be read (missing: as of an item without one)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--history", nargs="+", metavar="ID", help="items of a user, oldest first")
     parser.add_argument("--encoder", help="a model of both texts and pictures (default: what the catalogue records)")
@@ -80,4 +87,4 @@ if __name__ == "__main__":
     parser.add_argument("--image-encoder", help="an image model's name or folder, likewise")
     arguments = parser.parse_args()
     hide_bars_without_terminal()
-    sys.exit(run_command("new_items.py", lambda: main(arguments)))
+    sys.exit(run_command("new_items.py", lambda: main(arguments), translate=with_options))

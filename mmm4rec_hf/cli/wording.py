@@ -21,6 +21,10 @@ _CALLS = (
     (r"give the format or a data frame with named columns", "give --format"),
     (r"\bgive ItemEncoder (?=\w+=)", "give "),
     (r"name one that holds all as root=", "name one that holds all as --image-root"),
+    (r"give a root= that holds them", "give an --image-root that holds them"),
+    (r"given as root=, where", "given as --image-root, where"),
+    (r"\broot= names another place", "--image-root names another place"),
+    (r"\bpass unreadable_pictures='missing'", "give --unreadable-pictures missing"),
 )
 # Options of the model that its configuration's errors tell to give, as a recipe names them.
 _OF_MODEL = r"(?<![\w.-])(?=(?:n_groups|head_dim)=\d)"
@@ -35,6 +39,13 @@ _HISTORIES = (
 )
 
 
+def with_options(message: str) -> str:
+    """A message with calls of Python as the commands and options that do the same, for any program of this package."""
+    for pattern, told in _CALLS:
+        message = re.sub(pattern, told, message)
+    return message
+
+
 def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> str:
     """
     A message with arguments and calls of Python, such as `time_unit="s"`, as a command's options: `--time-unit s`.
@@ -44,8 +55,7 @@ def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> s
         command (`str`): The sub-command.
         message (`str`): Of an error or a warning.
     """
-    for pattern, told in _CALLS:
-        message = re.sub(pattern, told, message)
+    message = with_options(message)
     if command in ("finetune", "pretrain"):
         message = re.sub(_OF_MODEL, "model.", message)
     if command == "recommend":
@@ -60,8 +70,10 @@ def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> s
 
 
 def _with_option(message: str, action: argparse.Action, option: str) -> str:
-    """With its value in quotes, or without one, and then the bare name, if it is no word of English."""
+    """With its value in quotes, which stay where a shell needs them, or without one, and then the bare name, if it is
+    no word of English."""
     form = rf"(?<![\w-]){re.escape(action.dest)}="
+    message = re.sub(rf"{form}([\"'])(\S*\s[^\"']*)\1", rf"{option} '\2'", message)
     message = re.sub(rf"{form}([\"'])(.*?)\1", rf"{option} \2", message)
     message = re.sub(rf"{form}(?=[\s,;:.)]|$)", option, message)
     if action.nargs == 0:

@@ -4,13 +4,14 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 
+from .batch_encoder import NO_ENCODER
 from .encoder import ItemEncoder
 from .encoding import encode_catalog, unlike_item
 from .features import MODALITIES, check_features, check_mask, is_known_by_name, what_counts
@@ -23,7 +24,7 @@ from .fields import (
     title_by_both_names,
     with_title,
 )
-from .images import absolute_pictures, is_picture, is_url, load_picture
+from .images import absolute_pictures, check_readable, is_picture, is_url, load_picture
 from .recorded import encoder_for_more
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
@@ -125,10 +126,11 @@ class ItemCatalog:
             `ItemCatalog`: Without features, unless the source has them.
 
         Raises:
-            FileNotFoundError: For a path that does not exist.
+            FileNotFoundError: For a path, or a `root`, that does not exist.
             ValueError: If nothing can be read, or the id's field is unclear.
             TypeError: For records that are no dictionaries, and ids that are neither strings nor integers.
         """
+        _check_root(root)
         item_ids, records = read_items(source, format, id_column)
         # The id comes last: another field of its name may be the title.
         names = {"title": title_column, "image": image_column, "item_id": id_column}
@@ -264,7 +266,14 @@ class ItemCatalog:
         encoded._encoder = encoder
         return encoded
 
-    def add_items(self, items: Any, *, encoder: ItemEncoder | None = None, root: Any = None) -> None:
+    def add_items(
+        self,
+        items: Any,
+        *,
+        encoder: ItemEncoder | None = None,
+        root: Any = None,
+        unreadable_pictures: Literal["error", "missing"] = "error",
+    ) -> None:
         """Appends items. In a catalogue with features the new ones are encoded alike.
 
         Args:
@@ -275,13 +284,21 @@ class ItemCatalog:
                 By default the one that [`~ItemCatalog.encode`] was called with; of a loaded catalogue the one that is
                 recorded, which is loaded by its Hub name, or fetched where it comes as a package.
             root (`str` or `os.PathLike`, *optional*): Where their relative picture paths start, if not at `self.root`.
+            unreadable_pictures (`"error"` or `"missing"`, *optional*, defaults to `"error"`):
+                What becomes of a picture that is to be encoded and cannot be read: an error, or it counts as missing
+                with a warning, as in [`~ItemCatalog.encode`]. Addresses are fetched or not as the encoder says, and
+                count as missing where that fails.
 
         Raises:
-            ValueError: If an item is there already or has two ids that differ, features are needed and the encoder is
-                another one or not to be had (the error says which it is, and the call that gives it), nothing of what
-                the items say is read, or a field's name is nearly that of one that is. Others that neither texts are
-                made of nor the catalogue's items have are logged.
+            FileNotFoundError: For a file, or a `root`, that does not exist.
+            ValueError: If an item is there already or has two ids that differ, a picture cannot be read, features are
+                needed and the encoder is another one or not to be had (the error says which it is, and the call that
+                gives it), nothing of what the items say is read, or a field's name is nearly that of one that is.
+                Others that neither texts are made of nor the catalogue's items have are logged.
         """
+        if unreadable_pictures not in ("error", "missing"):
+            raise ValueError(f"unreadable_pictures must be 'error' or 'missing', got {unreadable_pictures!r}")
+        _check_root(root)
         item_ids, records = read_items(items, known_id=self.source_fields.get("item_id"))
         source_fields, with_pictures = self._names(), self.image_features is not None
         # Before a picture's path is looked at, by whatever name it goes.
@@ -292,6 +309,9 @@ class ItemCatalog:
             raise ValueError(
                 f"{len(known)} items are in the catalogue already, first {known[0]!r}; remove them before"
             )
+        if unreadable_pictures == "error" and self._reads_pictures() and added.image_features is None:
+            # Before an encoder is loaded, and before paths that lead out of their folder are left out.
+            check_readable(added.item_ids, added.records, added.root or self.root)
         if added.root is not None and added.root != self.root:
             added.records = absolute_pictures(added.records, added.root)
         elif added.root is None:
@@ -417,6 +437,11 @@ class ItemCatalog:
             "image_mask": self.image_mask,
         }
 
+    def _reads_pictures(self) -> bool:
+        """Whether its features are of pictures, and not zeros in their place."""
+        info = self.feature_info.get("image", {})
+        return self.image_features is not None and info.get("encoder") != NO_ENCODER
+
     def _text_fields(self) -> Sequence[str]:
         """The fields that texts are, or by default would be, made of."""
         return self.feature_info.get("text", {}).get("fields") or PUBLISHED_TEXT_FIELDS
@@ -474,6 +499,12 @@ class ItemCatalog:
                         "two encoders cannot be compared: give the function that made them, or encode the catalogue "
                         "again"
                     )
+
+
+def _check_root(root: str | os.PathLike[str] | None) -> None:
+    """Refuses a folder of pictures that was named and is not there, before items are read and none has one."""
+    if root is not None and not os.path.isdir(root):
+        raise FileNotFoundError(f"no such folder: {os.fspath(root)} (given as root=, where paths of pictures start)")
 
 
 def _take_features(records: list[dict[str, Any]], modality: str) -> list[Any] | None:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,6 +194,46 @@ def load_picture(
             raise PictureError(f"a file of more than {MAX_BYTES >> 20} MB")
         return _decode(path)
     raise PictureError(f"not a picture reference: {type(reference).__name__}")
+
+
+def check_readable(
+    item_ids: Sequence[str], records: Sequence[Mapping[str, Any]], root: str | os.PathLike[str] | None
+) -> None:
+    """
+    Reads the pictures of items, but no addresses.
+
+    Args:
+        item_ids (`Sequence[str]`): Of the items.
+        records (`Sequence[Mapping[str, Any]]`): Likewise.
+        root (`str`, `os.PathLike` or `None`): The folder that relative paths start from.
+
+    Raises:
+        PictureError: If one cannot be used, with the first such item.
+    """
+    unreadable: list[str] = []
+    for item_id, record in zip(item_ids, records, strict=True):
+        reference = record.get("image")
+        if isinstance(reference, dict):
+            reference = reference.get("bytes") or reference.get("path")
+        if not is_picture(reference) or is_url(reference):
+            continue
+        try:
+            load_picture(reference, root=root)
+        except PictureError as error:
+            named, reason = "", str(error)
+            if isinstance(reference, str | os.PathLike):
+                named = f" {os.fspath(reference)!r}"
+                if picture_path(reference, root) is None:
+                    reason = f"it leads out of {root}; name one that holds all as root="
+                elif reason == "no such file":
+                    reason += f" (paths start from {root or Path.cwd()}; root= names another place)"
+            unreadable.append(f"the picture{named} of item {item_id!r} cannot be used: {reason}")
+    if unreadable:
+        others = f", and so with {len(unreadable) - 1:,} more of {len(records):,} items" if unreadable[1:] else ""
+        raise PictureError(
+            f"{unreadable[0]}{others}; correct it, leave the item's image out, or pass unreadable_pictures='missing' "
+            "to go on without"
+        )
 
 
 def white_picture() -> Image.Image:

@@ -26,7 +26,7 @@ def make_films(folder: Path) -> None:
         Image.fromarray(np.full((20, 16, 3), 30 * number, np.uint8)).save(folder / "posters" / f"{item}.jpg")
     items = {"item_id": ITEMS, "title": [f"Film {i}" for i in ITEMS], "image": [f"posters/{i}.jpg" for i in ITEMS]}
     pl.DataFrame(items).write_ndjson(folder / "items.jsonl")
-    new = {"item_id": "new", "title": "Film new", "image": str(folder / "posters" / "50.jpg")}
+    new = {"item_id": "new", "title": "Film new", "image": "posters/50.jpg"}
     (folder / "new_items.jsonl").write_text(json.dumps(new) + "\n")
 
     words = ["title", "film", *map(str, range(10))]

@@ -128,6 +128,22 @@ def test_a_new_item_is_recommended_without_training(films_with_run: Path, start:
         assert main(["recommend", model, "--input", "rentals.csv", "--output", str(target), "--device", "cpu"]) == 0
         (line,) = map(json.loads, target.read_text().splitlines())
         assert line["user_id"] == "u" and len(line["recommendations"]) == 5 + number
+    # A picture that is named and cannot be read, in the words of the command line.
+    Path("poor.jsonl").write_text('{"item_id": "poor", "title": "Film", "image": "50.jpg"}\n')
+    poor = start("new_items.py", "run", "poor.jsonl", "--output", "x")
+    assert poor.returncode == 1 and not Path("x").exists()
+    assert poor.stderr.splitlines()[-1] == (
+        "new_items.py: error: the picture '50.jpg' of item 'poor' cannot be used: no such file (paths start from .; "
+        "--image-root names another place); correct it, leave the item's image out, or give --unreadable-pictures "
+        "missing to go on without"
+    )
+    for number, more in enumerate((["--image-root", "posters"], ["--unreadable-pictures", "missing"])):
+        assert start("new_items.py", "run", "poor.jsonl", "--output", f"poor-{number}", *more).returncode == 0
+        assert ItemCatalog.from_pretrained(f"poor-{number}/catalog").image_mask[-1] == (number == 0)
+    lost = start("new_items.py", "run", "poor.jsonl", "--output", "x", "--image-root", "psoters")
+    assert lost.stderr.splitlines()[-1].endswith(
+        "error: no such folder: psoters (given as --image-root, where paths of pictures start)"
+    )
     none = start("new_items.py", "run/nowhere", "new_items.jsonl", "--output", "x")
     assert none.returncode == 1 and none.stderr.splitlines()[-1].endswith("error: no such folder: run/nowhere")
     again = start("new_items.py", "with-new", "new_items.jsonl", "--output", "x")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.images import PictureError
 
 from .test_catalog import letters, mean_colour
 
@@ -110,8 +111,67 @@ def test_a_picture_by_another_name_stays_in_its_folder_too(
 ) -> None:
     (shop / "more").mkdir()
     (shop / "more" / "new.jsonl").write_text('{"Artikel": "new", "Label": "aaa", "File": "../red.png"}\n')
-    catalog.add_items(shop / "more" / "new.jsonl", encoder=encoder)
+    with pytest.raises(
+        PictureError, match=r"the picture '\.\./red\.png' of item 'new' cannot be used: it leads out of"
+    ):
+        catalog.add_items(shop / "more" / "new.jsonl", encoder=encoder)
+    catalog.add_items(shop / "more" / "new.jsonl", encoder=encoder, unreadable_pictures="missing")
     assert "lead out of" in caplog.text and catalog.image_mask.tolist() == [True, False, False]
+
+
+def test_a_picture_that_a_new_item_names_must_be_readable(
+    catalog: ItemCatalog, encoder: ItemEncoder, shop: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shop / "broken.png").write_bytes(b"no picture")
+    cases = [
+        (
+            {"image": "rde.png"},
+            rf"'rde.png' of item 'n' cannot be used: no such file \(paths start from {shop}; root=",
+        ),
+        ({"image": shop / "rde.png"}, r"rde.png' of item 'n' cannot be used: no such file"),
+        ({"File": "broken.png"}, r"'broken.png' of item 'n' cannot be used: no picture of these formats: JPEG"),
+        ({"image": b"no picture"}, r"the picture of item 'n' cannot be used: no picture of these formats"),
+        ({"image": "/etc/hostname"}, rf"'/etc/hostname' of item 'n' cannot be used: it leads out of {shop}; name one"),
+    ]
+    for picture, message in cases:
+        with pytest.raises(PictureError, match=message) as error:
+            catalog.add_items([{"item_id": "n", "title": "a"} | picture], encoder=encoder)
+        assert str(error.value).endswith(
+            "; correct it, leave the item's image out, or pass unreadable_pictures='missing' to go on without"
+        )
+        assert catalog.item_ids == ["a", "b"] and len(catalog.image_features) == 2
+    several = [{"item_id": f"n{n}", "title": "a", "image": name} for n, name in enumerate(["red.png", "x", "y", "z"])]
+    with pytest.raises(PictureError, match=r"'x' of item 'n1' .*, and so with 2 more of 4 items; correct it"):
+        catalog.add_items(several, encoder=encoder)
+    caplog.clear()
+    catalog.add_items(several, encoder=encoder, unreadable_pictures="missing")
+    assert catalog.image_mask.tolist()[2:] == [True, False, False, False] and "3 no such file" in caplog.text
+    # The colour of a white picture.
+    np.testing.assert_array_equal(catalog.image_features[2:], [[200, 0, 0], *[[255, 255, 255]] * 3])
+    # None at all, an address that is not fetched unasked, and features that come along need no file.
+    catalog.add_items([{"item_id": "none", "title": "a", "image": ""}], encoder=encoder)
+    catalog.add_items([{"item_id": "far", "title": "a", "image": "https://example.org/a.png"}], encoder=encoder)
+    made = {"text_features": letters(["a"])[0], "image_features": np.array([1.0, 2.0, 3.0])}
+    catalog.add_items([{"item_id": "made", "image": "x.png"} | made])
+    assert catalog.image_mask.tolist()[6:] == [False, False, True]
+    with pytest.raises(ValueError, match="unreadable_pictures must be 'error' or 'missing', got 'white'"):
+        catalog.add_items([{"item_id": "m", "title": "a"}], encoder=encoder, unreadable_pictures="white")  # type: ignore[arg-type]
+
+
+def test_pictures_of_new_items_do_not_count_where_none_are_looked_at(shop: Path) -> None:
+    for image_encoder in (None, "none"):
+        texts = ItemEncoder(text_encoder=letters, image_encoder=image_encoder)
+        catalog = ItemCatalog.from_items([{"item_id": "a", "title": "a"}], root=shop).encode(texts)
+        catalog.add_items([{"item_id": "b", "title": "b", "image": "nowhere.png"}])
+        assert catalog.item_ids == ["a", "b"]
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_told(catalog: ItemCatalog, shop: Path) -> None:
+    message = rf"no such folder: {shop}/nowhere \(given as root=, where paths of pictures start\)"
+    with pytest.raises(FileNotFoundError, match=message):
+        ItemCatalog.from_items(shop / "products.jsonl", root=shop / "nowhere")
+    with pytest.raises(FileNotFoundError, match=message):
+        catalog.add_items([{"item_id": "new", "title": "a"}], root=shop / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`mmm4rec encode`: the items of a shop to a catalogue with features."""
 
 import argparse
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..items import ItemCatalog
 
 SHARDS_NAME = "encoding"
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,12 +91,14 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     import torch
 
+    from ..data.readers.files import existing_paths
     from ..items.batch_encoder import NO_ENCODER
     from ..items.text import PUBLISHED_TEXT_FIELDS
     from ..processes import process_state
     from ..training.finetuning import SMALL_MODEL
     from ..training.saving import save_encoded_catalog
 
+    existing_paths(args.items)
     if args.model is None and args.text_encoder is None and args.image_encoder is None:
         raise UsageError(
             f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and, where items have "
@@ -112,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
         check_texts(catalog, text_fields, args.text_fields is not None)
     if names["image"] != NO_ENCODER:
         check_pictures(catalog)
+    if process_state().is_main_process:
+        _warn_of_other_items(args.output, catalog)
     options = {"missing": args.missing, "download": args.download, "dtype": getattr(torch, args.dtype)}
     encoder = load_item_encoder(args.model, names["text"], names["image"], text_fields=text_fields, **options)
     catalog = catalog.encode(
@@ -149,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read_items(args: argparse.Namespace, text_fields: Sequence[str]) -> "tuple[ItemCatalog, list[str]]":
-    """The items to encode, and what was taken for what."""
+    """The items to encode, and what was taken for what or left out."""
     from ..data import SequenceDatasets
     from ..items import ItemCatalog
     from ..items.images import absolute_pictures
@@ -167,6 +173,19 @@ def _read_items(args: argparse.Namespace, text_fields: Sequence[str]) -> "tuple[
                 "cannot be recommended. Without --sequences all are encoded, and can"
             )
     return catalog, notes
+
+
+def _warn_of_other_items(folder: Path, catalog: "ItemCatalog") -> None:
+    """Says, before the work begins, that a catalogue of other items lies where this one goes."""
+    from ..items.storage import saved_item_ids
+
+    before, now = saved_item_ids(folder), catalog.item_ids
+    if before is not None and set(before) != set(now):
+        logger.warning(
+            "%s holds a catalogue of %s items, whose place one of %s takes (%s are in both); another "
+            "--output keeps it",
+            *(folder, f"{len(before):,}", f"{len(now):,}", f"{len({*before} & {*now}):,}"),
+        )
 
 
 def _told(

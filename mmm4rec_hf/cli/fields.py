@@ -26,7 +26,7 @@ def name_fields(
         text_fields (`Collection[str]`, *optional*): Fields that texts are made of, which keep their names as well.
 
     Returns:
-        `list[str]`: What was taken for what, one sentence each.
+        `list[str]`: What was taken for what without being told, and what was left out for it, one sentence each.
 
     Raises:
         UsageError: If no item has the field, or several fields may be meant.
@@ -44,6 +44,8 @@ def name_fields(
             raise UsageError(f"no item has a field {found!r}{is_id}; there are {', '.join(names)}")
         lost = sum(rename_field(record, found, name, text_fields) for record in catalog.records)
         catalog.source_fields[name] = found
+        if told is not None and not lost:
+            continue  # whoever names a field knows
         instead = f", instead of what {lost:,} items have as {name}" if lost else ""
         notes.append(f"{found} is read as the {'title' if name == 'title' else 'picture'}{instead}")
     return notes

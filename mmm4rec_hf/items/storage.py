@@ -115,6 +115,17 @@ def load_catalog(folder: Path) -> dict[str, Any]:
         return {"item_ids": item_ids, "records": records, **about, **arrays}
 
 
+def saved_item_ids(folder: Path) -> list[str] | None:
+    """The ids of the catalogue that a folder holds; `None` where it holds none, or one that cannot be read."""
+    if not (folder / INFO_NAME).is_file():
+        return None
+    try:
+        with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
+            return [canonical_id(json.loads(line)["item_id"]) for line in stream]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 @contextlib.contextmanager
 def naming_damage(folder: Path) -> Iterator[None]:
     """Turns what reading a broken catalogue raises into one error that names its folder."""

@@ -206,6 +206,58 @@ def test_one_picture_for_all_and_pictures_that_are_not_there_are_said_with_their
     )
 
 
+def test_what_is_not_there_is_told_before_anything_else(
+    products: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "none")]
+    assert main(["encode", str(tmp_path / "nowhere.csv"), *output]) == 1
+    assert last_line(capsys) == f"mmm4rec: error: no such file or folder: {tmp_path}/nowhere.csv"
+    assert main(["encode", str(products), *output]) == 2 and "no encoder was named" in last_line(capsys)
+    for absent in (tmp_path / "pictures", products):
+        assert encode(products, shop, "--image-root", str(absent)) == 1
+        assert last_line(capsys) == (
+            f"mmm4rec: error: no such folder: {absent} (given as --image-root, where paths of pictures start)"
+        )
+
+
+def test_a_named_column_is_not_told_again_unless_another_gives_way(
+    products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = renamed(products, "SKU", "film", "title", "cover")
+    columns = ["--title-column", "film", "--image-column", "cover"]
+    assert encode(path, shop, *columns) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("film is read as the title, instead of what 4 items have as title.\n")
+    assert "cover is read" not in printed
+    path = renamed(products, "SKU", "film", "words", "cover")
+    assert encode(path, shop, *columns) == 0
+    assert "is read as" not in capsys.readouterr().out
+
+
+def test_other_items_in_the_place_of_a_catalogue_are_told(
+    products: Path, shop: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def replaced() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        caplog.clear()
+        return [message for message in messages if "holds a catalogue" in message]
+
+    with products.open(encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert encode(products, shop) == 0 and encode(products, shop) == 0
+    assert replaced() == []  # the first, and the same again
+    write(products, header, [*rows[1:], ["x", "X", "x", ""], ["y", "Y", "y", ""]])
+    assert encode(products, shop) == 0
+    catalog = products.with_name("catalog")
+    told = "{} holds a catalogue of {} items, whose place one of {} takes ({} are in both); another --output keeps it"
+    assert replaced() == [told.format(catalog, 4, 5, 3)]
+    # The same in another order, and what cannot be told from a damaged one.
+    write(products, header, [["y", "Y", "y", ""], *rows[1:], ["x", "X", "x", ""]])
+    assert encode(products, shop) == 0
+    (catalog / "items.jsonl").write_text("{")
+    assert encode(products, shop) == 0 and replaced() == []
+
+
 def test_what_the_sequences_leave_out_and_what_else_to_train_is_told(
     products: Path, shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

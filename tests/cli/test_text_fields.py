@@ -71,4 +71,4 @@ def test_a_title_by_a_name_of_its_own_is_asked_for(
     assert encode(products, shop, "title,category") == 2
     assert "if the title has another name, give --title-column" in capsys.readouterr().err.splitlines()[-1]
     assert encode(products, shop, "title,category", "--title-column", "label") == 0
-    assert "label is read as the title.\nTexts are made of title, category" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("Texts are made of title, category")

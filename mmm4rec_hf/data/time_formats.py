@@ -15,6 +15,10 @@ _ANY_MONTH = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in month)
 _DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2, "f": 9}
 _WORDS = {"b": f"({_ANY_MONTH})", "p": "[AaPp][Mm]"}
 _DATES = ("Ymd", "ymd", "Ybd", "ybd")
+_AS_WRITTEN = re.compile(
+    "([0-9]{4}|[0-9]{1,2})(?P<mark>[-./ ])(?P<middle>[0-9]{1,2}|[A-Za-z]{3})(?P=mark)(?P<last>[0-9]{4}|[0-9]{1,2})"
+    "((?P<gap>[T,; ]+)[0-9]{1,2}:[0-9]{2}(?P<second>:[0-9]{2})?(?P<fraction>[.][0-9]{1,9})?(?P<half> ?[AaPp][Mm])?)?"
+)
 
 
 class Fields(NamedTuple):
@@ -110,6 +114,14 @@ class TimeFormat:
             return None
         return nw.concat_str([self._text(text, "f"), nw.lit("000000000")]).str.slice(0, 9).cast(nw.Int64)
 
+    @property
+    def swapped(self) -> "TimeFormat | None":
+        """The same with day and month in each other's places; nothing where the month has a name."""
+        if "b" in self._before:
+            return None
+        other = {"%d": "%m", "%m": "%d"}
+        return TimeFormat(re.sub("%.", lambda found: other.get(found[0], found[0]), self.written, flags=re.DOTALL))
+
     def _text(self, text: nw.Expr, directive: str) -> nw.Expr:
         rest = text.str.replace_all(self._before[directive], "")
         width = self._widths[directive]
@@ -117,6 +129,40 @@ class TimeFormat:
 
     def _number(self, text: nw.Expr, directive: str) -> nw.Expr:
         return self._text(text, directive).cast(nw.Int64) if directive in self._before else nw.lit(0, nw.Int64)
+
+
+def guessed_formats(text: str) -> list[list[TimeFormat]]:
+    """
+    What a time may be written as, by its separators and the digits of its numbers alone.
+
+    Args:
+        text (`str`): Such as `26/01/2008 08:33 PM`, without spaces around.
+
+    Returns:
+        `list[list[TimeFormat]]`: The likeliest first; within a list, formats that are as likely as each other, of
+        which those with the day first come first. Empty for other writings.
+    """
+    found = _AS_WRITTEN.fullmatch(text)
+    if found is None:
+        return []
+    if len(found[1]) == 4:
+        likely = ["Ybd"] if found["middle"].isalpha() else ["Ymd", "Ydm"]
+        orders = [[order] for order in likely if len(found["last"]) < 4]
+    else:
+        year = "Y" if len(found["last"]) == 4 else "y"
+        if found["middle"].isalpha():
+            orders = [[f"db{year}"]]
+        else:
+            orders = [[f"dm{year}", f"md{year}"], *([] if year == "Y" else [["ymd"]])]
+    clock = ""
+    if found["gap"]:
+        clock = f"{found['gap']}%{'I' if found['half'] else 'H'}:%M{':%S' if found['second'] else ''}"
+        clock += ".%f" if found["fraction"] else ""
+        clock += re.sub("..$", "%p", found["half"] or "")
+    return [
+        [TimeFormat(found["mark"].join(f"%{directive}" for directive in order) + clock) for order in alike]
+        for alike in orders
+    ]
 
 
 def _literal(character: str) -> str:

@@ -8,15 +8,17 @@ of times is refused before, by `LogColumns.resolve` in `columns.py`; docs/faq.md
 import logging
 import re
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import narwhals as nw
+import polars as pl
 
 from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
 
 from . import engines
 from .columns import ORDER
-from .time_formats import Fields, TimeFormat
+from .time_formats import Fields, TimeFormat, guessed_formats
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ BILLION = 10**9
 SECONDS_A_YEAR = 31_556_952
 _MISSING = "is missing; drop such rows or give them a time"
 _UNREAL = "is no date or time of day that exists"
+# That so many days of the calendar have none above the 12th happens by chance to 2 logs in a thousand.
+_DAYS_TO_DOUBT = 7
 
 
 def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: str | None = None) -> nw.LazyFrame:
@@ -189,7 +193,7 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     date_text = nw.when(is_iso).then(text).otherwise(nw.lit("1970-01-01"))
     if has["dates"]:
         is_real = _is_real(_iso_fields(date_text)) & (_offset_seconds(date_text).abs() < 86_400)
-        _refuse(frame, ~is_real, _UNREAL)
+        _refuse(frame, ~is_real, lambda value: _UNREAL + _remedy(value))
         frame = frame.with_columns(text=date_text)
     number_text = nw.when(is_number).then(text.str.replace_all(" ", "")).otherwise(nw.lit("0"))
     if has["decimals"]:
@@ -210,13 +214,64 @@ def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 
 
 def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
-    text = nw.col("timestamp").str.strip_chars()
-    reason = f"is not written as time_format={time_format.written!r} says"
-    _refuse(frame, ~text.str.contains(time_format.pattern), reason)
+    text, told = nw.col("timestamp").str.strip_chars(), f"time_format={time_format.written!r}"
+
+    def is_unreal(value: str) -> str:
+        swapped, remedy = time_format.swapped, _remedy(value)
+        if swapped is not None and _reads(swapped, value):
+            remedy = f"; day and month may be swapped: give time_format={swapped.written!r}"
+        return f"{_UNREAL}, read by {told}{remedy}"
+
+    reason = f"is not written as {told} says"
+    _refuse(frame, ~text.str.contains(time_format.pattern), lambda value: reason + _remedy(value))
     fields = time_format.fields(text)
-    _refuse(frame, ~_is_real(fields), f"{_UNREAL}, read by time_format={time_format.written!r}")
+    _refuse(frame, ~_is_real(fields), is_unreal)
+    _doubt_order(frame, time_format, fields)
     below = time_format.billionths(text)
     return frame.with_columns(timestamp=_seconds(fields), **({} if below is None else {"subsecond": below}))
+
+
+def _doubt_order(frame: nw.LazyFrame, time_format: TimeFormat, fields: Fields) -> None:
+    """Warns of a format whose day and month could be swapped for all rows, which would then lie closer together."""
+    swapped = time_format.swapped
+    if swapped is None:
+        return
+    year, month, day, *_ = fields
+    frame = frame.select(day=day, told=year * 372 + month * 31 + day, swapped=year * 372 + day * 31 + month)
+    ends = {f"{end}_{name}": getattr(nw.col(name), end)() for name in ("told", "swapped") for end in ("min", "max")}
+    found = engines.one_row(frame.select(day=nw.col("day").max(), days=nw.col("told").n_unique(), **ends))
+    if found["day"] is None or found["day"] > 12 or found["days"] < _DAYS_TO_DOUBT:
+        return
+    # A log that begins and ends within the first days of a month has no day above 12 either, and is short as it is.
+    span = {name: (_date(found[f"max_{name}"]) - _date(found[f"min_{name}"])).days + 1 for name in ("told", "swapped")}
+    if span["swapped"] < span["told"]:
+        logger.warning(
+            "no day is above 12 by time_format=%r: with day and month swapped, time_format=%r, all times could be "
+            "read too, and would lie within %d days in place of %d; give that if the order of events is wrong",
+            *(time_format.written, swapped.written, span["swapped"], span["told"]),
+        )
+
+
+def _date(place: int) -> date:
+    """Of a day's place in a calendar whose months all have 31 days, which is cheap to count in any engine."""
+    months, day = divmod(place - 32, 31)
+    return date(months // 12, months % 12 + 1, day + 1)
+
+
+def _reads(time_format: TimeFormat, text: str) -> bool:
+    """Whether a text is written so and is a time that exists."""
+    column, one = nw.col("timestamp"), nw.from_native(pl.LazyFrame({"timestamp": [text.strip()]}))
+    one = one.filter(column.str.contains(time_format.pattern))
+    return engines.count(one) == 1 and engines.count(one.filter(_is_real(time_format.fields(column)))) == 1
+
+
+def _remedy(text: str, otherwise: str = "") -> str:
+    """To give the format by which a text is a time that exists, or what to say where that is not to be seen."""
+    for alike in guessed_formats(text.strip()):
+        fit = [repr(guess.written) for guess in alike if _reads(guess, text)]
+        if fit:
+            return f"; give time_format= how times are written, here {', or, with the month first, '.join(fit)}"
+    return otherwise
 
 
 def _whole_and_rest(text: nw.Expr) -> tuple[nw.Expr, nw.Expr]:
@@ -282,8 +337,10 @@ def _why_no_time(text: str) -> str:
     """The reason to refuse a text; of a number it is how it is written, or its size."""
     if re.fullmatch(NEARLY_NUMBER, text) and not re.fullmatch(DATE_LIKE, text):
         return "is neither a plain number below 9e18 nor an ISO 8601 time"
-    told = "; give time_format= how times are written, such as '%d.%m.%Y %H:%M'" if re.search("[0-9]", text) else ""
-    return f"is neither a number nor an ISO 8601 time{told}"
+    otherwise = (
+        "; give time_format= how times are written, such as '%d.%m.%Y %H:%M'" if re.search("[0-9]", text) else ""
+    )
+    return f"is neither a number nor an ISO 8601 time{_remedy(text, otherwise)}"
 
 
 def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], str]) -> None:

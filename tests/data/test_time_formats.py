@@ -1,5 +1,7 @@
 """Times in a log's own writing, against Python's `strptime`, on every engine."""
 
+import logging
+import re
 import warnings
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -112,8 +114,81 @@ def test_formats_that_say_no_time_are_refused(written: str, message: str) -> Non
 
 def test_a_time_of_unknown_writing_is_refused_with_the_remedy() -> None:
     for text in ("31.12.2018 10:00", "31.12.2018", "12/31/2018"):
-        with pytest.raises(ValueError, match="nor an ISO 8601 time; give time_format= how times are written, such as"):
+        with pytest.raises(ValueError, match="nor an ISO 8601 time; give time_format= how times are written, here"):
             seconds(log_of([text]), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "message"),
+    [
+        (
+            "26/01/2008 08:33:53 PM",
+            "%m/%d/%Y %I:%M:%S %p",
+            "read by time_format='%m/%d/%Y %I:%M:%S %p'; day and month may be swapped: give "
+            "time_format='%d/%m/%Y %I:%M:%S %p'",
+        ),
+        ("20183112", "%Y%m%d", "day and month may be swapped: give time_format='%Y%d%m'"),
+        ("99.12.31", "%d.%m.%y", "read by time_format='%d.%m.%y'; give time_format= how times are written, here '%y"),
+        (
+            "26/01/2008 08:33:53 PM",
+            None,
+            "nor an ISO 8601 time; give time_format= how times are written, here '%d/%m/%Y %I:%M:%S %p'",
+        ),
+        ("01/26/2008 8:33pm", None, "here '%m/%d/%Y %I:%M%p'"),
+        ("1.2.2008 20:33", None, "here '%d.%m.%Y %H:%M', or, with the month first, '%m.%d.%Y %H:%M'"),
+        ("1-2-08", None, "here '%d-%m-%y', or, with the month first, '%m-%d-%y'"),
+        ("99/12/31 1:05", None, "here '%y/%m/%d %H:%M'"),
+        ("2008/01/02 20:33:53.5", None, "here '%Y/%m/%d %H:%M:%S.%f'"),
+        ("26-Jan-2008, 20:33", None, "here '%d-%b-%Y, %H:%M'"),
+        (
+            "2008-26-01",
+            None,
+            "is no date or time of day that exists; give time_format= how times are written, here '%Y-%d-%m'",
+        ),
+        (
+            "26/01/2008",
+            "%d.%m.%Y",
+            "is not written as time_format='%d.%m.%Y' says; give time_format= how times are written, here '%d/%m/%Y'",
+        ),
+        ("on day 7", None, "nor an ISO 8601 time; give time_format= how times are written, such as '%d.%m.%Y %H:%M'"),
+    ],
+)
+def test_the_format_that_reads_a_time_is_told(text: str, told: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        seconds(log_of([text]), told)
+
+
+@pytest.mark.parametrize(("text", "told"), [("31.02.2019", "%d.%m.%Y"), ("1.1.2018 24:00", "%d.%m.%Y %H:%M")])
+def test_of_a_time_that_no_format_reads_none_is_told(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"read by time_format='{told}'$"):
+        seconds(log_of([text]), told)
+
+
+def test_a_log_that_reads_as_well_with_day_and_month_swapped_is_doubted(
+    caplog: pytest.LogCaptureFixture, spark: Any
+) -> None:
+    import duckdb
+
+    # The first week of February 2018; with the month first it is the 2nd of January to July, 182 days.
+    week = [f"{day:02}/02/2018 {day}:00" for day in range(1, 8)]
+    told = (
+        "no day is above 12 by time_format='%m/%d/%Y %H:%M': with day and month swapped, "
+        "time_format='%d/%m/%Y %H:%M', all times could be read too, and would lie within 7 days in place of 182; give "
+        "that if the order of events is wrong"
+    )
+    log = log_of(week)
+    for frame in (log, duckdb.sql("select * from log"), spark.createDataFrame(log.rows(), log.columns)):
+        caplog.clear()
+        first, second, *_ = seconds(frame, "%m/%d/%Y %H:%M")
+        assert (first, second) == (1_514_854_800, 1_517_536_800)  # 2 January 1:00, 2 February 2:00
+        assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [told]
+    caplog.clear()
+    # Read as it is, and too few days, or one that only one order reads.
+    seconds(log, "%d/%m/%Y %H:%M")
+    seconds(log_of(week[:6]), "%m/%d/%Y %H:%M")
+    seconds(log_of([*week, "02/13/2018 1:00"]), "%m/%d/%Y %H:%M")
+    seconds(log_of([f"{day:02}-Feb-2018" for day in range(1, 8)]), "%d-%b-%Y")
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def test_dates_without_separators_are_not_taken_for_seconds_in_silence() -> None:

@@ -1,12 +1,19 @@
 """`mmm4rec prepare`: a log of interactions to a folder of sequences."""
 
 import argparse
+import contextlib
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..packaged_encoders import IMAGE_FROM_PACKAGE, TEXT_FROM_PACKAGE
 from .columns import add_log_options, log_options
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..data import SequenceDatasets
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from ..data import load_interactions, prepare_sequences
     from ..data.sequence_datasets import replace_sequences
-    from ..evaluation.protocol import PREPARE_NAME
+    from ..evaluation.protocol import PREPARE_NAME, read_layout, read_preparation
     from ..outputs import write_json
     from ..training.shards import write_shards
 
@@ -70,6 +77,12 @@ def run(args: argparse.Namespace) -> None:
     made: dict[str, Any] = {"split": args.split, "k_core": args.k_core}
     if args.split == "temporal":
         made |= {"valid_from": args.valid_from, "test_from": args.test_from}
+    layout = {name: value for name, value in options.items() if name != "format" and value is not None}
+    before: dict[str, Any] = {}
+    # A file that cannot be read is replaced with all the rest.
+    with contextlib.suppress(OSError, ValueError):
+        before = read_preparation(args.output)
+        before |= read_layout(args.output) if before else {}
     # All in one go: sequences without what says how they were made would be taken for whole.
     with replace_sequences(args.output) as partial:
         sequences = prepare_sequences(
@@ -83,8 +96,9 @@ def run(args: argparse.Namespace) -> None:
         )
         if args.shards is not None:
             write_shards(sequences, partial / "shards", args.shards)
-        layout = {name: value for name, value in options.items() if name != "format" and value is not None}
         write_json(partial / PREPARE_NAME, made | {"source": args.log, "layout": layout})
+    if before:
+        _tell_replaced(args.output, before, made | layout)
     days = dict(zip(("first_event", "last_event"), sequences.days or (), strict=False))
     if args.json:
         print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics} | days)
@@ -94,7 +108,35 @@ def run(args: argparse.Namespace) -> None:
     if days:
         # Whoever knows the log sees here a time that was read in another unit, or by another calendar.
         print(f"\nThe first event is of {days['first_event']}, the last of {days['last_event']} (UTC).")
+    _print_left_out(sequences, args.k_core, args.valid_from)
     print(f"\nThe sequences are in {args.output}; next, with your items' file in the place of ITEMS, and without")
     print("--image-encoder where they have no pictures:")
     encoders = f"--text-encoder {TEXT_FROM_PACKAGE} --image-encoder {IMAGE_FROM_PACKAGE}"
     print(f"  mmm4rec encode ITEMS --sequences {args.output} {encoders} --output catalog")
+
+
+def _tell_replaced(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warns where sequences that were prepared by other options are gone."""
+    differ = [name for name in before | now if before.get(name) != now.get(name)]
+    if not differ:
+        return
+    then, since = (
+        ", ".join(f"{name}={told[name]}" if told.get(name) is not None else f"no {name}" for name in differ)
+        for told in (before, now)
+    )
+    logger.warning(
+        "%s held sequences prepared with %s, which are replaced by ones with %s: a model that was trained on the old "
+        "ones is no longer tested on them; to have both, name another --output",
+        *(output, then, since),
+    )
+
+
+def _print_left_out(sequences: "SequenceDatasets", k_core: int, valid_from: str | None) -> None:
+    """Prints how many items and users the k-core took, of how many, and what keeps them."""
+    items, users = (sequences.statistics[f"{name}_below_k_core"] for name in ("items", "users"))
+    if not items and not users:
+        return
+    all_items, all_users = sequences.num_items_with_events + items, sequences.statistics["users"] + users
+    until = "" if valid_from is None else f" before {valid_from}"
+    print(f"\n{items:,} of {all_items:,} items and {users:,} of {all_users:,} users have fewer than {k_core} events")
+    print(f"among those that stay{until}, and are left out; --k-core 1 keeps them.")

@@ -135,10 +135,16 @@ def _filtered(
                 f"none of the log's items is among the {len(known_items)} item ids given, such as {known_items[0]!r}; "
                 "ids are compared to the letter"
             )
+    read = log
     if cuts is None:
         log, statistics["rows_below_k_core"] = filters.kept(log, filters.k_core(log, k))
     else:
         log = _core_before(log, k, cuts[0], known_items is None, statistics)
+        # Ids of later events alone are not below the core, they are unseen.
+        read = read.filter(nw.col("timestamp") < cuts[0])
+    for name in ("user_id", "item_id"):
+        gone = read.select(name).unique().join(log.select(name).unique(), on=name, how="anti")
+        statistics[f"{name.removesuffix('_id')}s_below_k_core"] = engines.count(gone) if k > 1 else 0
     if engines.count(log) == 0:
         raise ValueError(f"nothing is left of the log: no users and items with {k} events each; lower k_core")
     for reason in ("duplicated_rows", "rows_outside_catalog", "rows_below_k_core", "rows_of_items_unseen_before_cut"):

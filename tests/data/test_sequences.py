@@ -74,6 +74,8 @@ def test_a_hand_made_log_is_split_as_by_hand() -> None:
         "rows_without_item": 0,
         "duplicated_rows": 1,
         "rows_below_k_core": 3,
+        "users_below_k_core": 1,
+        "items_below_k_core": 2,
         "events": 9,
         "users": 2,
         "items": 4,
@@ -223,6 +225,8 @@ def test_what_a_user_outside_the_core_did_before_the_cut_is_history_alone(caplog
     assert prepared.user_ids == ["u0", "u1", "u2", "u3", "u4", "x"] and prepared.item_ids == [*past, "i4", "i5"]
     statistics = prepared.statistics
     assert statistics["rows_of_history_alone"] == 4 and statistics["rows_of_items_unseen_before_cut"] == 1
+    # y and z, of which the second is of after the cut too, with an item that is not; and "odd".
+    assert statistics["users_below_k_core"] == 2 and statistics["items_below_k_core"] == 1
     assert statistics["rows_below_k_core"] == 4 and statistics["rows_read"] == statistics["events"] + 5
     assert "4 rows before valid_from are history alone" in caplog.text
     # A catalogue has an index for every item of its own.

@@ -1,0 +1,84 @@
+"""What `prepare` says of what it left out and replaced."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from mmm4rec_hf.cli import main
+
+# Item x and user w leave the 2-core together: x has two events, one of them w's, and w has two, one of them x's.
+LOG = """user_id,item_id,timestamp
+u,a,1400000010
+u,b,1400000020
+u,a,1400000030
+v,b,1400000040
+v,a,1400000050
+v,x,1400000060
+w,x,1400000070
+w,y,1400000080
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.csv"
+    path.write_text(LOG)
+    return path
+
+
+def test_what_the_k_core_took_is_told_with_the_remedy(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["prepare", str(log), "--output", str(tmp_path / "sequences"), "--k-core"]
+    assert main([*line, "2"]) == 0
+    out = capsys.readouterr().out
+    words = [row.split() for row in out.splitlines()]
+    assert ["users", "below", "k", "core", "1"] in words and ["items", "below", "k", "core", "2"] in words
+    told = (
+        "2 of 4 items and 1 of 3 users have fewer than 2 events\namong those that stay, and are left out; --k-core 1"
+    )
+    assert f"{told} keeps them.\n" in out
+    assert main([*line, "2", "--json"]) == 0
+    statistics = json.loads(capsys.readouterr().out)["statistics"]
+    assert (statistics["users_below_k_core"], statistics["items_below_k_core"]) == (1, 2)
+    assert main([*line, "1"]) == 0
+    out = capsys.readouterr().out
+    assert ["users", "below", "k", "core", "0"] in [row.split() for row in out.splitlines()]
+    assert "left out" not in out
+    cuts = ["--split", "temporal", "--valid-from", "2014-05-13T16:54:25", "--test-from", "2014-05-14"]
+    # Before the cut, 1400000065, x and v's event of it alone are out; w and y are of after it.
+    assert main([*line, "2", *cuts]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "1 of 3 items and 0 of 2 users have fewer than 2 events\namong those that stay before 2014-05-13T16:54:25,"
+        in out
+    )
+
+
+def test_sequences_that_are_replaced_by_others_are_told(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "sequences"
+    line = ["prepare", str(log), "--output", str(output), "--k-core"]
+
+    def told(*options: str) -> list[str]:
+        caplog.clear()
+        assert main([*line, *options]) == 0
+        return [message for message in caplog.messages if "held sequences" in message]
+
+    caplog.set_level(logging.WARNING, "mmm4rec_hf")
+    assert told("2") == told("2") == []
+    assert told("1") == [
+        f"{output} held sequences prepared with k_core=2, which are replaced by ones with k_core=1: a model that was "
+        "trained on the old ones is no longer tested on them; to have both, name another --output"
+    ]
+    assert told("1") == []
+    (message,) = told("1", "--time-unit", "s", "--split", "temporal", "--valid-from", "1400000050", "--test-from",
+                      "1400000070")  # fmt: skip
+    assert "with split=leave_one_out, no valid_from, no test_from, no time_unit, which are" in message
+    assert "by ones with split=temporal, valid_from=1400000050, test_from=1400000070, time_unit=s:" in message
+    # What cannot be read is replaced like the rest.
+    (output / "prepare.json").write_text("{")
+    assert told("1") == []

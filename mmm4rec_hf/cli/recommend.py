@@ -1,6 +1,7 @@
 """`mmm4rec recommend`: histories to ranked items."""
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -101,11 +102,31 @@ def run(args: argparse.Namespace) -> None:
     hide_bars_without_terminal()
     from transformers import pipeline
 
+    model = find_model(args.model)
+    recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
+    with _unknown_items_counted(recommender.processor):
+        _recommend(args, recommender, model)
+
+
+@contextlib.contextmanager
+def _unknown_items_counted(processor: Any) -> Iterator[None]:
+    """Keeps the processor from warning of unknown items, which the command counts and names."""
+    log = logging.getLogger(type(processor).__module__)
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("items that the catalogue does not hold")
+
+    log.addFilter(is_other)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_other)
+
+
+def _recommend(args: argparse.Namespace, recommender: Any, model: str) -> None:
     from ..training.record import layout_of_log
     from .histories import open_histories
 
-    model = find_model(args.model)
-    recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
     options = {
         "top_k": args.top_k,
         "exclude_history": not args.include_history,
@@ -215,7 +236,8 @@ def _recommend_all(
             f"none of the {counted.number:,} users of {args.input} has an item that the model knows, whose ids look "
             f"like {', '.join(map(repr, processor.item_ids[:3]))}"
         )
-    known.tell(counted.number, "are left out" if is_leaving_out else "get the ranking of someone without events")
+    left_out = "are left out; --empty-histories default gives them the ranking of someone without events"
+    known.tell(counted.number, left_out if is_leaving_out else "get the ranking of someone without events")
 
 
 def _explained(

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +56,24 @@ def run(args: argparse.Namespace) -> None:
     # What transformers or a tracker prints; stdout is for the result.
     with saying_how_to_go_on(recipe.output_dir), contextlib.redirect_stdout(sys.stderr):
         evaluation = finetune(recipe)
-    print_finetuning(recipe, evaluation, args.json)
+    path, changes = recipe_arguments(args)
+    print_finetuning(recipe, evaluation, args.json, ["mmm4rec", "finetune", *([path] if path else []), *changes])
 
 
-def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json: bool = False) -> None:
-    """Prints what a fine-tuning came to on the test split; of several processes the first prints."""
+def print_finetuning(
+    recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json: bool = False, command: Sequence[str] = ()
+) -> None:
+    """
+    Prints what a fine-tuning came to on the test split; of several processes the first prints.
 
+    Args:
+        recipe ([`FinetuneRecipe`]): What was done.
+        evaluation ([`Evaluation`]): What came of it.
+        as_json (`bool`, *optional*, defaults to `False`): Whether to print that as JSON.
+        command (`Sequence[str]`, *optional*): The words that ran it, of which a next command is made.
+    """
     from ..evaluation.protocol import describe, read_source
+    from ..evaluation.verdicts import what_to_try
     from ..evaluation.yardsticks import load_baselines
     from ..modeling import MMM4RecConfig
     from ..processes import process_state
@@ -76,10 +89,31 @@ def print_finetuning(recipe: "FinetuneRecipe", evaluation: "Evaluation", as_json
     print(f"{describe(evaluation.protocol)}.\n")
     config = MMM4RecConfig.from_pretrained(output / MODEL_NAME)
     print_metrics(evaluation, config.use_item_bias)
-    print_against_best(evaluation, load_baselines(output / EVALUATION_NAME, evaluation), config)
+    baselines = load_baselines(output / EVALUATION_NAME, evaluation)
+    print_against_best(evaluation, baselines, config)
+    learned = {"use_cooccurrence": config.use_cooccurrence, "use_item_bias": config.use_item_bias}
+    if command and what_to_try(evaluation, baselines, learned) is not None:
+        changes = [f"model.{name}=true" for name, is_on in learned.items() if not is_on]
+        if config.item_loss != "full":
+            changes.append("model.item_loss=full")  # which use_cooccurrence needs
+        print(f"  {_changed(command, [f'output_dir={_free_folder(recipe.output_dir)}', *changes])}")
     print(f"\nThe model is in {output / MODEL_NAME}, the numbers are in {output / EVALUATION_NAME}; next:")
     print(f"  mmm4rec report {output} --output report.html")
     print(f"  mmm4rec recommend {output} --history ITEM ...")
     logs = read_source(recipe.sequences)
     log = shlex.quote(logs[0]) if len(logs) == 1 else "LOG"
     print(f"  mmm4rec recommend {output} --input {log} --user ID")
+
+
+def _changed(command: Sequence[str], changes: Sequence[str]) -> str:
+    """A command with other values of a recipe's keys, as one pastes it."""
+    keys = {change.partition("=")[0] for change in changes}
+    return shlex.join([*(word for word in command if word.partition("=")[0] not in keys), *changes])
+
+
+def _free_folder(folder: str) -> str:
+    """`run-2` beside `run` and `run-3` beside `run-2`, or the next number that no folder has."""
+    stem, number = re.sub(r"-\d{1,2}$", "", folder.rstrip("/")), 2
+    while Path(f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.cli.parsing import Parser
@@ -68,7 +69,7 @@ def test_a_recipe_stays_in_the_next_command_and_a_loss_that_does_not_fit_gives_w
     assert main(["finetune", "my recipe.yaml"]) == 0
     changes = ["output_dir=run-2", "model.use_cooccurrence=true", "model.item_loss=full"]
     assert printed_command(capsys) == ["mmm4rec", "finetune", "my recipe.yaml", *changes]
-    with pytest.raises(ValueError, match="use_cooccurrence needs item_loss='full'"):
+    with pytest.raises(StrictDataclassError, match="use_cooccurrence needs item_loss='full'"):
         MMM4RecConfig(use_cooccurrence=True, item_loss="in_batch")
 
 

@@ -1,8 +1,10 @@
 """Where a saved model lies, whether its own folder is named, that of the run that wrote it, or a Hub repository."""
 
-import json
 import os
 from pathlib import Path
+from typing import Any
+
+from .plain_json import read_json
 
 MODEL_NAME, CONFIG_NAME = "model", "config.json"
 _TYPE, _CATALOG_INFO, _SEQUENCES_INFO = "mmm4rec", "catalog.json", "prepare.json"
@@ -37,11 +39,24 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> str
     return name
 
 
+def model_type(config: Path) -> Any:
+    """
+    The type that a model's `config.json` tells.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return read_json(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config} holds no JSON object ({error}); save or fetch the model again") from error
+
+
 def _in_folder(folder: Path) -> str:
     for candidate in (folder, folder / MODEL_NAME):
         config = candidate / CONFIG_NAME
         if config.is_file():
-            found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+            found = model_type(config)
             if found != _TYPE:
                 raise ValueError(f"{candidate} holds a model of type {found!r}, not {_TYPE!r}")
             return str(candidate)

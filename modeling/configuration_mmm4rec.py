@@ -2,6 +2,7 @@
 """Configuration of MMM4Rec (arXiv 2506.02916)."""
 
 import difflib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -281,6 +282,17 @@ class MMM4RecConfig(PreTrainedConfig):
             size = "" if sizes[0] == self.head_dim else f" and head_dim={sizes[0]}"
             remedies.insert(0, f"n_groups={groups}{size}")
         return f"give {' or '.join(remedies)}"
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
+        """As transformers', which tells no other damage but what is no JSON."""
+        try:
+            found = super()._dict_from_json_file(json_file)
+        except RecursionError as error:
+            raise json.JSONDecodeError("lists or objects stand in each other too deeply", "", 0) from error
+        if not isinstance(found, dict):
+            raise json.JSONDecodeError("it is no object", "", 0)
+        return found
 
     @classmethod
     def is_loaded_remotely(cls) -> bool:

@@ -74,7 +74,7 @@ def load_item_ids(name: str | os.PathLike, num_items: int | None, hub_options: d
         `list[str]`: The ids, or `None` where there are none.
 
     Raises:
-        ValueError: If there are more or fewer ids than items.
+        ValueError: If there are more or fewer ids than items, or the file is damaged.
     """
     # Imported here: who compares ids alone, such as a reader of logs, does without transformers.
     from transformers.utils import cached_file
@@ -88,7 +88,12 @@ def load_item_ids(name: str | os.PathLike, num_items: int | None, hub_options: d
     )
     if path is None:
         return None
-    item_ids: Sequence[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        item_ids = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{ITEM_IDS_NAME} of {name} is no JSON: {error}; save the model again") from error
+    if not isinstance(item_ids, list):
+        raise ValueError(f"{ITEM_IDS_NAME} of {name} holds no list; save the model again")
     if len(item_ids) != num_items:
         raise ValueError(
             f"{ITEM_IDS_NAME} of {name} names {len(item_ids)} items, the weights hold {num_items}; save it again"

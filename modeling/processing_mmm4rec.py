@@ -358,9 +358,15 @@ class MMM4RecProcessor(ProcessorMixin):
             **hub_kwargs,
         )
         if path is not None:
-            with Path(path).open(encoding="utf-8") as file:
-                records = [json.loads(line) for line in file]
-            processor._set_items((r["item_id"] for r in records), (r["title"] for r in records))
+            try:
+                with Path(path).open(encoding="utf-8") as file:
+                    records = [json.loads(line) for line in file]
+                items = [(record["item_id"], record["title"]) for record in records]
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(
+                    f"{ITEMS_NAME} of {pretrained_model_name_or_path} is damaged: {error}; save the processor again"
+                ) from error
+            processor._set_items((item_id for item_id, _ in items), (title for _, title in items))
         return processor
 
     @classmethod

@@ -1,6 +1,5 @@
 """Histories of many users from a file, one user after the other."""
 
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from mmm4rec_hf.data import Interactions, load_interactions
 from mmm4rec_hf.data.histories import stream_histories
 from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
 from mmm4rec_hf.evaluation.protocol import PREPARE_NAME, read_source
+from mmm4rec_hf.plain_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _from_json_lines(path: Path, names: _Names) -> Iterator[History]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = read_json(line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number} is no JSON; each line is an object of one user") from error
             if not isinstance(record, dict) or not isinstance(record.get(names.items), list):
@@ -205,7 +205,7 @@ def _lists_of(path: Path) -> dict[str, bool]:
         return {}
     with path.open("rb") as file:
         try:
-            record = json.loads(file.readline())
+            record = read_json(file.readline())
         except ValueError:
             return {}
     if not isinstance(record, dict):

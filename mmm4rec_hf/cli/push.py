@@ -5,11 +5,10 @@ The work is done by `push_folder` of `modeling/hub_mmm4rec.py` and, for a catalo
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from ..saved_models import CONFIG_NAME, MODEL_NAME
+from ..saved_models import CONFIG_NAME, MODEL_NAME, model_type
 from .output import add_json_option, hide_bars_without_terminal, print_json
 
 
@@ -57,7 +56,7 @@ def _push_model(args: argparse.Namespace) -> str:
     from ..modeling import MMM4RecConfig
     from ..modeling.hub_mmm4rec import push_folder
 
-    found = json.loads((args.folder / CONFIG_NAME).read_text(encoding="utf-8")).get("model_type")
+    found = model_type(args.folder / CONFIG_NAME)
     if found != MMM4RecConfig.model_type:
         raise ValueError(f"{args.folder} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
     commit = push_folder(

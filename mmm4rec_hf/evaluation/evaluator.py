@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 from mmm4rec_hf.data.readers.parquet import read_parquet_table
 from mmm4rec_hf.outputs import replace_file
+from mmm4rec_hf.plain_json import read_json
 
 from . import subgroups
 from .chance import warn_at_chance
@@ -142,9 +143,13 @@ class Evaluation:
         for name in (METRICS_NAME, TARGETS_NAME):
             if not (source / name).is_file():
                 raise ValueError(f"{source} holds no evaluation: {name} is missing; see mmm4rec evaluate --output")
-        numbers = json.loads((source / METRICS_NAME).read_text(encoding="utf-8"))
-        coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
-        return cls(read_parquet_table(source / TARGETS_NAME), numbers["protocol"], coverage)
+        try:
+            numbers = read_json((source / METRICS_NAME).read_text(encoding="utf-8"))
+            coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
+            protocol = numbers["protocol"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{source / METRICS_NAME} is damaged: {error}; evaluate again") from error
+        return cls(read_parquet_table(source / TARGETS_NAME), protocol, coverage)
 
 
 def evaluate_model(

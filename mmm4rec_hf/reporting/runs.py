@@ -9,6 +9,7 @@ from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
+from mmm4rec_hf.plain_json import read_json
 from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME
 from mmm4rec_hf.training.finetuning import CHECKPOINTS_NAME, EVALUATION_NAME
 from mmm4rec_hf.training.folders import RECIPE_NAME
@@ -240,7 +241,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

@@ -1,6 +1,5 @@
 """A new item's form: what its fields say, by our names for them or by those of the catalogue's own file."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from starlette.datastructures import FormData, UploadFile
 
 from mmm4rec_hf.items.fields import usual_fields
+from mmm4rec_hf.plain_json import read_json
 from mmm4rec_hf.suggestions import remedy
 
 from . import schemas
@@ -106,7 +106,7 @@ def texts_of(fields: str) -> dict[str, str]:
             on this machine, which nobody may name.
     """
     try:
-        texts: Any = json.loads(fields)
+        texts: Any = read_json(fields)
     except ValueError as error:
         raise ValueError(f"fields must be a JSON object of strings: {error}") from error
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):

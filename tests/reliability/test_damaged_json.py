@@ -1,0 +1,93 @@
+"""JSON of others: none, another kind of it, and one that is nested deeper than Python reads, each told as damage."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.cli import main
+from mmm4rec_hf.cli.histories import open_histories
+from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.plain_json import read_json
+from mmm4rec_hf.reporting.runs import read_runs
+from mmm4rec_hf.saved_models import find_model
+
+DEEP = ["[" * 100_000, '{"a":' * 100_000]
+DAMAGED = [*DEEP, "", "{", "5", '"ab"', "\ud800".encode("utf-8", "surrogatepass")]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A model of two items and its processor."""
+    catalog = SimpleNamespace(item_ids=["a", "b"], titles=["A", "B"])
+    model = MMM4RecForSequentialRecommendation(
+        MMM4RecConfig(
+            hidden_size=8, intermediate_size=8, head_dim=2, state_size=2, text_feature_size=2, image_feature_size=2
+        )  # fmt: skip
+    )
+    features: Any = {"text_features": [[0.0, 1], [1, 0]], "image_features": [[0.0, 1], [1, 0]]}
+    model.set_items(SimpleNamespace(**vars(catalog), **features, text_mask=None, image_mask=None))
+    processor = MMM4RecProcessor()
+    processor.set_items(catalog)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert MMM4RecForSequentialRecommendation.from_pretrained(tmp_path).item_ids == ["a", "b"]
+    assert MMM4RecProcessor.from_pretrained(tmp_path).item_ids == ["a", "b"]
+    return tmp_path
+
+
+def put(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.json", MMM4RecForSequentialRecommendation.from_pretrained),
+        ("config.json", find_model),
+        ("item_ids.json", MMM4RecForSequentialRecommendation.from_pretrained),
+        ("items.jsonl", MMM4RecProcessor.from_pretrained),
+    ],
+)
+def test_a_models_files(saved: Path, name: str, read: Callable[[Path], object], content: str | bytes) -> None:
+    assert (saved / name).is_file()
+    if name == "items.jsonl" and not content:
+        content = "\n"
+    put(saved / name, content)
+    with pytest.raises((ValueError, OSError), match=name):
+        read(saved)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_an_evaluations_numbers(tmp_path: Path, content: str | bytes) -> None:
+    pl.DataFrame({"above": [0], "level": [1]}).write_parquet(tmp_path / "targets.parquet")
+    put(tmp_path / "metrics.json", content)
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged"):
+        Evaluation.load(tmp_path)
+    with pytest.raises(ValueError, match="damaged"):
+        read_runs([tmp_path])
+
+
+@pytest.mark.parametrize("content", DEEP)
+def test_lines_of_users(tmp_path: Path, content: str) -> None:
+    first = '{"user_id": "u", "items": ["a"]}\n'
+    put(tmp_path / "users.jsonl", first + content)
+    with pytest.raises(ValueError, match="line 2 is no JSON"):
+        list(open_histories(tmp_path / "users.jsonl").histories)
+
+
+def test_what_a_command_pushes(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(saved / "config.json", DEEP[0])
+    assert main(["push", str(saved), "author/name"]) == 1
+    assert "config.json holds no JSON object" in capsys.readouterr().err
+
+
+def test_levels_that_python_reads_are_read() -> None:
+    assert read_json('{"a": [[[1]]]}') == {"a": [[[1]]]}
+    with pytest.raises(ValueError, match="too deeply"):
+        read_json(DEEP[0])

@@ -1,6 +1,8 @@
 """`mmm4rec evaluate`: a saved model on a split, with intervals, subgroups and paired tests."""
 
 import argparse
+import contextlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
     model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
     model.to(args.device or local_device())
     sequences, catalog = SequenceDatasets.load_from_disk(args.data), _catalog(args)
+    if model.item_ids is not None and (missing := sequences.unknown_items(model.item_ids)):
+        raise ValueError(_why_unknown(args, missing))
     evaluation = evaluate_model(
         model,
         sequences,
@@ -121,6 +125,35 @@ def run(args: argparse.Namespace) -> None:
         metric = deciding_metric(evaluation)
         values = (evaluation.metrics[metric], str(args.compare), other.metrics[metric])
         print(f"\n{sentence(metric, *values, comparison[metric])}")
+
+
+def _why_unknown(args: argparse.Namespace, missing: list[str]) -> str:
+    """What to say of sequences with items that the model lacks, by what is known of those that it was trained on."""
+    from ..data.sequence_datasets import shown_ids
+    from ..evaluation.protocol import k_core_of, read_preparation
+    from ..training.finetuning import EVALUATION_NAME
+    from ..training.record import RECORD_NAME
+    from ..training.saving import CATALOG_NAME
+
+    run, trained = Path(args.model).parent, {"folder": "", "k_core": ""}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        trained["folder"] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))["data"]["folder"]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        metrics = json.loads((run / EVALUATION_NAME / "metrics.json").read_text(encoding="utf-8"))
+        trained["k_core"] = metrics["protocol"]["prepared"]["k_core"]
+    other = f" ({trained['folder']} as it was" if trained["folder"] else ""
+    as_then = ""
+    if trained["k_core"] not in ("", read_preparation(args.data).get("k_core")):
+        other += f"{', ' if other else ' ('}prepared with k_core={trained['k_core']}"
+        as_then = f"with --k-core {trained['k_core']} as then, or "
+    other += ")" if other else ""
+    items = Path(args.model) / CATALOG_NAME
+    alone = f"--items {items if items.is_dir() else 'CATALOG'}"
+    return (
+        f"{args.data}{k_core_of(args.data)} holds {len(missing)} items with events that the model {args.model} does "
+        f"not know: {shown_ids(missing)}; it was trained on other sequences{other}: evaluate it on those, or prepare "
+        f"them again, {as_then}with the model's items alone, {alone}"
+    )
 
 
 def _cut_offs(text: str) -> list[int]:

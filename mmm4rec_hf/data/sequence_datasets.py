@@ -91,16 +91,19 @@ class SequenceDatasets(datasets.DatasetDict):
         place = {item: index for index, item in enumerate(wanted, start=1)}
         # [I + 1]; 0 also stands for items that are not wanted, and stays if they have no events.
         indices = np.array([0, *(place.get(item, 0) for item in self.item_ids)], dtype=np.int64)
-        events = self.user_events.with_items(indices)
-        missing = sorted({self.item_ids[i - 1] for i in self._items_with_events() if indices[i] == 0})
-        if missing:
-            shown = ", ".join(map(repr, missing[:5]))
+        if missing := self.unknown_items(wanted):
             raise ValueError(
-                f"{len(missing)} items with events are not among the {len(wanted)} item ids given: {shown}"
-                f"{', ...' if len(missing) > 5 else ''}; add them, or give the ids to prepare_sequences(item_ids=)"
+                f"{len(missing)} items with events are not among the {len(wanted)} item ids given: "
+                f"{shown_ids(missing)}; add them, or give the ids to prepare_sequences(item_ids=)"
             )
+        events = self.user_events.with_items(indices)
         splits = {name: _with_labels(split, indices) for name, split in self.items()}
         return SequenceDatasets(splits, events, wanted, self.statistics, self.max_sequence_length)
+
+    def unknown_items(self, item_ids: Sequence[str | int]) -> list[str]:
+        """The items with events that are not among others, such as a model's; sorted as strings."""
+        known = {canonical_id(item) for item in item_ids}
+        return sorted({self.item_ids[index - 1] for index in self._items_with_events()} - known)
 
     @property
     def days(self) -> tuple[str, str] | None:
@@ -188,6 +191,11 @@ def checked_item_ids(item_ids: Sequence[str | int]) -> list[str]:
             raise ValueError(f"item id {item!r} stands twice among the item ids; 7 and '7' are the same id")
         seen.add(item)
     return ids
+
+
+def shown_ids(ids: Sequence[str]) -> str:
+    """The first of some ids, for a message."""
+    return ", ".join([*map(repr, ids[:5]), *(["..."] if len(ids) > 5 else [])])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,12 @@ def read_preparation(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]
     return {name: value for name, value in _read(sequences_folder).items() if name not in ("source", "layout")}
 
 
+def k_core_of(sequences_folder: str | os.PathLike[str]) -> str:
+    """By which k-core the sequences of a folder were prepared, as a message says it; empty where it does not say."""
+    k_core = read_preparation(sequences_folder).get("k_core")
+    return "" if k_core is None else f" (prepared with k_core={k_core})"
+
+
 def read_source(sequences_folder: str | os.PathLike[str]) -> list[str]:
     """The files of the log that `mmm4rec prepare` read; empty where it does not say."""
     return list(_read(sequences_folder).get("source", []))

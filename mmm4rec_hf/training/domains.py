@@ -10,6 +10,7 @@ import numpy as np
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.items import ItemCatalog
 
+from .matching import load_sequences
 from .record import describe_data, describe_features
 from .rows import MappedRows, RowSource, StreamedRows
 from .shards import read_about
@@ -68,7 +69,7 @@ class Domain:
         self.is_missing = {modality: _is_missing(self.catalog, modality) for modality in MODALITIES}
         self.sequences: SequenceDatasets | None = None
         if recipe.sequences is not None:
-            self.sequences = SequenceDatasets.load_from_disk(recipe.sequences).align(self.catalog.item_ids)
+            self.sequences = load_sequences(recipe.sequences, self.catalog, recipe.catalog)
         self.rows: RowSource
         if recipe.shards is not None:
             folder = Path(recipe.shards)

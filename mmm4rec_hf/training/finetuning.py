@@ -21,6 +21,7 @@ from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, kept_step
 from .folders import claim_output
+from .matching import load_sequences
 from .progress import show_progress
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_data, describe_features
@@ -125,9 +126,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     """
     output = Path(recipe.output_dir)
     arguments = _training_arguments(recipe)
-    sequences = SequenceDatasets.load_from_disk(recipe.sequences)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
-    sequences = sequences.align(catalog.item_ids)
+    sequences = load_sequences(recipe.sequences, catalog, recipe.catalog)
     if beyond := len(catalog) - sequences.num_items_with_events:
         logger.info(
             "%s of %s items of the catalogue are in no sequence: they are ranked by their texts and pictures alone",

@@ -82,3 +82,37 @@ def test_sequences_that_are_replaced_by_others_are_told(
     # What cannot be read is replaced like the rest.
     (output / "prepare.json").write_text("{")
     assert told("1") == []
+
+
+def test_sequences_of_other_items_than_a_model_or_a_catalogue_are_told(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, output = tmp_path / "log.csv", tmp_path / "sequences"
+    # The shop's items are "0" and "1"; "w" and "x" it does not have.
+    rows = [f"{user},{item},{1_400_000_000 + n}" for user in "uv" for n, item in enumerate(("0", "x", "1", "w"))]
+    log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    assert main(["prepare", str(log), "--output", str(output), "--k-core", "2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(shop / "run"), str(output)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmm4rec: error: ")]
+    # As the fixture prepared what the model was trained on.
+    assert line == (
+        f"mmm4rec: error: {output} (prepared with k_core=2) holds 2 items with events that the model {model} does not "
+        f"know: 'w', 'x'; it was trained on other sequences ({shop / 'sequences'} as it was, prepared with k_core=1): "
+        "evaluate it on those, or prepare them again, with --k-core 1 as then, or with the model's items alone, "
+        f"--items {model / 'catalog'}"
+    )
+    # The remedy is one.
+    alone = ["--items", str(model / "catalog")]
+    assert main(["prepare", str(log), "--output", str(tmp_path / "alone"), "--k-core", "1", *alone]) == 0
+    assert main(["evaluate", str(shop / "run"), str(tmp_path / "alone")]) == 0
+    capsys.readouterr()
+    recipe = [f"sequences={output}", f"catalog={shop / 'catalog'}", f"output_dir={tmp_path / 'run'}"]
+    assert main(["finetune", *recipe]) == 1
+    error = capsys.readouterr().err
+    assert (
+        f"{output} (prepared with k_core=2) holds 2 items with events that are not among the 12 of the catalogue "
+        f"{shop / 'catalog'}: 'w', 'x'; it was made for other sequences: make one for these, mmm4rec encode ITEMS "
+        f"--sequences {output} ..., or prepare these again with the catalogue's items alone, mmm4rec prepare LOG "
+        f"--items {shop / 'catalog'} ..."
+    ) in error

@@ -27,7 +27,7 @@ def load_sequences(
         raise ValueError(
             f"{folder}{k_core_of(folder)} holds {len(missing)} items with events that are not among the "
             f"{len(catalog)} of the catalogue {catalog_folder}: {shown_ids(missing)}; it was made for other "
-            f"sequences: make one for these, mmm4rec encode ITEMS --sequences {folder} ..., or prepare these again with the "
-            f"catalogue's items alone, mmm4rec prepare LOG --items {catalog_folder} ..."
+            f"sequences: make one for these, mmm4rec encode ITEMS --sequences {folder} ..., or prepare these again "
+            f"with the catalogue's items alone, mmm4rec prepare LOG --items {catalog_folder} ..."
         )
     return sequences.align(catalog.item_ids)

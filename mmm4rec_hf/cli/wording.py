@@ -73,7 +73,7 @@ def _with_option(message: str, action: argparse.Action, option: str) -> str:
     """With its value in quotes, which stay where a shell needs them, or without one, and then the bare name, if it is
     no word of English."""
     form = rf"(?<![\w-]){re.escape(action.dest)}="
-    message = re.sub(rf"{form}([\"'])(\S*\s[^\"']*)\1", rf"{option} '\2'", message)
+    message = re.sub(rf"{form}([\"'])([^\"'\s]*\s[^\"']*)\1", rf"{option} '\2'", message)
     message = re.sub(rf"{form}([\"'])(.*?)\1", rf"{option} \2", message)
     message = re.sub(rf"{form}(?=[\s,;:.)]|$)", option, message)
     if action.nargs == 0:

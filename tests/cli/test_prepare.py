@@ -28,6 +28,21 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+def test_formats_of_times_are_told_as_a_shell_takes_them(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(time: str, written: str) -> str:
+        log.write_text(f"user_id,item_id,timestamp\nu,a,{time}\n")
+        assert main(["prepare", str(log), "--output", str(tmp_path / "x"), "--time-format", written]) == 1
+        return capsys.readouterr().err.strip().partition(", read by ")[2]
+
+    told_short = "--time-format %m/%d/%Y; day and month may be swapped: give --time-format %d/%m/%Y"
+    assert told("26/01/2008", "%m/%d/%Y") == told_short
+    assert told("26/01/2008 08:33:53 PM", "%m/%d/%Y %I:%M:%S %p") == (
+        "--time-format '%m/%d/%Y %I:%M:%S %p'; day and month may be swapped: give --time-format '%d/%m/%Y %I:%M:%S %p'"
+    )
+
+
 def test_what_the_k_core_took_is_told_with_the_remedy(
     log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -162,13 +163,48 @@ def test_a_hook_counts(lively_model: Model) -> None:
     assert torch.equal(scores(model), before)
 
 
-def test_what_was_computed_under_autocast_is_not_served_without_it(lively_model: Model) -> None:
-    expected = scores(lively_model().eval())
+@pytest.mark.parametrize("precision", [None, torch.float16], ids=["none", "another"])
+def test_what_was_computed_under_autocast_is_not_served_without_it(
+    lively_model: Model, precision: torch.dtype | None
+) -> None:
+    later = torch.autocast("cpu", dtype=precision, enabled=precision is not None)
+    with later:
+        expected = scores(lively_model().eval())
     model = lively_model().eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = scores(model)
-    assert torch.equal(scores(model), expected)
+    with later:
+        assert torch.equal(scores(model), expected)
     assert not torch.equal(rough, expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "told"), [(torch.compiler, "is_compiling"), (torch.jit, "is_tracing")], ids=["compiled", "traced"]
+)
+def test_what_is_recorded_computes_the_items_itself(
+    lively_model: Model, monkeypatch: pytest.MonkeyPatch, module: Any, told: str
+) -> None:
+    model = lively_model().eval()
+    embedded, embed = [], model.item_embeds
+    monkeypatch.setattr(model, "item_embeds", lambda rows=None: embedded.append(rows) or embed(rows))
+    with torch.no_grad():
+        model.kept_items()
+        kept = len(embedded)
+        monkeypatch.setattr(module, told, lambda: True)
+        model.kept_items()
+    assert kept == 1 and len(embedded) == 2
+
+
+def test_a_model_made_in_inference_mode_follows_its_changes(lively_model: Model) -> None:
+    other = lively_model().eval()
+    by_feature(other, None)
+    with torch.inference_mode():
+        model = lively_model().eval()
+        first = model(**HISTORY).logits
+        by_feature(model, None)
+        second = model(**HISTORY).logits
+    torch.testing.assert_close(first, scores(lively_model().eval()))
+    torch.testing.assert_close(second, scores(other))
 
 
 def test_inference_mode_and_no_grad_score_alike(lively_model: Model) -> None:

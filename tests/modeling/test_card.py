@@ -118,5 +118,6 @@ def test_saving_writes_a_card_and_leaves_one_that_is_there(tmp_path: Path, livel
 
 @pytest.mark.parametrize("use_time", [True, False])
 def test_the_example_gives_times_where_the_model_reads_them(use_time: bool) -> None:
-    text = model_card(MMM4RecConfig(num_items=2, use_time=use_time), ["a", "b"]).text
-    assert ('"timestamps"' in text) == use_time and '"items": ["a", "b"]' in text
+    text = model_card(MMM4RecConfig(num_items=3, use_time=use_time), ["a", "ä", "c"]).text
+    times = ', "timestamps": [1700000000, 1700003600]' if use_time else ""  # an hour apart
+    assert '{"items": ["a", "ä"]' + times + "}" in text

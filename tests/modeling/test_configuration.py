@@ -29,6 +29,10 @@ def test_the_defaults_are_the_published_recipe() -> None:
         ({"n_groups": 3}, r"n_groups \(3\).*= 8\); give n_groups=2$"),
         ({"hidden_size": 64}, r"\(128 / 64 = 2\); give n_groups=2 or head_dim=16$"),
         ({"hidden_size": 5, "head_dim": 3}, r"\(2 \* 5 = 10\); give n_groups=5 and head_dim=2$"),
+        ({"hidden_size": 7, "expand": 1, "head_dim": 3, "n_groups": 7}, r"= 7\); give head_dim=1$"),
+        ({"hidden_size": 7, "expand": 1, "head_dim": 3, "n_groups": 3}, r"= 7\); give n_groups=1 and head_dim=1$"),
+        ({"hidden_size": 512, "head_dim": 3, "n_groups": 512}, r"= 1024\); give head_dim=2$"),
+        ({"hidden_size": 512, "head_dim": 512}, r"\(1024 / 512 = 2\); give n_groups=2 or head_dim=128$"),
         ({"hidden_dropout": 1.5}, "hidden_dropout.*1.5"),
         ({"score_temperature": 0.0}, "score_temperature.*0.0"),
         ({"max_sequence_length": 0}, "max_sequence_length.*0"),
@@ -113,3 +117,12 @@ def test_frequencies_are_needed_by_the_losses_that_read_them(
 ) -> None:
     options = {"item_loss": item_loss, "use_log_q": use_log_q, "negative_sampling": negative_sampling}
     assert MMM4RecConfig(**options).needs_item_frequencies is needs
+    # A word of a file is another object than the same one in the code.
+    assert MMM4RecConfig(**json.loads(json.dumps(options))).needs_item_frequencies is needs
+
+
+def test_a_class_knows_that_it_came_from_a_saved_folder() -> None:
+    remote = type(
+        "MMM4RecConfig", (MMM4RecConfig,), {"__module__": "transformers_modules.films.configuration_mmm4rec"}
+    )
+    assert remote.is_loaded_remotely() and not MMM4RecConfig.is_loaded_remotely()

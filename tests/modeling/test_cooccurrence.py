@@ -119,6 +119,9 @@ def test_in_training_a_row_does_not_see_its_own_target_counted() -> None:
     assert added[rows == 2].abs().max() < 1e-6
     rows, added = model.cooccurrence(ids, mask)
     assert added[rows == 2].item() == pytest.approx(math.log(1 + 1 + 2**-0.5 / 2))
+    # Row 0 is padding where no mask tells.
+    rows, added = model.cooccurrence_terms(torch.tensor([[3, 1, 0]]))
+    assert added[rows == 2].item() == pytest.approx(math.log(1 + 1 + 2**-0.5 / 2))
     # Another row that tells the same stays.
     model.set_cooccurrence(*near_items([{"input_ids": [3, 1], "labels": 2}] * 2, 4, window=2))
     rows, added = model.cooccurrence(ids, mask, torch.tensor([2]))
@@ -199,9 +202,10 @@ def test_ranks_and_losses_are_those_of_the_scores() -> None:
             torch.testing.assert_close(losses.float(), expected, atol=1e-5, rtol=0)
 
 
-def test_counts_stay_with_their_items_and_in_the_folder(tmp_path: Path) -> None:
-    model = make_model(4)
-    model.set_cooccurrence(*near_items(rows_of([1, 2, 3, 4]), 4, window=2))
+@pytest.mark.parametrize("num_items", [4, 300])
+def test_counts_stay_with_their_items_and_in_the_folder(tmp_path: Path, num_items: int) -> None:
+    model = make_model(num_items)
+    model.set_cooccurrence(*near_items(rows_of([1, 2, 3, 4]), num_items, window=2))
     with torch.no_grad():
         model.cooccurrence.weight.fill_(0.5)
     before = table(model.cooccurrence.neighbours, model.cooccurrence.counts)
@@ -210,13 +214,27 @@ def test_counts_stay_with_their_items_and_in_the_folder(tmp_path: Path) -> None:
     assert table(loaded.cooccurrence.neighbours, loaded.cooccurrence.counts) == before
     assert loaded.cooccurrence.weight.item() == 0.5 and loaded.cooccurrence.is_set
 
-    # 2 and 4 stay, 1 and 3 go, 9 is new.
+    # 2 and 4 stay, 1 and 3 go, 9 has no counts yet.
     loaded.set_items(catalog(["4", "9", "2"]))
     after = table(loaded.cooccurrence.neighbours, loaded.cooccurrence.counts)
     assert after == {(1, 3): before[4, 2], (3, 1): before[2, 4]}
     # A fine-tuning on other data counts anew.
     fresh = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "model", catalog=catalog(["4", "9", "2"]))
     assert not fresh.cooccurrence.is_set
+
+
+def test_the_largest_counts_are_kept_and_places_without_one_are_empty() -> None:
+    model = make_model(3, num_neighbours=2)
+    model.set_cooccurrence(
+        torch.tensor([[1, 2, 3], [3, 2, 1], [1, 3, 1], [2, 2, 2]]),
+        torch.tensor([[5.0, 5, 5], [1, 3, 2], [0, 7, 0], [0, 0, 0]]),
+    )
+    # The padding item's, the first, are not read.
+    assert model.cooccurrence.counts.tolist() == [[0, 0], [3, 2], [7, 0], [0, 0]]
+    assert model.cooccurrence.neighbours[1:].tolist() == [[2, 1], [3, 0], [0, 0]]
+    assert model.cooccurrence.is_set
+    model.set_cooccurrence(torch.ones(4, 1, dtype=torch.long), torch.zeros(4, 1))
+    assert not model.cooccurrence.is_set and not model.cooccurrence.neighbours.any()
 
 
 def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
@@ -231,8 +249,12 @@ def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
         (torch.ones(3, 1, dtype=torch.long), torch.ones(3, 1), r"\(3, 1\).*must be \(5, n\)"),
         (torch.ones(5, 1, dtype=torch.long), torch.ones(5, 2), r"\(5, 1\) and \(5, 2\).*must be \(5, n\)"),
         (torch.ones(5, 2, dtype=torch.long), torch.ones(5, 1), r"\(5, 2\) and \(5, 1\).*must be \(5, n\)"),
+        (torch.ones(6, 1, dtype=torch.long), torch.ones(6, 1), r"\(6, 1\).*must be \(5, n\)"),
+        (torch.ones(5, dtype=torch.long), torch.ones(5), r"\(5,\).*must be \(5, n\)"),
+        (torch.ones(5, 1, 1, dtype=torch.long), torch.ones(5, 1, 1), r"\(5, 1, 1\).*must be \(5, n\)"),
         (torch.ones(5, 1, dtype=torch.long), -torch.ones(5, 1), "not negative"),
-        (torch.full((5, 1), 9), torch.ones(5, 1), r"rows 9\.\.9, outside 0\.\.4"),
+        (torch.full((5, 1), 5), torch.ones(5, 1), r"rows 5\.\.5, outside 0\.\.4"),
+        (torch.full((5, 1), -1), torch.ones(5, 1), r"rows -1\.\.-1, outside 0\.\.4"),
     ],
 )
 def test_counts_that_do_not_fit_are_refused(neighbours: torch.Tensor, counts: torch.Tensor, told: str) -> None:

@@ -60,6 +60,33 @@ def test_the_seed_decides_and_another_call_draws_anew() -> None:
     assert not torch.equal(first, second)
 
 
+def test_a_value_in_65536_stays_where_that_is_the_probability() -> None:
+    torch.manual_seed(0)
+    y = MMM4RecDropout(1 - 2**-16)(torch.ones(1_000_000))
+    # Fifteen are expected, and none has a probability of 2e-7.
+    assert (y != 0).any() and set(y.tolist()) == {0.0, 65536.0}
+
+
+def test_elsewhere_it_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MMM4RecDropout(0.4)(torch.ones(5, device="meta")).device.type == "meta"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = []
+    for dropout in (MMM4RecDropout(0.4), torch.nn.Dropout(0.4)):
+        torch.manual_seed(0)
+        found.append(dropout(torch.ones(100)))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("values", "numbers"), [(1, 1), (4, 1), (5, 2), (1000, 250)])
+def test_one_random_number_is_drawn_for_four_values(values: int, numbers: int) -> None:
+    torch.manual_seed(0)
+    MMM4RecDropout(0.4)(torch.ones(values))
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    torch.empty(numbers, dtype=torch.int64).random_(-(2**63), None)
+    assert torch.equal(torch.rand(3), after)
+
+
 def test_nothing_is_dropped_in_evaluation_or_with_probability_zero_and_everything_with_one() -> None:
     x = torch.randn(100)
     assert torch.equal(MMM4RecDropout(0.4).eval()(x), x)

@@ -1,5 +1,6 @@
 """A model remembers what made the features it reads, and takes no others."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +51,9 @@ def test_the_first_catalogue_that_tells_is_remembered_and_travels(
     "change",
     [
         {"text": {**MINILM, "encoder": "mpnet", "revision": "sha256:02"}},
+        {"text": {**MINILM, "encoder": "mpnet", "revision": "c0ffee"}},
         {"text": {**MINILM, "pooling": "cls"}},
+        {"text": {**MINILM, "pooling": "pooler"}},
         {"image": {**VIT, "revision": "decaf"}},
         {"image": {**VIT, "encoder": "org/clip", "revision": None}},
         {"image": {**VIT, "encoder": "clip", "revision": "sha256:03"}},
@@ -81,6 +84,11 @@ def test_another_encoder_is_refused_with_both_names_and_the_remedy(
         # The same weights in a folder of another name; the same Hub model, where one side knows no commit.
         {"text": {**MINILM, "encoder": "all-minilm-copy"}},
         {"image": {**VIT, "revision": None}},
+        # The same Hub model, where one side was read from a copy in a folder.
+        {"image": {**VIT, "revision": "sha256:03"}},
+        {"text": {**MINILM, "revision": "c0ffee"}},
+        # A word of a file is another object than the same one in the code.
+        {"text": json.loads(json.dumps(MINILM))},
     ],
     ids=str,
 )

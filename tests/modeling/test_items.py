@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf.modeling import items_mmm4rec
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
@@ -102,3 +103,17 @@ def test_a_broken_catalogue_is_refused_and_the_old_one_stays(
     with pytest.raises(ValueError, match=message):
         model.set_items(catalog)
     assert model.item_ids == ["x", "y"] and torch.equal(model.items.text_features, before)
+
+
+@pytest.mark.parametrize(("modality", "first"), [("text", 3), ("image", 4)])
+def test_the_first_item_that_half_precision_cannot_hold_is_named(
+    lively_model: Model, tiny_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, modality: str, first: int
+) -> None:
+    monkeypatch.setattr(items_mmm4rec, "_CHECKED", 3)
+    catalog = tiny_catalog(["a", "b", "c", "d", "e", "f"])
+    getattr(catalog, f"{modality}_features")[first:, 0] = 1e5
+    with pytest.raises(
+        ValueError, match=rf"{modality} features of item number {first + 1} of .* beyond 65504, .* float16;"
+    ):
+        lively_model().half().set_items(catalog)
+    lively_model().bfloat16().set_items(catalog)

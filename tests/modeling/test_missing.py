@@ -84,6 +84,18 @@ def test_in_training_a_share_of_items_loses_one_of_the_two(lively_model: Model, 
     assert model.items.missing_image.grad.abs().max() > 0
 
 
+def test_a_share_of_draws_at_either_end_leaves_one_out(lively_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = lively_model(learned_missing=True, modality_dropout=0.75).train().items
+    drawn = torch.tensor([0.0, 0.37, 0.375, 0.62, 0.625, 0.9, 0.0, 0.9, 0.0, 0.9])
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: drawn)
+    no_text, no_image = torch.zeros(10, dtype=torch.bool), torch.zeros(10, dtype=torch.bool)
+    no_text[6:8], no_image[8:] = True, True
+    text, image = items.fill(torch.zeros(10, 16), torch.zeros(10, 16), no_text, no_image)
+    # Three eighths of the draws leave out either; what lacks one keeps the other.
+    assert (text == items.missing_text).all(1).nonzero().flatten().tolist() == [0, 1, 6, 7]
+    assert (image == items.missing_image).all(1).nonzero().flatten().tolist() == [4, 5, 8, 9]
+
+
 def test_modality_dropout_needs_the_vectors(tiny_config: Callable) -> None:
     with pytest.raises(StrictDataclassError, match="needs learned_missing=True"):
         tiny_config(modality_dropout=0.1)

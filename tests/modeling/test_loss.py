@@ -103,6 +103,27 @@ def test_a_batch_of_more_users_than_a_chunk_has_scores_goes_over_one_item_at_a_t
     assert math.isclose(loss.item(), (math.log(6) + math.log(3) + math.log(2)) / 3, rel_tol=1e-6)
 
 
+def test_no_more_is_held_at_once_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, shares_of = [], loss_mmm4rec._shares
+
+    def noting(users: torch.Tensor, part: torch.Tensor, reference: Any, buffer: torch.Tensor) -> torch.Tensor:
+        held.append((len(part), tuple(buffer.shape)))
+        return shares_of(users, part, reference, buffer)
+
+    monkeypatch.setattr(loss_mmm4rec, "_shares", noting)
+    monkeypatch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0)
+    monkeypatch.setattr(loss_mmm4rec, "_KEPT_SCORES", 0)
+    monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 17)
+    users = torch.randn(3, 2).requires_grad_()
+    full_cross_entropy(users, torch.randn(12, 2), torch.tensor([1, 2, 3]), 1.0).backward()
+    # 11 items compete; three users have 15 scores with five of them. Forward, and again for the gradients.
+    assert held == 2 * [(5, (3, 5)), (5, (3, 5)), (1, (3, 5))]
+    # Vectors of nine, six or four items a user, each of two values.
+    for e in (9, 6):
+        assert loss_mmm4rec._FewScores._parts(users, torch.zeros(3, e)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert loss_mmm4rec._FewScores._parts(users, torch.zeros(3, 4)) == [slice(0, 2), slice(2, 4)]
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 @pytest.mark.parametrize("scale", [0.0, 30.0, 60.0, 1000.0])
 def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(
@@ -162,6 +183,17 @@ def test_log_q_divides_each_other_target_by_how_often_it_is_expected() -> None:
     # Two others a row: expected 2 x 0.5, 2 x 0.2 and 2 x 0.3 times.
     rows = [1 / (1 + 2 / 0.4 + 3 / 0.6), 5 / (4 / 1.0 + 5 + 6 / 0.6), 9 / (7 / 1.0 + 8 / 0.4 + 9)]
     assert math.isclose(loss.item(), -sum(map(math.log, rows)) / 3, rel_tol=1e-6)
+    loss = in_batch_cross_entropy(BATCH_SCORES, torch.eye(3), torch.tensor([1, 2, -100]), 1.0, item_log_q=log_q)
+    # One other a row: expected 0.5 and 0.2 times.
+    assert math.isclose(loss.item(), -(math.log(1 / (1 + 2 / 0.2)) + math.log(5 / (4 / 0.5 + 5))) / 2, rel_tol=1e-6)
+
+
+def test_a_row_that_is_alone_has_loss_zero_and_zero_gradients_with_log_q() -> None:
+    users = torch.randn(3, 3).requires_grad_()
+    log_q = torch.tensor([0.0, 0.5, 0.2, 0.3]).log()
+    loss = in_batch_cross_entropy(users, torch.eye(3), torch.tensor([-100, 2, -100]), 1.0, item_log_q=log_q)
+    loss.backward()
+    assert loss.item() == 0 and not users.grad.any()
 
 
 def test_sampled_cross_entropy_by_hand() -> None:
@@ -295,10 +327,12 @@ def test_a_loss_that_lacks_frequencies_names_the_remedy(lively_model: MakeModel,
         model = lively_model(**options, negative_sampling="frequency").train()
         with pytest.raises(ValueError, match="set_item_frequencies"):
             model(**batch)
-    with pytest.raises(ValueError, match=r"must be \(13,\)"):
-        model.set_item_frequencies(torch.ones(12))
-    with pytest.raises(ValueError, match="not negative"):
-        model.set_item_frequencies(-torch.ones(13))
+    for shape in ((12,), (14,), (13, 1)):
+        with pytest.raises(ValueError, match=r"must be \(13,\)"):
+            model.set_item_frequencies(torch.ones(shape))
+    for value in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="finite and not negative"):
+            model.set_item_frequencies(torch.full((13,), value))
 
 
 def test_frequencies_are_forgotten_with_the_catalogue_and_not_saved(

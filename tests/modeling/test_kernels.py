@@ -153,6 +153,13 @@ def test_convolutions_of_two_to_four_taps_and_whole_eights_of_channels_have_a_ke
     assert (kernels.causal_conv_kernel(conv, torch.device("cpu")) is not None) == has_one
 
 
+def test_kernels_are_for_cuda_and_not_for_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("cpu", "cuda", "meta", "mps", "xpu")
+    assert [kind for kind in kinds if kernels._can_run_on(torch.device(kind))] == ["cuda"]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not any(kernels._can_run_on(torch.device(kind)) for kind in kinds)
+
+
 def test_the_skip_connection_takes_the_scaled_input(stand_ins: list[str]) -> None:
     x, dt = torch.full((1, 1, 1, 2), 3.0), torch.full((1, 1, 1), 0.5)
     B, C = torch.zeros(1, 1, 1, 4), torch.ones(1, 1, 1, 4)

@@ -254,6 +254,7 @@ def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
         (torch.ones(5, 1, 1, dtype=torch.long), torch.ones(5, 1, 1), r"\(5, 1, 1\).*must be \(5, n\)"),
         (torch.ones(5, 1, dtype=torch.long), -torch.ones(5, 1), "not negative"),
         (torch.full((5, 1), 5), torch.ones(5, 1), r"rows 5\.\.5, outside 0\.\.4"),
+        (torch.full((5, 1), 9), torch.ones(5, 1), r"rows 9\.\.9, outside 0\.\.4"),
         (torch.full((5, 1), -1), torch.ones(5, 1), r"rows -1\.\.-1, outside 0\.\.4"),
     ],
 )

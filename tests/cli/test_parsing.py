@@ -186,7 +186,7 @@ def test_values_that_look_like_options_are_values() -> None:
     ("arguments", "message"),
     [
         (["demo", "--epochs", "0"], "--epochs must be positive, got 0.0"),
-        (["encode", "items.jsonl", "-o", "out"], "no encoder was named"),
+        (["encode", __file__, "-o", "out"], "no encoder was named"),
         (["evaluate", "model", "data", "--ks", "ten"], "--ks must be whole numbers such as 10,20,50, got 'ten'"),
         (["recommend", "model", "--history", "1", "-o", "x.txt"], "--output must end in .jsonl, .csv, .parquet"),
         (["recommend", "model", "--input", "x", "--timestamps", "1"], "--timestamps belong to --history"),

@@ -35,9 +35,10 @@ class EfficientNet(torch.nn.Module):
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """The folders of the code and of the weights."""
-    # Set and removed, so that what the test imports is forgotten after it.
-    monkeypatch.setitem(sys.modules, MODULE_NAME, None)
-    monkeypatch.delitem(sys.modules, MODULE_NAME)
+    # Set and removed, so that what the test imports is forgotten after it, and what others imported before it.
+    for name in {MODULE_NAME, *(name for name in sys.modules if name.startswith(f"{MODULE_NAME}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
     code, weights = tmp_path / "code", tmp_path / "weights" / "models"
     code.mkdir()
     weights.mkdir(parents=True)

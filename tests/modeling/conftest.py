@@ -1,5 +1,6 @@
 """Tiny models and catalogues for the tests of modeling/."""
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,12 @@ TINY = {
 
 @pytest.fixture
 def tiny_config() -> Callable[..., MMM4RecConfig]:
-    return lambda **changes: MMM4RecConfig(**(TINY | changes))
+    # Through JSON, as a saved one: its words are equal to those in the code, and other objects.
+    def make(**changes: Any) -> MMM4RecConfig:
+        config = MMM4RecConfig(**(TINY | changes))
+        return MMM4RecConfig.from_dict(json.loads(config.to_json_string(use_diff=False)))
+
+    return make
 
 
 @pytest.fixture

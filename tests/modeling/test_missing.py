@@ -1,5 +1,6 @@
 """A learned vector in place of the texts and pictures that a catalogue lacks."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +140,7 @@ def test_the_option_can_be_switched_on_when_another_catalogue_comes(
 def test_a_catalogue_that_leaves_missing_ones_to_the_model_needs_one_that_learns_them(
     lively_model: Model, gaps: SimpleNamespace
 ) -> None:
-    gaps.feature_info = {"text": {"missing": "learned"}, "image": {"missing": "white"}}
+    gaps.feature_info = json.loads('{"text": {"missing": "learned"}, "image": {"missing": "white"}}')
     with pytest.raises(ValueError, match="1 items of the catalogue have no text.*learned_missing=True"):
         lively_model().set_items(gaps)
     lively_model(learned_missing=True).set_items(gaps)

@@ -1,5 +1,6 @@
 """Histories side by side: nothing is lost, nothing overlaps, and convolutions see their own history only."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +114,8 @@ def test_the_quadratic_form_keeps_the_histories_of_a_row_apart() -> None:
     B, C = torch.randn(1, 7, 2, 5), torch.randn(1, 7, 2, 5)
     A, D = -torch.rand(4), torch.randn(4)
     sequence = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
-    got = ssd(x, dt, A, B, C, D, "quadratic", sequence=sequence)
+    # As a configuration's file tells it: equal to the word in the code, and another object.
+    got = ssd(x, dt, A, B, C, D, json.loads('"quadratic"'), sequence=sequence)
     for part in (slice(0, 3), slice(3, 7)):
         alone = ssd(x[:, part], dt[:, part], A, B[:, part], C[:, part], D, "recurrent")
         torch.testing.assert_close(got[:, part], alone, atol=1e-5, rtol=1e-5)

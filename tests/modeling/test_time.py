@@ -33,6 +33,30 @@ def test_masked_norm_by_hand(tiny_config: Callable[..., MMM4RecConfig]) -> None:
     torch.testing.assert_close(norm(signal, mask), expected)
 
 
+def test_the_norm_of_the_log_mode_is_weights_and_biases(tiny_config: Callable[..., MMM4RecConfig]) -> None:
+    norm = MMM4RecTimeNorm(tiny_config(max_sequence_length=3, time_mode="log"))
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        norm.bias.copy_(torch.tensor([0.5, 0.0, 9.0]))
+    signal, mask = torch.tensor([[[2.0, 4.0, 77.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+    assert norm(signal, mask).tolist() == [[[2.5, 8.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "given"),
+    [
+        ("masked", [0.0, 86_400.0, 0.0, 0.0]),
+        ("log", [0.0, 0.84168875, -2.0, 0.0]),
+        ("published", [0.0, 86_400.0, 0.0, -86_500.0]),
+    ],
+)
+def test_a_norm_is_given_the_gaps_of_its_mode(lively_model: Callable, mode: str, given: list[float]) -> None:
+    model, seen = lively_model(time_mode=mode, max_sequence_length=4), []
+    model.model.encoder.time_norm.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    model(input_ids=torch.tensor([[3, 1, 2, 0]]), timestamps=torch.tensor([[100, 86_500, 86_500, 0]]))
+    torch.testing.assert_close(seen[0], torch.tensor(given).expand(2, 1, 1, 4))  # both branches'
+
+
 def test_masked_norm_of_one_event_is_the_bias(tiny_config: Callable[..., MMM4RecConfig]) -> None:
     norm = MMM4RecTimeNorm(tiny_config(max_sequence_length=3))
     torch.nn.init.constant_(norm.bias, 0.25)

@@ -16,6 +16,7 @@ from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
 from mmm4rec_hf.modeling import retrieval_mmm4rec
 from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
+from mmm4rec_hf.modeling.pipeline_mmm4rec import in_batches
 
 from .conftest import IDS
 
@@ -439,3 +440,11 @@ def test_a_model_of_nan_recommends_nothing(
             recommend.model.items.text_features[4, 0] = torch.nan
     with pytest.raises(ValueError, match="scores hold NaN"):
         recommend(history("0"), top_k=2)
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 700), (300, [300, 300, 100]), (350, [350, 350]), (701, [700])])
+def test_batches_have_so_many_histories_and_read_no_more(size: int, sizes: list[int]) -> None:
+    read: list[int] = []
+    batches = in_batches((read.append(number) or number for number in range(700)), size)
+    assert next(batches) == list(range(sizes[0])) == read
+    assert [len(batch) for batch in batches] == sizes[1:] and read == list(range(700))

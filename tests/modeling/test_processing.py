@@ -1,5 +1,6 @@
 """The processor: histories of external ids to tensors, item texts and pictures to the encoder's inputs."""
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -66,6 +67,32 @@ def test_left_padding_and_a_fixed_width(tiny_catalog: Catalog) -> None:
     assert batch["timestamps"].tolist() == [[0, 0, 0, T, T + 1]]
 
 
+def in_json(word: str) -> str:
+    """As a file or a command's line tells it: equal to the one in the code, and another object."""
+    return str(json.loads(json.dumps(word)))
+
+
+@pytest.mark.parametrize(("side", "rows"), [("left", [0, 0, 2]), ("right", [2, 0, 0])])
+def test_a_loaded_processor_pads_on_its_side(
+    tiny_catalog: Catalog, tmp_path: Path, side: str, rows: list[int]
+) -> None:
+    processor = MMM4RecProcessor(max_sequence_length=3, history_padding_side=side)
+    processor.set_items(tiny_catalog(["a", "b"]))
+    processor.save_pretrained(tmp_path)
+    loaded = MMM4RecProcessor.from_pretrained(tmp_path)
+    assert loaded(histories={"items": ["b"]}, padding=in_json("max_length"))["input_ids"].tolist() == [rows]
+
+
+def test_long_histories_of_a_large_catalogue() -> None:
+    ids = [str(n) for n in range(300)]
+    processor = MMM4RecProcessor(max_sequence_length=300)
+    processor.set_items(SimpleNamespace(item_ids=ids, titles=[None] * 300))
+    batch = processor(histories={"items": ids, "timestamps": list(range(T, T + 300))})
+    assert batch["input_ids"].tolist() == [list(range(1, 301))]
+    with pytest.raises(ValueError, match="item id '299' stands more than once"):
+        processor.set_items(SimpleNamespace(item_ids=[*ids, 299], titles=[None] * 301))
+
+
 def test_events_are_put_in_time_order_and_the_last_ones_count(processor: MMM4RecProcessor) -> None:
     unsorted = {"items": ["50", "172", "0", "007", "50"], "timestamps": [T + 30, T + 10, T + 10, T + 40, T]}
     batch = processor(histories=[unsorted])
@@ -119,7 +146,7 @@ def test_unknown_items_are_skipped_or_an_error(processor: MMM4RecProcessor) -> N
     batch = processor(histories=[history])
     assert batch["input_ids"].tolist() == [[2, 3]] and batch["timestamps"].tolist() == [[T, T + 2]]
     with pytest.raises(ValueError, match="'99' is not in the catalogue of 4 items"):
-        processor(histories=[history], unknown_items="error")
+        processor(histories=[history], unknown_items=in_json("error"))
 
 
 def test_skipped_items_are_warned_of_once(processor: MMM4RecProcessor, caplog: pytest.LogCaptureFixture) -> None:
@@ -134,6 +161,8 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
     message = r"history 1 holds no known item \(none of its 1 ids is in the catalogue, the first is '99'\)"
     with pytest.raises(ValueError, match=message):
         processor(histories=histories)
+    with pytest.raises(ValueError, match=message):
+        processor(histories=histories, empty_histories=in_json("error"))
     batch = processor(histories=histories, empty_histories="default")
     assert batch["attention_mask"].tolist() == [[1], [0]] and batch["input_ids"].tolist() == [[2], [0]]
     assert processor(histories={"items": [], "timestamps": []}, empty_histories="default")["input_ids"].shape == (1, 1)

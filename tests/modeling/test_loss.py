@@ -124,6 +124,27 @@ def test_no_more_is_held_at_once_than_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert loss_mmm4rec._FewScores._parts(users, torch.zeros(3, 4)) == [slice(0, 2), slice(2, 4)]
 
 
+@pytest.mark.parametrize("name", ["_ChunkedCrossEntropy", "_FewScores", "_AllGather"])
+def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    users, items = torch.randn(3, 2).requires_grad_(), torch.randn(5, 2).requires_grad_()
+    others: dict[str, tuple[Any, ...]] = {
+        "_ChunkedCrossEntropy": (items, torch.tensor([1, 2, 3]), 1, 2),
+        "_FewScores": (items, torch.tensor([[1, 2]] * 3)),
+        "_AllGather": (),
+    }
+
+    def gradient(rank: int) -> torch.Tensor:
+        result = getattr(loss_mmm4rec, name).apply(users, *others[name])
+        # Of squares: what flows back depends on the input itself.
+        return torch.autograd.grad(result.square().sum(), users, create_graph=True)[0]
+
+    (found,) = Processes(monkeypatch, 1).run(gradient)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        found.sum().backward()
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 @pytest.mark.parametrize("scale", [0.0, 30.0, 60.0, 1000.0])
 def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(

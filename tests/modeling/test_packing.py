@@ -83,6 +83,15 @@ def test_the_packed_convolution_is_the_definition_on_each_history(counts: list[i
         torch.testing.assert_close(mine, its, atol=1e-9, rtol=0)
 
 
+def test_gradients_of_gradients_of_the_packed_convolution_are_refused() -> None:
+    x = torch.randn(2, 3, 5).requires_grad_()
+    layout = pack_histories(mask_of([1, 2], 3))
+    (packed,) = history_conv(depthwise_conv(5, 4), layout.gather(x), layout, "silu")
+    (grad,) = torch.autograd.grad(packed.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_history_a_row_is_convolved_by_the_definition_in_either_mode(gradients: bool) -> None:
     torch.manual_seed(0)

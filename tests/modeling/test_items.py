@@ -64,6 +64,7 @@ def test_the_two_modality_scores_add_up_to_the_score(lively_model: Model, tiny_c
     with torch.no_grad():
         output = model(**history)
     text, image = model.modality_scores(output.user_embeds, torch.tensor([[3, 1]]))
+    assert not any(values.requires_grad for values in (text, image, model.item_vectors()))
     torch.testing.assert_close(text + image, output.logits[:, [3, 1]])
     q, weight = output.user_embeds[0], model.model.text_projection
     e = weight(model.items.text_features[3]) + model.items.text_bias[3]

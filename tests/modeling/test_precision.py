@@ -104,6 +104,13 @@ def test_return_dict_and_hidden_states(lively_model: Model, batch: Batch) -> Non
     assert plain.hidden_states is None
     for value, expected in zip(as_tuple, (plain.loss, plain.logits, plain.user_embeds), strict=True):
         assert torch.equal(value, expected)
+    histories = {name: batch[name] for name in ("timestamps", "attention_mask")}
+    for modality in ("text", "image"):
+        histories[f"{modality}_features"] = model.items.get_buffer(f"{modality}_features")[batch["input_ids"]]
+    with torch.no_grad():
+        states, users = model.model(**histories, return_dict=False)
+    torch.testing.assert_close(states, output.hidden_states[-1])
+    torch.testing.assert_close(users, plain.user_embeds)
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training(lively_model: Model, batch: Batch) -> None:

@@ -212,6 +212,7 @@ def test_texts_and_pictures_go_to_their_own_processors(tokenizer: Any, image_pro
     assert batch["input_ids"].tolist() == [[2, 3], [4, 0]]
     assert batch["pixel_values"].shape == (2, 3, 8, 8)
     assert processor(text=["heat"], padding="max_length")["input_ids"] == [[4, 0, 0, 0, 0, 0]]
+    assert {"input_ids", "attention_mask", "pixel_values"} <= set(processor.model_input_names)
     with pytest.raises(ValueError, match="not both"):
         processor(text=["toy"], histories=[{"items": ["a"]}])
 

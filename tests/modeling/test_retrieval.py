@@ -144,3 +144,9 @@ def test_the_best_item_is_found_though_only_what_the_users_vector_loses_by_round
     vectors = planted(160, at_20=[0.0] * 64 + [2.0**-7], at_100=[1.0] * 32 + [-1.0] * 32 + [0.0])
     scores, rows = TopItems(vectors).search(user.unsqueeze(0), 1)
     assert rows.tolist() == [[100]] and scores.item() == pytest.approx(43.2, abs=0.01)
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_what_is_found_has_no_gradients() -> None:
+    scores, _ = TopItems(torch.randn(100, 4).requires_grad_()).search(torch.randn(2, 4).requires_grad_(), 3)
+    assert not scores.requires_grad

@@ -79,3 +79,13 @@ def model(shop: Path) -> Path:
     assert main(["encode", items, "--output", catalog, *encoders]) == 0
     assert main(["finetune", *changes]) == 0
     return shop / "run" / "model"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a command that fails."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 1
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("mmm4rec: error: ")]
+    assert out == "" and len(lines) == 1 and err.splitlines()[-1] == lines[0]
+    return lines[0]

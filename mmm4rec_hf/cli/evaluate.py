@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..plain_json import read_json
 from ..saved_models import find_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
@@ -137,9 +137,9 @@ def _why_unknown(args: argparse.Namespace, missing: list[str]) -> str:
 
     run, trained = Path(args.model).parent, {"folder": "", "k_core": ""}
     with contextlib.suppress(OSError, ValueError, KeyError):
-        trained["folder"] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))["data"]["folder"]
+        trained["folder"] = read_json((run / RECORD_NAME).read_text(encoding="utf-8"))["data"]["folder"]
     with contextlib.suppress(OSError, ValueError, KeyError):
-        metrics = json.loads((run / EVALUATION_NAME / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json((run / EVALUATION_NAME / "metrics.json").read_text(encoding="utf-8"))
         trained["k_core"] = metrics["protocol"]["prepared"]["k_core"]
     other = f" ({trained['folder']} as it was" if trained["folder"] else ""
     as_then = ""

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.plain_json import read_json
 
 from .columns import LogColumns
 from .readers.files import RawLog
@@ -132,8 +133,8 @@ def _parsed(path: Path, is_valid: Callable[[Any], bool], form: str) -> Iterator[
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
+                value = read_json(line)
+            except ValueError:
                 value = None
             if not is_valid(value):
                 raise ValueError(f"{path}, line {number} must be {form}")

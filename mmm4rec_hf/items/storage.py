@@ -21,6 +21,7 @@ from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.plain_json import read_json
 
 from .images import PictureError, check_format, confined_pictures, is_picture, is_url, picture_file
 from .text import is_absent
@@ -101,9 +102,9 @@ def load_catalog(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a saved catalogue: it has no {name}")
     with naming_damage(folder):
-        info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        info = read_json((folder / INFO_NAME).read_text(encoding="utf-8"))
         with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
-            records = [json.loads(line) for line in stream]
+            records = [read_json(line) for line in stream]
         if len(records) != info["num_items"]:
             raise ValueError(f"{ITEMS_NAME} has {len(records)} items of {info['num_items']}")
         item_ids = [canonical_id(record.pop("item_id")) for record in records]
@@ -121,8 +122,8 @@ def saved_item_ids(folder: Path) -> list[str] | None:
         return None
     try:
         with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
-            return [canonical_id(json.loads(line)["item_id"]) for line in stream]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return [canonical_id(read_json(line)["item_id"]) for line in stream]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -1,11 +1,12 @@
 """Files of one record a line: JSON or, in old Amazon files, Python literals, which are parsed and never evaluated."""
 
 import ast
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from mmm4rec_hf.plain_json import read_json
 
 from .files import DECOMPRESSION_ERRORS, decoded, open_bytes
 
@@ -72,8 +73,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where there is none. Of a key that stands twice the last value counts, as in JSON."""
     text = decoded(line)
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = read_json(text)
+    except ValueError:
         record = _literal(text)
     return record if isinstance(record, dict) and not _is_deep(record) else None
 
@@ -109,8 +110,8 @@ def _is_deep(value: Any) -> bool:
 def _array(path: Path, content: bytes, bad_lines: list[int]) -> Iterator[Record]:
     """The records of a file that is one JSON array."""
     try:
-        records = json.loads(decoded(content))
-    except (ValueError, RecursionError) as error:
+        records = read_json(decoded(content))
+    except ValueError as error:
         raise ValueError(f"{path} begins like a JSON array, but is none: {error}") from error
     for number, record in enumerate(records, start=1):
         if isinstance(record, dict) and not _is_deep(record):

@@ -70,7 +70,7 @@ def explain(
             sums: dict[int, float] = {}
             for row, part in zip(recent[0].tolist(), counted, strict=True):
                 sums[row] = sums.get(row, 0.0) + part
-            row, most = max(sums.items(), key=lambda found: found[1])
+            row, most = max(sums.items(), key=lambda entry: entry[1])
             if most > 0:
                 item["why"]["cooccurrence"] = _named(processor, row) | {"share": most / sum(sums.values())}
 

@@ -1,4 +1,5 @@
 import argparse
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,19 @@ def test_a_finished_command_exits_with_0_and_gets_its_own_arguments(command):
     command(lambda args: seen.append(args.steps))
     assert cli.main(["work", "--steps", "7"]) == 0
     assert seen == [7]
+
+
+def test_only_a_process_of_the_command_s_own_collects_garbage_more_seldom(command, monkeypatch):
+    seen = []
+    command(lambda args: seen.append(gc.get_threshold()[0]))
+    before = gc.get_threshold()
+    monkeypatch.setattr(sys, "argv", ["mmm4rec", "work"])
+    try:
+        assert cli.main(["work"]) == 0
+        assert cli.main() == 0
+    finally:
+        gc.set_threshold(*before)
+    assert seen == [before[0], 50_000]
 
 
 @pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, RuntimeError])

@@ -73,9 +73,9 @@ def run_suite(seed: int, processes: int, options: list[str]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The short name of the commit, with a + where files that git tracks were changed."""
+    """The short name of the commit, with a + where files that git tracks were changed; `none` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "none"
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from transformers import pipeline
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling import retrieval_mmm4rec as retrieval
-from mmm4rec_hf.modeling.retrieval_mmm4rec import TopItems
+from mmm4rec_hf.modeling.retrieval_mmm4rec import HistoryTerms, TopItems
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
@@ -77,10 +77,36 @@ def test_a_catalogue_of_several_blocks_gives_the_best_of_all_items() -> None:
 
 
 @pytest.mark.usefixtures("by_blocks")
-def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once() -> None:
-    scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(3, 4), 7, [[0], [], list(range(4999))])
-    assert scores[:2].eq(4).all() and all(len(set(line)) == 7 for line in rows[:2].tolist())
-    assert 0 not in rows[0] and scores[2].isfinite().sum() == 1 and rows[2, 0] == 4999
+def test_what_is_left_out_hides_nothing_in_any_block() -> None:
+    draw = torch.Generator().manual_seed(0)
+    vectors, users = torch.randn(1000, 8, generator=draw), torch.randn(5, 8, generator=draw)
+    # Nearly every group holds better items than the best that are left.
+    excluded = (users @ vectors.T).topk(300, dim=1).indices.tolist()
+    scores, rows = TopItems(vectors).search(users, 5, excluded)
+    torch.testing.assert_close(scores, naive(users, vectors, 5, excluded))
+    torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 5000 items are 313 groups of 16: three users at a time.
+    monkeypatch.setattr(retrieval, "_AGAIN", 3 * 313 * 16)
+    score_again, at_once = TopItems._score_again, []
+
+    def counted(self: TopItems, users: torch.Tensor, chosen: torch.Tensor, *others: Any) -> Any:
+        at_once.append(len(chosen))
+        return score_again(self, users, chosen, *others)
+
+    monkeypatch.setattr(TopItems, "_score_again", counted)
+    left = [list(range(1, 5000)), list(range(5000)), *([user, 70 * user, 4999 - user] for user in range(2, 7))]
+    excluded = [sorted({*range(5000)} - {*rows}) for rows in left]
+    scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(7, 4), 7, excluded)
+    assert at_once == [3, 3, 1]
+    for user in range(7):
+        count = min(7, len(left[user]))
+        assert scores[user].tolist() == [4.0] * count + [-torch.inf] * (7 - count)
+        found = {*rows[user, :count].tolist()}
+        assert len(found) == count and found <= {*left[user]}
 
 
 @pytest.mark.usefixtures("by_blocks")
@@ -144,6 +170,83 @@ def test_the_best_item_is_found_though_only_what_the_users_vector_loses_by_round
     vectors = planted(160, at_20=[0.0] * 64 + [2.0**-7], at_100=[1.0] * 32 + [-1.0] * 32 + [0.0])
     scores, rows = TopItems(vectors).search(user.unsqueeze(0), 1)
     assert rows.tolist() == [[100]] and scores.item() == pytest.approx(43.2, abs=0.01)
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_the_best_item_is_found_though_only_what_it_loses_by_rounding_tells_it() -> None:
+    # As above: 43.2 in full, 0 once the item is rounded. The other has 40.
+    best = [256 + 0.9] * 32 + [-(256 - 0.45)] * 32 + [0.0]
+    vectors = planted(160, at_20=[0.0] * 64 + [40.0], at_100=best)
+    scores, rows = TopItems(vectors).search(torch.ones(1, 65), 1)
+    assert rows.tolist() == [[100]] and scores.item() == pytest.approx(43.2, abs=0.01)
+
+
+def rounded(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors.bfloat16().double()
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_coarse_scores_are_trusted_as_far_as_rounding_can_take_them_and_hardly_less(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is not looked at again is worse than the k-th for certain. In full, an item whose coarse score c is the k-th
+    has at least c - u |c| - e, with u the rounding of a score and e what the vectors' rounding and float32 can change.
+    A better one has at least c - u |c| - 2 e before its coarse score is rounded, which can take off u of this again.
+    """
+    monkeypatch.setattr(retrieval, "_multiplies_bfloat16", lambda device: True)
+    draw = torch.Generator().manual_seed(0)
+    vectors, users = size * torch.randn(100, 8, generator=draw), torch.randn(6, 8, generator=draw)
+    vectors = torch.cat([vectors, -vectors])  # the mean is 0
+    search = TopItems(vectors)
+    search._prepare()
+    coarse, user_lengths = rounded(vectors), users.double().norm(dim=1, keepdim=True)
+    longest = coarse.norm(dim=1).max()
+    e = user_lengths * ((vectors - coarse).norm(dim=1).max() + 2.0**-15 * longest)
+    e += (users - rounded(users)).norm(dim=1, keepdim=True) * longest
+    u = 2.0**-8
+    for kth in (torch.zeros_like(e), user_lengths * longest, -user_lengths * longest, 3 * e, -3 * e):
+        lowest = kth - u * kth.abs() - 2 * e
+        lowest = torch.minimum(lowest, kth - u * kth.abs() - 2 * e - u * lowest.abs())
+        floor = search._floor(users, kth.float()).double()
+        assert (floor < lowest).all() and (floor > lowest - 0.1 * (2 * u * kth.abs() + 2 * e)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 8), st.integers(0, 2**31), st.data())
+def test_the_best_with_terms_are_those_of_all_scores_with_terms(
+    num_items: int, num_users: int, num_terms: int, seed: int, data: st.DataObject
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    # Short vectors: terms between -0.9 and 0.9 change the order.
+    vectors = torch.randn(num_items + 1, 4, generator=draw) / 2
+    users = torch.randn(num_users, 4, generator=draw) / 2
+    k = data.draw(st.integers(1, num_items))
+    row_lists = st.lists(st.integers(1, num_items), unique=True)
+    excluded = [data.draw(row_lists) for _ in range(num_users)]
+    allowed = data.draw(st.none() | row_lists)
+    rows, of_all = torch.zeros(num_users, num_terms, dtype=torch.long), torch.zeros(num_users, num_items + 1)
+    terms = torch.zeros(num_users, num_terms)
+    for user in range(num_users):
+        own = torch.randperm(num_items, generator=draw)[:num_terms] + 1
+        rows[user, : len(own)] = own
+        terms[user, : len(own)] = of_all[user, own] = 1.8 * torch.rand(len(own), generator=draw) - 0.9
+    products = users @ vectors.T
+    products[:, 0] = -torch.inf
+    for user, line in enumerate(excluded):
+        products[user, line] = -torch.inf
+    if allowed is not None:
+        products[:, sorted({*range(num_items + 1)} - {*allowed})] = -torch.inf
+    added = HistoryTerms(rows, terms)
+    found = products.topk(min(k + added.most_lowered, num_items + 1), dim=1)
+    best, scores = added.best(users, vectors, found.indices, found.values, excluded, allowed, k)
+    expected = products + of_all
+    torch.testing.assert_close(scores, expected.topk(k, dim=1).values)
+    torch.testing.assert_close(added.of(best), of_all.gather(1, best))
+    for user in range(num_users):
+        kept = best[user][scores[user] > -torch.inf]
+        assert len({*kept.tolist()}) == len(kept)
+        torch.testing.assert_close(expected[user, kept], scores[user, : len(kept)])
 
 
 @pytest.mark.usefixtures("by_blocks")

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +14,7 @@ from mmm4rec_hf import ItemCatalog
 from mmm4rec_hf.cli.histories import open_histories
 from mmm4rec_hf.data import load_interactions
 from mmm4rec_hf.data.readers import files
+from mmm4rec_hf.data.readers.parquet import read_parquet_batches, read_parquet_table
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
 
@@ -95,9 +98,28 @@ def test_texts_that_are_no_unicode_are_refused(tmp_path: Path, reader: str) -> N
         read(path)
 
 
-def test_logs_of_other_columns_are_refused_by_name(tmp_path: Path) -> None:
+def test_logs_of_other_columns_are_refused_where_these_are_read(tmp_path: Path) -> None:
     log = READERS["log"][2]
-    log.write_parquet(tmp_path / "may.parquet")
-    log.with_columns(shop=pl.lit("a")).write_parquet(tmp_path / "june.parquet")
-    with pytest.raises(ValueError, match=r"june.parquet and .*may.parquet differ in their columns, by shop"):
-        load_interactions([tmp_path / "may.parquet", tmp_path / "june.parquet"])
+    paths = [tmp_path / "may.parquet", tmp_path / "june.parquet"]
+    log.write_parquet(paths[0])
+    # As the index that pandas writes with the rows of a filtered frame: nobody reads it.
+    log.with_columns(__index_level_0__=pl.lit(7)).write_parquet(paths[1])
+    for given in (paths, paths[::-1]):
+        read = load_interactions(given).frame.collect("polars").select("user_id", "item_id", "timestamp")
+        assert read.rows() == [("a", "1", 1_700_000_000)] * 2
+    log.with_columns(rating=pl.lit(4)).write_parquet(paths[1])
+    with pytest.raises(ValueError, match=r"june.parquet and .*may.parquet differ in their columns, by rating"):
+        load_interactions(paths)
+
+
+def test_times_of_older_writers_outside_the_range_of_nanoseconds_keep_their_year(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    times = [datetime(1600, 1, 1), datetime(2020, 6, 1, 1, 2, 3, 456_789), datetime(9999, 12, 31)]
+    table = pa.table({"user_id": ["u"] * 3, "item_id": list("abc"), "timestamp": pa.array(times, pa.timestamp("us"))})
+    # 96 bits each, the form of Hive and of Spark before version 3.
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    expected = [(time - datetime(1970, 1, 1)) // timedelta(seconds=1) for time in times]
+    assert load_interactions(path).frame.collect("polars")["timestamp"].to_list() == expected
+    assert read_parquet_table(path)["timestamp"].to_list() == times
+    (batch,) = read_parquet_batches(path)
+    assert batch["timestamp"].to_list() == times

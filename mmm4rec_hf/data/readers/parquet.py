@@ -33,13 +33,14 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
         names = [pq.read_schema(path).names for path in paths]
         found = columns.resolve(names[0], where)
         for path, others in zip(paths, names, strict=True):
-            if differing := set(names[0]) ^ set(others):
+            # Columns that nobody reads, such as the index of a filtered data frame, may stand in some files alone.
+            if others != names[0] and columns.resolve(others, str(path)) != found:
+                differing = ", ".join(sorted(set(names[0]) ^ set(others)))
                 raise ValueError(
-                    f"{path} and {paths[0]} differ in their columns, by {', '.join(sorted(differing))}; prepare files "
-                    "of the same columns"
+                    f"{path} and {paths[0]} differ in their columns, by {differing}; prepare files of the same columns"
                 )
         check_declared(paths, found.values())
-        tables = [_frame(pq.ParquetFile(path).read(columns=list(found.values()))) for path in paths]
+        tables = [_frame(_open(path).read(columns=list(found.values()))) for path in paths]
         table = pl.concat(tables).select(pl.col(theirs).alias(ours) for ours, theirs in found.items())
     except DAMAGE as error:
         raise unreadable(where, error) from error
@@ -56,7 +57,7 @@ def read_parquet_table(path: Path) -> pl.DataFrame:
     """
     try:
         check_declared([path])
-        table = _frame(pq.ParquetFile(path).read())
+        table = _frame(_open(path).read())
     except DAMAGE as error:
         raise unreadable(path, error) from error
     check_unpacked(table, [path])
@@ -67,12 +68,17 @@ def read_parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
     """A Parquet file a batch of rows after the other; errors are those of [`read_parquet_table`]."""
     try:
         check_declared([path])
-        for batch in pq.ParquetFile(path).iter_batches():
+        for batch in _open(path).iter_batches():
             table = _frame(batch)
             check_unpacked(table, [path])
             yield table
     except DAMAGE as error:
         raise unreadable(path, error) from error
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    # Nanoseconds, which the times of older writers are read in otherwise, wrap around before 1677 and after 2262.
+    return pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
 
 
 def _frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:

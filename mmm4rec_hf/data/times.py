@@ -35,6 +35,8 @@ BILLION = 10**9
 SECONDS_A_YEAR = 31_556_952
 _MISSING = "is missing; drop such rows or give them a time"
 _UNREAL = "is no date or time of day that exists"
+# No format reads both.
+_OTHERS = ", while other rows are; write all times in one way"
 # That so many days of the calendar have none above the 12th happens by chance to 2 logs in a thousand.
 _DAYS_TO_DOUBT = 7
 
@@ -186,7 +188,8 @@ def _from_floats(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
 def _from_strings(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
     text = nw.col("timestamp")
     is_number, is_iso = text.str.contains(NUMBER), text.str.contains(ISO_8601)
-    _refuse(frame, ~(is_number | is_iso), _why_no_time)
+    known = is_number | is_iso
+    _refuse(frame, ~known, lambda value: _why_no_time(value, any_alike=engines.count(frame.filter(known)) > 0))
     has_decimals = is_number & text.str.contains(DECIMALS)
     kinds = {"dates": is_iso, "decimals": has_decimals}
     has = engines.one_row(frame.select(**{name: kind.cast(nw.Int64).max() for name, kind in kinds.items()}))
@@ -222,8 +225,13 @@ def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
             remedy = f"; day and month may be swapped: give time_format={swapped.written!r}"
         return f"{_UNREAL}, read by {told}{remedy}"
 
-    reason = f"is not written as {told} says"
-    _refuse(frame, ~text.str.contains(time_format.pattern), lambda value: reason + _remedy(value))
+    is_so = text.str.contains(time_format.pattern)
+
+    def is_other(value: str) -> str:
+        others = _OTHERS if engines.count(frame.filter(is_so)) else _remedy(value)
+        return f"is not written as {told} says{others}"
+
+    _refuse(frame, ~is_so, is_other)
     fields = time_format.fields(text)
     _refuse(frame, ~_is_real(fields), is_unreal)
     _doubt_order(frame, time_format, fields)
@@ -234,13 +242,18 @@ def _from_format(frame: nw.LazyFrame, time_format: TimeFormat) -> nw.LazyFrame:
 def _doubt_order(frame: nw.LazyFrame, time_format: TimeFormat, fields: Fields) -> None:
     """Warns of a format whose day and month could be swapped for all rows, which would then lie closer together."""
     swapped = time_format.swapped
-    if swapped is None:
+    # Nobody writes the day between the year and the month.
+    if swapped is None or time_format.written.strip().startswith(("%Y", "%y")):
         return
     year, month, day, *_ = fields
-    frame = frame.select(day=day, told=year * 372 + month * 31 + day, swapped=year * 372 + day * 31 + month)
+    # By far the cheapest question settles it for nearly every log.
+    last = engines.one_row(frame.select(day=day.max()))["day"]
+    if last is None or last > 12:
+        return
+    frame = frame.select(told=year * 372 + month * 31 + day, swapped=year * 372 + day * 31 + month)
     ends = {f"{end}_{name}": getattr(nw.col(name), end)() for name in ("told", "swapped") for end in ("min", "max")}
-    found = engines.one_row(frame.select(day=nw.col("day").max(), days=nw.col("told").n_unique(), **ends))
-    if found["day"] is None or found["day"] > 12 or found["days"] < _DAYS_TO_DOUBT:
+    found = engines.one_row(frame.select(days=nw.col("told").n_unique(), **ends))
+    if found["days"] < _DAYS_TO_DOUBT:
         return
     # A log that begins and ends within the first days of a month has no day above 12 either, and is short as it is.
     span = {name: (_date(found[f"max_{name}"]) - _date(found[f"min_{name}"])).days + 1 for name in ("told", "swapped")}
@@ -333,10 +346,12 @@ def _billionths(text: nw.Expr) -> nw.Expr:
     return _integer(nw.concat_str([fraction, nw.lit("000000000")]).str.slice(0, 9))
 
 
-def _why_no_time(text: str) -> str:
-    """The reason to refuse a text; of a number it is how it is written, or its size."""
+def _why_no_time(text: str, any_alike: bool = False) -> str:
+    """The reason to refuse a text, where any other may be a time; of a number it is how it is written, or its size."""
     if re.fullmatch(NEARLY_NUMBER, text) and not re.fullmatch(DATE_LIKE, text):
         return "is neither a plain number below 9e18 nor an ISO 8601 time"
+    if any_alike:
+        return f"is neither a number nor an ISO 8601 time{_OTHERS}"
     otherwise = (
         "; give time_format= how times are written, such as '%d.%m.%Y %H:%M'" if re.search("[0-9]", text) else ""
     )

@@ -158,6 +158,26 @@ def test_the_format_that_reads_a_time_is_told(text: str, told: str | None, messa
         seconds(log_of([text]), told)
 
 
+@pytest.mark.parametrize(
+    ("told", "as_others"),
+    [
+        (None, "'26/01/2020 10:00' of user 'u1' and item 'b' is neither a number nor an ISO 8601 time"),
+        (
+            "%d/%m/%Y %H:%M",
+            "'2020-01-05 10:00' of user 'u0' and item 'a' is not written as time_format='%d/%m/%Y %H:%M' says",
+        ),
+    ],
+)
+def test_no_format_is_told_for_a_log_of_two_writings(told: str | None, as_others: str) -> None:
+    log = pl.DataFrame(
+        {"user_id": ["u0", "u1"], "item_id": ["a", "b"], "time": ["2020-01-05 10:00", "26/01/2020 10:00"]}
+    )
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(as_others)}, while other rows are; write all times in one way$"
+    ):
+        seconds(log, told)
+
+
 @pytest.mark.parametrize(("text", "told"), [("31.02.2019", "%d.%m.%Y"), ("1.1.2018 24:00", "%d.%m.%Y %H:%M")])
 def test_of_a_time_that_no_format_reads_none_is_told(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=f"read by time_format='{told}'$"):
@@ -188,6 +208,8 @@ def test_a_log_that_reads_as_well_with_day_and_month_swapped_is_doubted(
     seconds(log_of(week[:6]), "%m/%d/%Y %H:%M")
     seconds(log_of([*week, "02/13/2018 1:00"]), "%m/%d/%Y %H:%M")
     seconds(log_of([f"{day:02}-Feb-2018" for day in range(1, 8)]), "%d-%b-%Y")
+    # By the month, as nobody writes the day between the year and the month.
+    seconds(log_of([f"2018{month:02}01" for month in range(1, 13)]), "%Y%m%d")
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 

@@ -503,7 +503,8 @@ class ItemCatalog:
 
 def _check_root(root: str | os.PathLike[str] | None) -> None:
     """Refuses a folder of pictures that was named and is not there, before items are read and none has one."""
-    if root is not None and not os.path.isdir(root):
+    # The folder of a file in the working directory is "".
+    if root is not None and not os.path.isdir(root or "."):
         raise FileNotFoundError(f"no such folder: {os.fspath(root)} (given as root=, where paths of pictures start)")
 
 

@@ -1,6 +1,7 @@
 """New items may call their fields as the shop's own file did, or by usual names."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,8 @@ def test_a_folder_of_pictures_that_is_not_there_is_told(catalog: ItemCatalog, sh
         ItemCatalog.from_items(shop / "products.jsonl", root=shop / "nowhere")
     with pytest.raises(FileNotFoundError, match=message):
         catalog.add_items([{"item_id": "new", "title": "a"}], root=shop / "nowhere")
+    # The folder of a file in the working directory.
+    assert len(ItemCatalog.from_items([{"item_id": "a", "title": "a"}], root=os.path.dirname("items.csv"))) == 1
 
 
 @pytest.mark.parametrize(

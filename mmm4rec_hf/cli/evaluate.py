@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..plain_json import read_json
+from ..plain_json import read_object
 from ..saved_models import find_model
 from .output import add_json_option, hide_bars_without_terminal, print_json, print_table
 from .running import UsageError
@@ -136,10 +136,10 @@ def _why_unknown(args: argparse.Namespace, missing: list[str]) -> str:
     from ..training.saving import CATALOG_NAME
 
     run, trained = Path(args.model).parent, {"folder": "", "k_core": ""}
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        trained["folder"] = read_json((run / RECORD_NAME).read_text(encoding="utf-8"))["data"]["folder"]
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        metrics = read_json((run / EVALUATION_NAME / "metrics.json").read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        trained["folder"] = read_object(run / RECORD_NAME)["data"]["folder"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        metrics = read_object(run / EVALUATION_NAME / "metrics.json")
         trained["k_core"] = metrics["protocol"]["prepared"]["k_core"]
     other = f" ({trained['folder']} as it was" if trained["folder"] else ""
     as_then = ""

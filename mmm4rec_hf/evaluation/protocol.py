@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmm4rec_hf.plain_json import read_json
+from mmm4rec_hf.plain_json import read_object
 
 PREPARE_NAME = "prepare.json"
 
@@ -33,7 +33,7 @@ def read_layout(sequences_folder: str | os.PathLike[str]) -> dict[str, str]:
 
 def _read(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(sequences_folder) / PREPARE_NAME
-    return read_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def describe(protocol: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
-from mmm4rec_hf.plain_json import read_json
+from mmm4rec_hf.plain_json import read_object
 from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME
 from mmm4rec_hf.training.finetuning import CHECKPOINTS_NAME, EVALUATION_NAME
 from mmm4rec_hf.training.folders import RECIPE_NAME
@@ -238,15 +238,7 @@ def _trainer_tables(path: Path) -> dict[str, dict[str, float]]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = read_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it must hold a JSON object")
-    return content
+    return read_object(path) if path.is_file() else {}
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

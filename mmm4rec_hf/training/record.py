@@ -19,7 +19,7 @@ from torch import nn
 
 from mmm4rec_hf.evaluation.protocol import read_layout, read_source
 from mmm4rec_hf.outputs import write_json
-from mmm4rec_hf.plain_json import read_json
+from mmm4rec_hf.plain_json import read_object
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
@@ -46,7 +46,7 @@ class RunRecord:
         self.is_writing = is_writing
         self.content: dict[str, Any] = {"sessions": []}
         if self.path.is_file():
-            self.content = read_json(self.path.read_text(encoding="utf-8"))
+            self.content = read_object(self.path)
         self._began = 0.0
 
     def refuse_other_data(self, **facts: Any) -> None:
@@ -199,11 +199,11 @@ def layout_of_log(model: str | os.PathLike[str]) -> dict[str, str]:
     """
     own = Path(model) / LAYOUT_NAME
     if own.is_file():
-        return dict(read_json(own.read_text(encoding="utf-8")))
+        return read_object(own)
     path = Path(model).parent / RECORD_NAME
     if not path.is_file():
         return {}
-    return dict(read_json(path.read_text(encoding="utf-8")).get("data", {}).get("layout", {}))
+    return dict(read_object(path).get("data", {}).get("layout", {}))
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmm4rec_hf.outputs import replace_folder
-from mmm4rec_hf.plain_json import read_json
+from mmm4rec_hf.plain_json import read_json, read_object
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
@@ -67,7 +67,7 @@ def read_about(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str
     path = Path(folder)
     if not (path / ABOUT_NAME).is_file():
         raise ValueError(f"{path} holds no shards of histories: {ABOUT_NAME} is missing; see mmm4rec prepare --shards")
-    about = read_json((path / ABOUT_NAME).read_text(encoding="utf-8"))
+    about = read_object(path / ABOUT_NAME)
     if len(shard_files(path)) != about["shards"]:
         raise ValueError(f"{path} has {len(shard_files(path))} of its {about['shards']} shards; write them again")
     return about, read_json((path / ITEM_IDS_NAME).read_text(encoding="utf-8"))

@@ -95,8 +95,9 @@ def test_sequences_that_are_replaced_by_others_are_told(
     assert "with split=leave_one_out, no valid_from, no test_from, no time_unit, which are" in message
     assert "by ones with split=temporal, valid_from=1400000050, test_from=1400000070, time_unit=s:" in message
     # What cannot be read is replaced like the rest.
-    (output / "prepare.json").write_text("{")
-    assert told("1") == []
+    for damaged in ("{", "[]"):
+        (output / "prepare.json").write_text(damaged)
+        assert told("1") == []
 
 
 def test_sequences_of_other_items_than_a_model_or_a_catalogue_are_told(

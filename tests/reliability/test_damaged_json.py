@@ -1,5 +1,6 @@
 """JSON of others: none, another kind of it, and one that is nested deeper than Python reads, each told as damage."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4Re
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.cli.histories import open_histories
 from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.plain_json import read_json
 from mmm4rec_hf.reporting.runs import read_runs
 from mmm4rec_hf.saved_models import find_model
+from mmm4rec_hf.training.record import RunRecord, layout_of_log
 
 DEEP = ["[" * 100_000, '{"a":' * 100_000]
 DAMAGED = [*DEEP, "", "{", "5", '"ab"', "\ud800".encode("utf-8", "surrogatepass")]
@@ -71,6 +74,18 @@ def test_an_evaluations_numbers(tmp_path: Path, content: str | bytes) -> None:
         Evaluation.load(tmp_path)
     with pytest.raises(ValueError, match="damaged"):
         read_runs([tmp_path])
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, "[1]"])
+def test_what_tells_how_a_log_was_prepared_and_a_run_was_made(tmp_path: Path, content: str | bytes) -> None:
+    for name, read in (
+        ("prepare.json", read_preparation),
+        ("log_layout.json", layout_of_log),
+        ("training.json", RunRecord),
+    ):
+        put(tmp_path / name, content)
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} is damaged: ."):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("content", DEEP)

@@ -113,7 +113,8 @@ def _changed(command: Sequence[str], changes: Sequence[str]) -> str:
 
 def _free_folder(folder: str) -> str:
     """`run-2` beside `run` and `run-3` beside `run-2`, or the next number that no folder has."""
-    stem, number = re.sub(r"-\d{1,2}$", "", folder.rstrip("/")), 2
+    # The day of a date is no such number.
+    stem, number = re.sub(r"(?<!\d)-\d{1,2}$", "", folder.rstrip("/")), 2
     while Path(f"{stem}-{number}").exists():
         number += 1
     return f"{stem}-{number}"

@@ -46,7 +46,7 @@ def run_command(
         if debug:
             raise
         cause = _cause(error)
-        message = translate(" ".join(_told(str(cause)).split())) or type(cause).__name__
+        message = translate(_in_one_line(_told(str(cause)))) or type(cause).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
@@ -58,7 +58,7 @@ def _warnings_in_one_line(translate: Callable[[str], str]) -> Iterator[None]:
     before = warnings.formatwarning
 
     def line(message: Warning | str, *_: Any, **__: Any) -> str:
-        return translate(" ".join(str(message).split())) + "\n"
+        return translate(_in_one_line(str(message))) + "\n"
 
     warnings.formatwarning = line
     try:
@@ -102,6 +102,11 @@ def _cause(error: BaseException) -> BaseException:
     from huggingface_hub.errors import StrictDataclassError
 
     return error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+
+
+def _in_one_line(message: str) -> str:
+    """Spaces within a line stay: a value that is told may have two."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
 def _told(message: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 
 from .parsing import sub_parsers
 
@@ -70,11 +71,10 @@ def as_options(parser: argparse.ArgumentParser, command: str, message: str) -> s
 
 
 def _with_option(message: str, action: argparse.Action, option: str) -> str:
-    """With its value in quotes, which stay where a shell needs them, or without one, and then the bare name, if it is
-    no word of English."""
+    """With its value in quotes, which a shell gets where it needs them, or without one, and then the bare name, if it
+    is no word of English."""
     form = rf"(?<![\w-]){re.escape(action.dest)}="
-    message = re.sub(rf"{form}([\"'])([^\"'\s]*\s[^\"']*)\1", rf"{option} '\2'", message)
-    message = re.sub(rf"{form}([\"'])(.*?)\1", rf"{option} \2", message)
+    message = re.sub(rf"{form}([\"'])(.*?)\1", lambda found: f"{option} {shlex.quote(found[2])}", message)
     message = re.sub(rf"{form}(?=[\s,;:.)]|$)", option, message)
     if action.nargs == 0:
         message = re.sub(rf"{form}True\b", option, message)

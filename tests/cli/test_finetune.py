@@ -47,7 +47,8 @@ def test_what_to_train_next_is_a_command_with_what_was_told(
     told = ["sequences=my sequences", "catalog=discs", "model.hidden_size=16", "model.use_item_bias=false"]
     # What was false is told once, and first what is kept, in its order.
     kept = [*told[:3], "training.num_train_epochs=1"]
-    for folder, following in (("run", "run-2"), ("run-2", "run-3"), ("films-2024", "films-2024-2")):
+    folders = {"run": "run-2", "run-2": "run-3", "run-2024-05-17": "run-2024-05-17-2", "films-2024": "films-2024-2"}
+    for folder, following in folders.items():
         ended(tmp_path / folder, monkeypatch, 9)
         assert main(["finetune", *told, f"output_dir={folder}", "training.num_train_epochs=1"]) == 0
         words = printed_command(capsys)

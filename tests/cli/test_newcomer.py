@@ -342,6 +342,9 @@ def test_an_error_of_the_interface_is_told_in_options(products: Path, capsys: py
     parser = build_parser()
     for message, told in (
         ('give time_unit="s", or', "give --time-unit s, or"),
+        ("give time_format='%d/%m/%Y  %H:%M', or", "give --time-format '%d/%m/%Y  %H:%M', or"),
+        ("give time_format='%d.%m.%Y;%H:%M', or", "give --time-format '%d.%m.%Y;%H:%M', or"),
+        ("give time_format='%d.%m.%Y', or", "give --time-format %d.%m.%Y, or"),
         ("pass empty_histories='default' to", "pass --empty-histories default to"),
         ("a/k_core.csv and 'k_core' stay; xk_core=3", "a/k_core.csv and 'k_core' stay; xk_core=3"),
         ("model=3 is by place", "model=3 is by place"),

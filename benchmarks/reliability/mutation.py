@@ -83,6 +83,7 @@ TESTS = {
     "modeling/kernels_mmm4rec.py": ("tests/modeling/test_kernels.py",),
     "modeling/pipeline_mmm4rec.py": ("tests/modeling/test_pipeline.py", "tests/modeling/test_similar_items.py"),
     "modeling/processing_mmm4rec.py": ("tests/modeling/test_processing.py", "tests/modeling/test_hub.py"),
+    "modeling/transfer_mmm4rec.py": ("tests/modeling/test_saving.py",),
     "modeling/hub_mmm4rec.py": ("tests/modeling/test_saving.py",),
     "modeling/pretrained_mmm4rec.py": ("tests/modeling/test_loading.py", "tests/modeling/test_saving.py"),
     "modeling/modeling_mmm4rec.py": (

@@ -90,6 +90,24 @@ def test_the_smallest_decimals_are_the_last_nanosecond_before_0_and_0() -> None:
 def test_two_units_in_one_column_are_refused_with_both_values() -> None:
     with pytest.raises(ValueError, match=r"1387670400 reads as 's', 1387670400000 as 'ms'"):
         to_unix_seconds([SOLSTICE, SOLSTICE * 1000])
+    # A 0 says nothing of the unit.
+    for kind in (list, np.array):
+        with pytest.raises(ValueError, match=r"1387670400 reads as 's', 1387670400000 as 'ms'"):
+            to_unix_seconds(kind([0, SOLSTICE, SOLSTICE * 1000]))
+
+
+def test_a_unit_is_that_of_numbers_and_not_of_dates() -> None:
+    assert (
+        to_unix_seconds([date(2013, 12, 22), datetime(2013, 12, 22), SOLSTICE * 1000], "ms").tolist() == [SOLSTICE] * 3
+    )
+
+
+def test_a_double_is_trusted_with_53_bits_and_no_more() -> None:
+    most = np.float64(2**53 - 1)
+    assert to_unix_seconds([most, float(most)], "us").tolist() == [(2**53 - 1) // 10**6] * 2
+    for refused in (np.float64(2**53), float(2**53)):
+        with pytest.raises(ValueError, match=r"may have lost digits \(2\*\*53 and above\)"):
+            to_unix_seconds([refused], "us")
 
 
 def test_zero_is_a_time_in_every_unit() -> None:

@@ -213,10 +213,11 @@ def test_users_without_events_and_bad_numbers(make_pipeline: Callable[..., Any])
 
 def test_a_model_and_a_processor_of_different_items_are_refused(lively_model: Model, tiny_catalog: Catalog) -> None:
     model, processor = lively_model(), MMM4RecProcessor()
-    model.set_items(tiny_catalog(["a", "b"]))
-    processor.set_items(tiny_catalog(["b", "a"]))
-    with pytest.raises(ValueError, match="different items"):
-        pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
+    for first, second in ((["a", "b"], ["b", "a"]), (["b", "a"], ["a", "b"])):
+        model.set_items(tiny_catalog(first))
+        processor.set_items(tiny_catalog(second))
+        with pytest.raises(ValueError, match="different items"):
+            pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
 
 
 def test_options_given_at_the_start_hold_for_every_call(lively_model: Model, tiny_catalog: Catalog) -> None:
@@ -282,6 +283,28 @@ def test_an_index_is_asked_for_as_many_more_as_a_history_takes_away(make_pipelin
     assert asked == [2 * 3 + 7]
     # No more than there are.
     assert len(recommend(seen, top_k=40)) == 33 and asked[1:] == [40]
+
+
+def test_an_index_is_asked_for_no_more_than_there_is_and_may_find_the_padding_item(
+    make_pipeline: Callable[..., Any],
+) -> None:
+    recommend = make_pipeline([f"i{n}" for n in range(5)])
+    histories = [history("i0"), history("i1", "i2", "i3")]
+    expected = recommend(histories, top_k=5)
+    asked: list[int] = []
+
+    class Index:
+        """All items there are, the padding item first."""
+
+        def search(self, users: torch.Tensor, k: int) -> torch.Tensor:
+            asked.append(k)
+            return torch.arange(6).expand(len(users), 6)
+
+    recommend.use_index(Index())
+    found = recommend(histories, top_k=5)
+    for one, other in zip(found, expected, strict=True):
+        assert [entry["item_id"] for entry in one] == [entry["item_id"] for entry in other]
+    assert [len(one) for one in found] == [4, 2] and asked == [5]
 
 
 @pytest.mark.slow
@@ -366,10 +389,11 @@ def test_an_encoder_is_compared_without_items_and_leaves_the_mode(make_pipeline:
 @pytest.mark.parametrize("use_time", [True, False])
 def test_an_encoder_is_given_the_events_and_their_times(make_pipeline: Callable[..., Any], use_time: bool) -> None:
     recommend = make_pipeline(use_time=use_time)
-    layers, given = recommend.model.model.encoder, list[Any]()
+    layers, given, compared = recommend.model.model.encoder, list[Any](), list[int]()
 
     def by_layers(text: Any, image: Any, times: Any, mask: Any) -> Any:
         given[:] = [times, mask]
+        compared.append(times.diff(dim=1).max().item())
         return layers(text, image, times if use_time else None, mask == 1).user_embeds
 
     asked = {"items": ["0", "3", "1"], "timestamps": [T, T + 60, T + 900_000]}
@@ -379,6 +403,8 @@ def test_an_encoder_is_given_the_events_and_their_times(make_pipeline: Callable[
     assert [entry["item_id"] for entry in found] == [entry["item_id"] for entry in expected]
     assert [entry["score"] for entry in found] == pytest.approx([entry["score"] for entry in expected], abs=1e-5)
     times, mask = (tensor[0].tolist() for tensor in given)
+    # Compared with the layers over gaps of days.
+    assert not use_time or compared[0] > 86_400
     # Events first, then padding; a program without times is given zeros.
     assert (times[:3], mask[:3]) == (asked["timestamps"] if use_time else [0, 0, 0], [1, 1, 1])
     assert not any(times[3:]) and not any(mask[3:])

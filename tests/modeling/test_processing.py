@@ -21,6 +21,7 @@ from transformers import AutoProcessor, CLIPImageProcessor, PreTrainedTokenizerF
 from transformers.utils import is_torchvision_available
 
 from mmm4rec_hf import MMM4RecProcessor
+from mmm4rec_hf.modeling import processing_mmm4rec
 
 # transformers 5.12 to 5.14 do; with 5.20 they do without.
 AUTO_NEEDS_TORCHVISION = not is_torchvision_available() and version.parse(transformers.__version__).release < (5, 20)
@@ -163,6 +164,8 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
         processor(histories=histories)
     with pytest.raises(ValueError, match=message):
         processor(histories=histories, empty_histories=in_json("error"))
+    with pytest.raises(ValueError, match="none of its 2 ids is in the catalogue, the first is '98'"):
+        processor(histories={"items": ["98", "99"]})
     batch = processor(histories=histories, empty_histories="default")
     assert batch["attention_mask"].tolist() == [[1], [0]] and batch["input_ids"].tolist() == [[2], [0]]
     assert processor(histories={"items": [], "timestamps": []}, empty_histories="default")["input_ids"].shape == (1, 1)
@@ -261,3 +264,21 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
             with pytest.raises(ValueError, match="no tokenizer"):
                 loaded(text=["toy"])
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("line", ["{", '{"item_id": "a"}', "5", "[" * 100_000])
+def test_damaged_items_are_told_by_their_file(processor: MMM4RecProcessor, tmp_path: Path, line: str) -> None:
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "items.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=rf"items.jsonl of {re.escape(str(tmp_path))} is damaged: .*; save the proc"):
+        MMM4RecProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("told", "message"), [({}, "Upload processor"), ({"commit_message": "New"}, "New")])
+def test_a_processor_is_pushed_with_what_was_told(
+    processor: MMM4RecProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], message: str
+) -> None:
+    pushed: list[Any] = []
+    monkeypatch.setattr(processing_mmm4rec, "push_folder", lambda *place, **upload: pushed.append((place, upload)))
+    processor.save_pretrained(tmp_path, push_to_hub=True, repo_id="org/films", **told)
+    assert pushed == [((tmp_path, "org/films"), {"commit_message": message})]

@@ -54,10 +54,11 @@ def test_only_a_process_of_the_command_s_own_collects_garbage_more_seldom(comman
 
 @pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, RuntimeError])
 def test_a_failure_exits_with_1_and_one_line_on_stderr(command, capsys, kind):
-    command(_raising(kind("top_k is -1;\n  give at least 1")))
+    # A value that is told may have two spaces.
+    command(_raising(kind("top_k is ' -1  ';\n  give at least 1")))
     assert cli.main(["work"]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "mmm4rec: error: top_k is -1; give at least 1\n")
+    assert (out, err) == ("", "mmm4rec: error: top_k is ' -1  '; give at least 1\n")
 
 
 def test_an_error_without_words_is_named_by_its_kind(command, capsys):

@@ -18,6 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INT64 = np.iinfo(np.int64)
 _FIRST_DATE, _LAST_DATE = 1900_01_01, 2100_12_31  # written without separators
 _BILLION = 10**9
+_BEYOND = 2**63 * _BILLION  # the first number that no unit brings into int64
 # The longest int64 has 19 digits; int() refuses thousands of them with an error that names no row.
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -147,7 +148,11 @@ def _parse(value: Any, row: int) -> tuple[int, int, bool]:
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"timestamp in row {row} is {value!r}; expected a number, an ISO string or a datetime")
     if isinstance(value, Integral):
-        return int(value), 0, True
+        whole = int(value)
+        # Beyond int64 in every unit. Told here, because Python refuses to write thousands of digits in an error.
+        if not -_BEYOND <= whole < _BEYOND:
+            raise ValueError(f"timestamp {Decimal(whole):.3e} in row {row} lies beyond int64; check the column")
+        return whole, 0, True
     if isinstance(value, Decimal):
         return *_whole_and_rest(value, row), True
     if isinstance(value, Real):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmm4rec_hf import MMM4RecProcessor
 from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.data.times import with_unix_seconds
-from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds, to_unix_time
+from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds, to_unix_time, unit_by_magnitude
 
 # 2013-12-22 00:00:00 UTC, in every form.
 SOLSTICE = 1387670400
@@ -139,6 +139,35 @@ def test_what_is_no_time_is_refused_with_its_row(value: Any, reason: str) -> Non
     with pytest.raises(ValueError, match="row 0") as caught:
         to_unix_seconds([value])
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.filterwarnings("ignore:timestamps of")
+def test_numbers_of_thousands_of_digits_are_refused_with_their_row(sign: int) -> None:
+    # Python itself writes no integer of more than 4,300 digits.
+    for value, shown in ((sign * 10**5000, f"{sign}.000e"), (Decimal(f"{sign}e5000"), f"{sign}E")):
+        with pytest.raises(ValueError, match=rf"timestamp {shown}\+5000 in row 1 lies beyond int64"):
+            to_unix_seconds([SOLSTICE, value])
+
+
+def test_the_first_and_the_last_nanosecond_of_int64_are_read() -> None:
+    first, last = -(2**63) * 10**9, 2**63 * 10**9 - 1
+    seconds, rest = to_unix_time([first, last], "ns")
+    assert (seconds.tolist(), rest.tolist()) == ([-(2**63), 2**63 - 1], [0, 10**9 - 1])
+    for beyond in (first - 1, last + 1):
+        with pytest.raises(ValueError, match=r"timestamp -?9\.223e\+27 in row 1 lies beyond int64"):
+            to_unix_seconds([0, beyond], "ns")
+
+
+def test_a_warning_names_the_line_that_asked() -> None:
+    for ask, warned in (
+        (lambda: to_unix_time([0.5]), "decimals"),
+        (lambda: unit_by_magnitude(20131222, 20131223), "look like dates"),
+        (lambda: unit_by_magnitude(SOLSTICE * 1000, SOLSTICE * 1000), "read as 'ms'"),
+    ):
+        with pytest.warns(UserWarning, match=warned) as caught:
+            ask()
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 @pytest.mark.parametrize("value", [True, [1], b"1", object()], ids=lambda value: type(value).__name__)
@@ -365,6 +394,7 @@ def test_text_and_dates_of_every_library_give_the_same_seconds() -> None:
 )
 def test_the_unit_changes_where_it_is_said_to(number: int, seconds: int) -> None:
     assert to_unix_seconds([number]).tolist() == [seconds]
+    assert to_unix_seconds(np.array([number])).tolist() == [seconds]
     assert seconds_of(pl.Series([number])) == [seconds]
     if abs(number) < 9 * 10**18:
         assert seconds_of(pl.Series([str(number)])) == [seconds]

@@ -97,6 +97,16 @@ def test_a_dtype_that_torch_has_not_is_refused(name: str, value: str, tmp_path: 
         AutoConfig.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(("text", "message"), [("[]", "it is no object"), ("[" * 100_000, "stand in each other")])
+def test_a_file_that_holds_no_object_is_no_configuration(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(json.JSONDecodeError, match=rf"{message}.*: line 1 column 1 \(char 0\)"):
+        MMM4RecConfig.from_json_file(path)
+    with pytest.raises(OSError, match="not a valid JSON file"):
+        MMM4RecConfig.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_a_dtype_by_its_name(name: str) -> None:
     assert MMM4RecConfig(**{name: "bfloat16"}).dtype == torch.bfloat16

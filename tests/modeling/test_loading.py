@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor, PreTrainedModel
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecModel, MMM4RecProcessor
 
@@ -175,3 +175,26 @@ def test_a_loaded_model_trains_by_the_loss_it_was_saved_with(
         torch.manual_seed(0)
         losses.append(each.train()(**batch).loss)
     assert torch.equal(*losses)
+
+
+def placed(values: torch.Tensor, fits: Callable[[int], bool]) -> torch.Tensor:
+    """A copy in the first memory whose address fits."""
+    memory = torch.empty(values.nbytes + 2**15, dtype=torch.uint8)
+    start = next(start for start in range(0, 2**15, 4) if fits(memory.data_ptr() + start))
+    return memory[start : start + values.nbytes].view(values.dtype).view(values.shape).copy_(values)
+
+
+def test_weights_are_copied_to_multiples_of_64_bytes_where_they_do_not_lie_there(
+    lively_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lively_model().model
+    stays, *moved = list(model.parameters())[:3]
+    stays.data = placed(stays.data, lambda address: address % 64 == 0 and address % 63 > 0 and address % 65 > 0)
+    for weight, divisor in zip(moved, (63, 65), strict=True):
+        weight.data = placed(weight.data, lambda address, by=divisor: address % 64 > 0 and address % by == 0)
+    address, values = stays.data_ptr(), [weight.detach().clone() for weight in moved]
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(lambda cls, *args, **kwargs: model))
+    assert MMM4RecModel.from_pretrained("a folder") is model
+    assert stays.data_ptr() == address
+    for weight, expected in zip(moved, values, strict=True):
+        assert weight.data_ptr() % 64 == 0 and torch.equal(weight, expected)

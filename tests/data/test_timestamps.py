@@ -160,13 +160,13 @@ def test_the_first_and_the_last_nanosecond_of_int64_are_read() -> None:
 
 
 def test_a_warning_names_the_line_that_asked() -> None:
-    for ask, warned in (
-        (lambda: to_unix_time([0.5]), "decimals"),
-        (lambda: unit_by_magnitude(20131222, 20131223), "look like dates"),
-        (lambda: unit_by_magnitude(SOLSTICE * 1000, SOLSTICE * 1000), "read as 'ms'"),
+    for ask, arguments, warned in (
+        (to_unix_time, ([0.5],), "decimals"),
+        (unit_by_magnitude, (20131222, 20131223), "look like dates"),
+        (unit_by_magnitude, (SOLSTICE * 1000, SOLSTICE * 1000), "read as 'ms'"),
     ):
         with pytest.warns(UserWarning, match=warned) as caught:
-            ask()
+            ask(*arguments)
         assert [warning.filename for warning in caught] == [__file__]
 
 

@@ -81,10 +81,10 @@ def model(shop: Path) -> Path:
     return shop / "run" / "model"
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) -> str:
     """The one line of a command that fails."""
     capsys.readouterr()
-    assert main(list(arguments)) == 1
+    assert main(list(arguments)) == status
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if line.startswith("mmm4rec: error: ")]
     assert out == "" and len(lines) == 1 and err.splitlines()[-1] == lines[0]

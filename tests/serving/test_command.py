@@ -17,27 +17,21 @@ import pytest
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.serving.server import address, bind, serve
 
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) -> str:
-    """The one line of a command that fails."""
-    capsys.readouterr()
-    assert main(["serve", *arguments]) == status
-    out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("mmm4rec: error: ")]
-    assert out == "" and len(lines) == 1 and err.splitlines()[-1] == lines[0]
-    return lines[0]
+from ..cli.conftest import refusal
 
 
 def test_what_cannot_be_served_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], run: Path, shop: Path, tmp_path: Path
 ) -> None:
     free = ["--port", "0"]
-    assert "holds no model" in refusal(capsys, str(tmp_path), *free)
-    assert "no such folder: " in refusal(capsys, str(tmp_path / "absent"), *free)
-    assert "is a catalogue, not a model" in refusal(capsys, str(shop / "catalog"), *free)
-    assert "not a saved catalogue" in refusal(capsys, str(run), "--catalog", str(tmp_path), *free)
-    assert "give another --port or --host" in refusal(capsys, str(run), "--host", "192.0.2.1", *free)
-    named = refusal(capsys, str(run), "--text-encoder", str(shop / "vit"), "--image-encoder", str(shop / "vit"), *free)
+    assert "holds no model" in refusal(capsys, "serve", str(tmp_path), *free)
+    assert "no such folder: " in refusal(capsys, "serve", str(tmp_path / "absent"), *free)
+    assert "is a catalogue, not a model" in refusal(capsys, "serve", str(shop / "catalog"), *free)
+    assert "not a saved catalogue" in refusal(capsys, "serve", str(run), "--catalog", str(tmp_path), *free)
+    assert "give another --port or --host" in refusal(capsys, "serve", str(run), "--host", "192.0.2.1", *free)
+    named = refusal(
+        capsys, "serve", str(run), "--text-encoder", str(shop / "vit"), "--image-encoder", str(shop / "vit"), *free
+    )
     assert "the encoder that was named cannot be used" in named
 
 
@@ -46,7 +40,9 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"port {port}, cannot be listened at" in refusal(capsys, str(tmp_path / "absent"), "--port", port)
+        assert f"port {port}, cannot be listened at" in refusal(
+            capsys, "serve", str(tmp_path / "absent"), "--port", port
+        )
 
 
 def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +51,7 @@ def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
         (["--encoder", "a", "--text-encoder", "b"], "either --encoder, or"),
         (["--no-new-items", "--encoder", "a"], "--no-new-items loads no encoder"),
     ):
-        assert message in refusal(capsys, "run", *arguments, status=2)
+        assert message in refusal(capsys, "serve", "run", *arguments, status=2)
     for arguments in (["serve"], ["serve", "model", "--port", "many"], ["serve", "model", "--share"]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)

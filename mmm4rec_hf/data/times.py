@@ -346,8 +346,8 @@ def _billionths(text: nw.Expr) -> nw.Expr:
     return _integer(nw.concat_str([fraction, nw.lit("000000000")]).str.slice(0, 9))
 
 
-def _why_no_time(text: str, any_alike: bool = False) -> str:
-    """The reason to refuse a text, where any other may be a time; of a number it is how it is written, or its size."""
+def _why_no_time(text: str, any_alike: bool) -> str:
+    """The reason to refuse a text, of a number how it is written, or its size; `any_alike`: other rows are times."""
     if re.fullmatch(NEARLY_NUMBER, text) and not re.fullmatch(DATE_LIKE, text):
         return "is neither a plain number below 9e18 nor an ISO 8601 time"
     if any_alike:

@@ -85,6 +85,9 @@ def test_an_array_gives_whole_seconds_and_the_nanoseconds_after_them() -> None:
 def test_the_smallest_decimals_are_the_last_nanosecond_before_0_and_0() -> None:
     seconds, rest = to_unix_time([Decimal("-1e-30"), Decimal("1e-30")])
     assert (seconds.tolist(), rest.tolist()) == ([-1, 0], [999_999_999, 0])
+    # A double would round this up to a whole second.
+    seconds, rest = to_unix_time([Decimal("0.99999999999999999999")])
+    assert (seconds.tolist(), rest.tolist()) == ([0], [999_999_999])
 
 
 def test_two_units_in_one_column_are_refused_with_both_values() -> None:
@@ -94,6 +97,8 @@ def test_two_units_in_one_column_are_refused_with_both_values() -> None:
     for kind in (list, np.array):
         with pytest.raises(ValueError, match=r"1387670400 reads as 's', 1387670400000 as 'ms'"):
             to_unix_seconds(kind([0, SOLSTICE, SOLSTICE * 1000]))
+        with pytest.raises(ValueError, match=r"-1387670400 reads as 's', -1387670400000 as 'ms'"):
+            to_unix_seconds(kind([0, -SOLSTICE, -SOLSTICE * 1000]))
 
 
 def test_a_unit_is_that_of_numbers_and_not_of_dates() -> None:

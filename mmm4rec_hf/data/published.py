@@ -108,10 +108,18 @@ def _write_lines(path: Path, lines: Iterator[Any]) -> None:
 def _ids(path: Path, first: int) -> list[str]:
     """Ids by index; the lines may stand in any order, the indices count up from `first`."""
     ids: dict[int, str] = {}
-    for number, (identifier, index) in _parsed(path, _is_id_line, "[id, index]"):
+    indices: dict[str, int] = {}
+    for number, (written, index) in _parsed(path, _is_id_line, "[id, index]"):
+        identifier = canonical_id(written)
         if index in ids:
             raise ValueError(f"{path}, line {number}: index {index} was given to {ids[index]!r} before")
-        ids[index] = canonical_id(identifier)
+        # Two indices of one id would be merged; 1 and "1" are the same id.
+        if identifier in indices:
+            raise ValueError(
+                f"{path}, line {number}: {identifier!r} was given index {indices[identifier]} before, now {index}; "
+                "give each index an id of its own"
+            )
+        ids[index], indices[identifier] = identifier, index
     if sorted(ids) != list(range(first, first + len(ids))):
         raise ValueError(f"{path}: the indices must count up from {first}")
     return [ids[index] for index in sorted(ids)]

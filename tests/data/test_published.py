@@ -82,6 +82,8 @@ def test_published_files_written_back_hold_the_same_lines(tmp_path: Path) -> Non
         ("item2id.jsonl", ["d", 4], "line 5: index 4 was given to 'unused' before"),
         ("item2id.jsonl", ["d", 6], "indices must count up from 1"),
         ("user2id.jsonl", ["w"], r"line 3 must be \[id, index\]"),
+        ("user2id.jsonl", ["v", 2], "line 3: 'v' was given index 0 before, now 2; give each index an id of its own"),
+        ("item2id.jsonl", ["b", 5], "line 5: 'b' was given index 2 before, now 5"),
     ],
 )
 def test_published_lines_of_another_form_are_refused_with_their_number(
@@ -91,6 +93,13 @@ def test_published_lines_of_another_form_are_refused_with_their_number(
     with (tmp_path / file).open("a") as appended:
         appended.write(json.dumps(line) + "\n")
     with pytest.raises(ValueError, match=message):
+        load_interactions(tmp_path)
+
+
+def test_a_number_and_its_text_are_one_id_and_have_one_index(tmp_path: Path) -> None:
+    publish(tmp_path)
+    write_lines(tmp_path / "user2id.jsonl", [["1", 0], [1, 1]])
+    with pytest.raises(ValueError, match=r"user2id\.jsonl, line 2: '1' was given index 0 before, now 1"):
         load_interactions(tmp_path)
 
 

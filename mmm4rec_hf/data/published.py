@@ -81,8 +81,10 @@ def published_item_ids(folder: Path) -> list[str]:
 def write_published(datasets: SequenceDatasets, folder: str | os.PathLike) -> None:
     """Write datasets in the published format; the folder appears whole or not at all. Features are not part of it.
 
+    Features of a model's items join them by `mmm4rec convert to-published --data`, where indices are the model's.
+
     Args:
-        datasets (`SequenceDatasets`): What `prepare_sequences` returns.
+        datasets (`SequenceDatasets`): What `prepare_sequences` returns, or `align(model.item_ids)` of it.
         folder (`str` or `os.PathLike`): A folder that is not there yet, or is empty.
     """
     with replace_sequences(Path(folder)) as target:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -22,6 +23,8 @@ from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation, MMM4RecM
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.conversion import config_from_published, config_to_published, convert_published, load_published
 from mmm4rec_hf.conversion.checkpoint import read_checkpoint
+from mmm4rec_hf.data import load_interactions, prepare_sequences
+from mmm4rec_hf.data.published import write_published
 from mmm4rec_hf.items import ItemEncoder
 
 from .conftest import CASES, GOLDEN, PublishedFiles
@@ -389,6 +392,59 @@ def test_a_file_that_is_something_else_is_refused(published_files: Make, tmp_pat
     assert "best_epoch_model.ckpt" in refused(files, tmp_path, capsys)
     files.checkpoint.unlink()
     assert "does not exist" in refused(files, tmp_path, capsys)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_items_in_the_order_of_the_model_do_not_join_sequences_in_another(
+    published_files: Make, tmp_path: Path, capsys: Any
+) -> None:
+    files = published_files("base_1layer")
+    assert convert(files, tmp_path / "out") == 0
+    item_ids = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "out").item_ids
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train_seq.jsonl").write_text("[0, [[1, 10], [2, 20], [3, 30]]]\n")
+    back = tmp_path / "model.ckpt"
+    back.write_bytes(b"an earlier checkpoint")
+    for ids in (item_ids[::-1], [*item_ids, "one more"], item_ids[:-1], None):
+        if ids is not None:
+            lines = [json.dumps([item, index]) + "\n" for index, item in enumerate(ids, start=1)]
+            (data / "item2id.jsonl").write_text("".join(lines))
+        else:
+            (data / "item2id.jsonl").unlink()
+        before = contents(data)
+        capsys.readouterr()
+        assert main(["convert", "to-published", str(tmp_path / "out"), str(back), "--data", str(data)]) == 1
+        said = capsys.readouterr().err
+        assert (
+            "train_seq.jsonl are not those of the model's items" in said and "sequences.align(model.item_ids)" in said
+        )
+        assert contents(data) == before and back.read_bytes() == b"an earlier checkpoint"
+        assert not back.with_suffix(".yaml").exists()
+
+
+def test_sequences_in_the_order_of_the_model_and_its_items_share_a_folder(
+    published_files: Make, tmp_path: Path
+) -> None:
+    files = published_files("base_1layer")
+    assert convert(files, tmp_path / "out") == 0
+    item_ids = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "out").item_ids
+    # Prepared in an order of its own: the last three items of the model come first.
+    rows = [("u", item_ids[-1], 10), ("u", item_ids[-2], 20), ("u", item_ids[-3], 30), ("u", item_ids[-1], 40)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    sequences = prepare_sequences(load_interactions(log), k_core=1)
+    assert sequences.item_ids != item_ids
+    write_published(sequences.align(item_ids), tmp_path / "data")
+    command = ["convert", "to-published", str(tmp_path / "out"), str(tmp_path / "model.ckpt")]
+    assert main([*command, "--data", str(tmp_path / "data")]) == 0
+    found = load_interactions(tmp_path / "data").frame.sort("order").select("item_id", "timestamp").collect("polars")
+    assert found.rows() == [row[1:] for row in rows]
+    for name in ("text_feat.pth", "image_feat.pth"):
+        features = [torch.load(folder / name, weights_only=True) for folder in (files.data, tmp_path / "data")]
+        assert torch.equal(*features)
 
 
 def test_an_output_that_holds_something_is_left_alone(published_files: Make, tmp_path: Path, capsys: Any) -> None:

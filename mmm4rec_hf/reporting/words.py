@@ -99,7 +99,9 @@ def split_words(evaluation: Evaluation) -> str:
     prepared = evaluation.protocol["prepared"]
     if not prepared:
         return "Not noted."
-    rule = _SPLITS.get(prepared["split"], str(prepared["split"])).format_map(_Known(prepared))
+    split = str(prepared["split"])
+    # Our own texts alone are templates: one from a file could print what it likes of the process, at any length.
+    rule = _SPLITS[split].format_map(_Known(prepared)) if split in _SPLITS else split
     left_out = (
         f"Users and items with fewer than {prepared['k_core']} events are left out. " if prepared["k_core"] > 1 else ""
     )

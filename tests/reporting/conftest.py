@@ -11,7 +11,9 @@ import pytest
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 
-HOSTILE = """<script>alert('1')</script> & "ça" $x_1$ 雪"""
+HOSTILE = (
+    """<script>alert('1')</script> & "ça" $x_1$ 雪 {{ 7 * 7 }} {% x %} {0.__class__} {statistics:>9} %(x)s %d {"""
+)
 MakeRun = Callable[..., Path]
 
 

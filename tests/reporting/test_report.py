@@ -113,11 +113,13 @@ def test_someone_who_was_not_there_learns_how_it_was_made(make_run: MakeRun, tmp
 
 
 def test_text_of_any_kind_is_text_and_the_page_needs_nothing_else(make_run: MakeRun, tmp_path: Path) -> None:
-    folder = make_run("<b>run & $co$", text=HOSTILE)
+    prepared = {"split": "temporal", "k_core": 1, "valid_from": HOSTILE, "test_from": "{k_core}"}
+    folder = make_run("<b>run & $co$ {0} %s", text=HOSTILE, prepared=prepared)
     written = write_report([folder], tmp_path / "report.html", title=f"{HOSTILE}</title><img src=x>")
     page = Page(tmp_path / "report.html")
     assert "script" not in page.tags and "b" not in page.tags and page.tags.count("img") == 3
-    assert HOSTILE in page.words and "<b>run & $co$" in page.words
+    assert HOSTILE in page.words and "<b>run & $co$ {0} %s" in page.words
+    assert f"events from {{k_core}} on are test targets, those from {HOSTILE} on validation targets" in page.words
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import", source)
@@ -128,6 +130,14 @@ def test_text_of_any_kind_is_text_and_the_page_needs_nothing_else(make_run: Make
     for path in written[1:]:
         assert Image.open(path).size[0] > 500
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "split", ["{k_core.__class__.__mro__}", "{k_core:>20000000}", "{test_from}", "{", "}", "%d {0}"]
+)
+def test_the_name_of_a_split_is_no_template(make_run: MakeRun, tmp_path: Path, split: str) -> None:
+    write_report([make_run("run", prepared={"split": split, "k_core": 5})], tmp_path / "report.html")
+    assert f"Events are in the order of time: {split}. " in Page(tmp_path / "report.html").words
 
 
 def test_the_same_runs_give_the_same_pictures_and_they_differ_where_runs_do(make_run: MakeRun, tmp_path: Path) -> None:

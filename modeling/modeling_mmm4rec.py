@@ -31,7 +31,7 @@ from .loss_mmm4rec import (
 )
 from .packing_mmm4rec import events_first
 from .pretrained_mmm4rec import MMM4RecPreTrainedModel
-from .transfer_mmm4rec import check_complete, config_without_items, hub_arguments, load_report_held, take_catalog
+from .transfer_mmm4rec import check_complete, hub_arguments, load_report_held, take_catalog, without_items
 
 logger = logging.get_logger(__name__)
 
@@ -635,7 +635,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             raise ValueError("fresh_projections=True starts a fine-tuning: give the shop's items as catalog=")
         output_loading_info = kwargs.pop("output_loading_info", False)
         if catalog is not None:
-            kwargs["config"] = config_without_items(cls.config_class, pretrained_model_name_or_path, kwargs)
+            kwargs = without_items(kwargs)
         with load_report_held(is_held=catalog is not None) as show_load_report:
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs

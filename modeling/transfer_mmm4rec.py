@@ -7,9 +7,8 @@ from logging import Filter, LogRecord
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.utils import logging
-
-from .configuration_mmm4rec import MMM4RecConfig
 
 logger = logging.get_logger(__name__)
 
@@ -39,15 +38,17 @@ def check_complete(name: Any, missing_keys: Collection[str]) -> None:
         )
 
 
-def config_without_items(config_class: type[MMM4RecConfig], name: Any, kwargs: dict[str, Any]) -> MMM4RecConfig:
-    """The checkpoint's configuration with the options in `kwargs`, which it takes out, and no catalogue."""
-    config = kwargs.pop("config", None)
-    if config is None:
-        options = {key: kwargs.pop(key) for key in list(kwargs) if key in MMM4RecConfig.__annotations__}
-        config = config_class.from_pretrained(name, **hub_arguments(kwargs), **options)
+def without_items(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The arguments of `from_pretrained` by which the model has no items, whatever its checkpoint holds. Which of them
+    are options of the configuration, and which are told to loading itself, is left to transformers.
+    """
+    config = kwargs.get("config")
+    if not isinstance(config, PreTrainedConfig):  # none, or where it is saved
+        return {**kwargs, "num_items": None}
     config = copy.deepcopy(config)
     config.num_items = None
-    return config
+    return {**kwargs, "config": config}
 
 
 class _LoadReportFilter(Filter):
@@ -103,7 +104,7 @@ def take_catalog(
     Gives a model that was loaded without items those of a shop, and logs what was kept and what was not.
 
     Args:
-        model ([`MMM4RecForSequentialRecommendation`]): Loaded with [`config_without_items`].
+        model ([`MMM4RecForSequentialRecommendation`]): Loaded with the arguments that [`without_items`] gives.
         name (`str` or `os.PathLike`): The checkpoint.
         catalog (`ItemCatalog`): The shop's.
         info (`dict`): transformers' loading info.

@@ -161,6 +161,32 @@ class TestAnotherCatalogue:
         assert any("LOAD REPORT" in r.getMessage() for r in caplog.records), "an error says that the log names them"
         assert not logging.getLogger("transformers.modeling_utils").filters
 
+    def test_options_are_taken_with_a_catalogue_as_without(
+        self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path
+    ) -> None:
+        old = lively_model()
+        old.set_items(tiny_catalog(IDS))
+        old.save_pretrained(tmp_path / "model")
+        old.config.save_pretrained(tmp_path / "config")
+        load, catalog = MMM4RecForSequentialRecommendation.from_pretrained, tiny_catalog(["x", "y"])
+        # Of this package, of every configuration, and of loading.
+        options = {
+            "score_temperature": 0.5, "output_hidden_states": True, "return_dict": False, "id2label": {0: "next"},
+            "dtype": "bfloat16", "local_files_only": True, "low_cpu_mem_usage": True,
+        }  # fmt: skip
+        for model in (load(tmp_path / "model", **options), load(tmp_path / "model", catalog=catalog, **options)):
+            assert (model.config.score_temperature, model.config.output_hidden_states) == (0.5, True)
+            assert model.config.return_dict is False and model.config.id2label == {0: "next"}
+            assert model.dtype == model.config.dtype == torch.bfloat16
+        configs: list[Any] = [tmp_path / "config", str(tmp_path / "config"), old.config]
+        for config in configs:
+            model = load(tmp_path / "model", catalog=catalog, config=config)
+            assert model.item_ids == ["x", "y"] and model.config.num_items == 2
+            assert torch.equal(model.model.text_projection.weight, old.model.text_projection.weight)
+        assert old.config.num_items == 12, "a configuration that is given stays as it was"
+        with pytest.raises(TypeError, match="no_such_option"):
+            load(tmp_path / "model", catalog=catalog, no_such_option=1)
+
     def test_a_fusion_shared_by_all_items_is_kept(
         self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path
     ) -> None:

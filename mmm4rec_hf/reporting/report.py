@@ -307,10 +307,13 @@ def _cost(runs: Sequence[Run]) -> list[Section]:
         return []
     names = list(dict.fromkeys(name for rows in costs.values() for name in rows))
     table = Table(["", *costs], [[name, *(rows.get(name, "not noted") for rows in costs.values())] for name in names])
-    machines = dict.fromkeys(
-        f"{run.name}: {words.when_and_where(run)['Machine']}." for run in runs if run.name in costs
-    )
-    return [Section("What it cost", list(machines), tables=[table])]
+    # The size of a model is known of a run without a record, too.
+    machines = [
+        f"{run.name}: {words.when_and_where(run).get('Machine', 'the machine was not noted')}."
+        for run in runs
+        if run.name in costs
+    ]
+    return [Section("What it cost", machines, tables=[table])]
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -222,6 +222,37 @@ def test_an_evaluation_alone_is_a_report(make_run: MakeRun, tmp_path: Path) -> N
     assert [path.name for path in written[1:]] == ["report-metrics.png", "report-subgroups.png"]
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["training.json"],
+        ["recipe.json"],
+        ["model/config.json"],
+        ["evaluation/targets.parquet"],
+        ["training.json", "model/config.json"],
+        ["training.json", "evaluation/targets.parquet"],
+    ],
+)
+def test_what_was_not_copied_of_a_run_is_told_as_not_noted(
+    make_run: MakeRun, tmp_path: Path, missing: list[str]
+) -> None:
+    part, whole = make_run("part", seed=1), make_run("whole")
+    (part / "model" / "model.safetensors").write_bytes(bytes(2_500_000))
+    for name in missing:
+        (part / name).unlink()
+    for folders in ([part], [whole, part]):
+        write_report(folders, tmp_path / "report.html")
+        page = Page(tmp_path / "report.html")
+        cost = next(table for table in page.tables if table[0][0] == "" and table[0][-1] == "part")
+        rows = {row[0]: row[-1] for row in cost[1:]}
+        assert rows["model on disk, features of items among it"] == "2.5 MB"
+        recorded = "training.json" not in missing
+        assert ("part: 8 cores of an Films, 2 processes." in page.words) == recorded
+        assert ("part: the machine was not noted." in page.words) != recorded
+        if not recorded:
+            assert rows.get("weights", "not noted") == "not noted" and "Data Films. Model" in page.words
+
+
 def test_a_history_left_out_leaves_no_chance_to_compute(make_run: MakeRun, tmp_path: Path) -> None:
     write_report([make_run("run", exclude_history=True)], tmp_path / "report.html")
     page = Page(tmp_path / "report.html")

@@ -229,7 +229,8 @@ class ItemCatalog:
         Args:
             encoder (`ItemEncoder`): What turns texts and pictures into features.
             output_dir (`str` or `os.PathLike`, *optional*):
-                A folder to keep finished shards in. A run that finds shards of these items there goes on behind them.
+                A folder to keep finished shards in. A run that finds shards of these items there goes on behind them,
+                and tries the pictures again that could not be used, but for addresses where it may not fetch.
                 A function, of which a name is all that is known, encodes a batch of theirs again, to be told from
                 another one of the name.
             batch_size (`int`, *optional*, defaults to 16): Items a batch.

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.processes import process_state
 
-from .batch_encoder import NO_ENCODER
+from .batch_encoder import NO_ENCODER, NoEncoder
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
 from .features import check_finite, is_known_by_name, what_counts
 from .images import is_picture, is_url, picture_file
@@ -91,7 +91,7 @@ def encode_catalog(
     for modality in encoder.info:
         inputs = _inputs(catalog, encoder, modality)
         if folder is None:
-            parts = [_encode(catalog, encoder, modality, inputs, Shard(0, len(inputs), ""), batch_size)]
+            parts = [_encode(catalog, encoder, modality, inputs, range(len(inputs)), batch_size)]
         else:
             shards = list(_shards(catalog, modality, inputs, shard_size))
             _encode_shards(catalog, encoder, modality, inputs, shards, folder, batch_size, overwrite)
@@ -186,6 +186,13 @@ def _input(record: dict[str, Any], encoder: ItemEncoder, modality: str) -> Any:
     return reference if is_picture(reference) else None
 
 
+def _is_remote(reference: Any) -> bool:
+    """Whether a picture is to be downloaded, a `datasets` image cell's too."""
+    if isinstance(reference, dict):
+        reference = reference.get("bytes") or reference.get("path")
+    return is_url(reference)
+
+
 def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_size: int) -> Iterator[Shard]:
     for start in range(0, len(inputs), shard_size):
         stop = min(start + shard_size, len(inputs))
@@ -224,9 +231,13 @@ def _encode_shards(
     batch_size: int,
     overwrite: bool,
 ) -> None:
-    """Encodes the shards that are not there yet, this process's share of them."""
+    """Encodes what is not there yet, this process's share of it."""
     state = process_state()
     missing = [shard for shard in shards if not shard.is_done(folder, modality)]
+    failed: dict[Shard, list[int]] = {}
+    if modality == "image":
+        failed, without = _failed_pictures(encoder, inputs, shards, missing, folder)
+        missing = sorted([*missing, *without], key=lambda shard: shard.start)
     # Every process must have looked before one of them writes, or their lists would differ.
     state.wait_for_everyone()
     if len(missing) < len(shards) and is_known_by_name(encoder.info[modality]):
@@ -238,20 +249,70 @@ def _encode_shards(
             if state.is_main_process:
                 _remove_shards(folder, modality)
             state.wait_for_everyone()
-            missing = list(shards)
-    done = len(inputs) - sum(shard.stop - shard.start for shard in missing)
+            missing, failed = list(shards), {}
+    work: list[tuple[Shard, Sequence[int]]] = [(shard, range(shard.start, shard.stop)) for shard in missing]
+    work += failed.items()
+    done = len(inputs) - sum(len(rows) for _, rows in work)
     if done:
         logger.info("%s: %d of %d items are encoded already", folder, done, len(inputs))
     problems: Counter[str] = Counter()
     hidden = None if state.is_main_process else True
     with tqdm(total=len(inputs), initial=done, desc=f"Encoding {modality}", unit="item", disable=hidden) as bar:
-        for number, shard in enumerate(missing):
+        for number, (shard, rows) in enumerate(work):
             if number % state.num_processes == state.process_index:
-                arrays = _encode(catalog, encoder, modality, inputs, shard, batch_size, problems)
+                arrays = _encode(catalog, encoder, modality, inputs, rows, batch_size, problems)
+                if shard in failed:
+                    arrays = _filled(load_file(shard.path(folder, modality)), arrays, np.array(rows) - shard.start)
                 with replace_file(shard.path(folder, modality)) as partial:
                     save_file(arrays, partial, metadata={"digest": shard.digest})
-            bar.update(shard.stop - shard.start)
+            bar.update(len(rows))
     log_problems(problems, len(inputs), catalog.root)
+
+
+def _failed_pictures(
+    encoder: ItemEncoder, inputs: Sequence[Any], shards: Sequence[Shard], missing: Sequence[Shard], folder: Path
+) -> tuple[dict[Shard, list[int]], list[Shard]]:
+    """
+    The pictures of finished shards that could not be had and may be now: a server answers again, downloads are
+    allowed, a file may be read. None of it changes the items, nor a shard's digest.
+
+    Returns:
+        `tuple[dict[Shard, list[int]], list[Shard]]`: The rows of the catalogue to try again, by shard, and the shards
+        without any picture, which are encoded whole: nothing in them is known to be of this encoder.
+    """
+    failed: dict[Shard, list[int]] = {}
+    without: list[Shard] = []
+    if isinstance(encoder.image_encoder, NoEncoder):
+        return failed, without
+    number, unfinished = 0, set(missing)
+    # In the order of the shards, which all processes share.
+    for shard in shards:
+        if shard in unfinished:
+            continue
+        with safe_open(shard.path(folder, "image"), framework="numpy") as file:
+            mask = file.get_tensor("mask")
+        absent = (shard.start + np.flatnonzero(~mask)).tolist()
+        rows = [
+            row
+            for row in absent
+            if inputs[row] is not None and (encoder.fetch is not None or not _is_remote(inputs[row]))
+        ]
+        number += len(rows)
+        if rows and mask.any():
+            failed[shard] = rows
+        elif rows:
+            without.append(shard)
+    if number:
+        logger.info("%s: %d pictures that could not be used before are tried again", folder, number)
+    return failed, without
+
+
+def _filled(before: dict[str, np.ndarray], found: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+    """A shard's arrays with the pictures that were found at last; those that were not keep what stands for them."""
+    places = places[found["mask"]]
+    before["features"][places] = found["features"][found["mask"]]
+    before["mask"][places] = True
+    return before
 
 
 def _unlike_finished(
@@ -299,7 +360,7 @@ def unlike_item(
         `str` or `None`: The item's id, `None` where all are alike, or none could be tried.
     """
     tried = ((row, vector, _input(catalog.records[row], encoder, modality)) for row, vector in vectors)
-    usable = ((row, vector, value) for row, vector, value in tried if value is not None and not is_url(value))
+    usable = ((row, vector, value) for row, vector, value in tried if value is not None and not _is_remote(value))
     chosen = list(islice(usable, batch_size))
     if not chosen:
         return None
@@ -326,14 +387,15 @@ def _encode(
     encoder: ItemEncoder,
     modality: str,
     inputs: Sequence[Any],
-    shard: Shard,
+    rows: Sequence[int],
     batch_size: int,
     problems: Counter[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    values = inputs[shard.start : shard.stop]
+    """Features and mask of these rows of the catalogue."""
+    values = [inputs[row] for row in rows]
     if modality == "text":
         features, mask = encoder.encode_texts(values, batch_size)
     else:
         features, mask = encoder.encode_images(values, batch_size, root=catalog.root, problems=problems)
-    check_finite(features, catalog.item_ids[shard.start : shard.stop], modality)
+    check_finite(features, [catalog.item_ids[row] for row in rows], modality)
     return {"features": features, "mask": mask}

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from accelerate import PartialState
+from PIL import Image
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder
+from mmm4rec_hf.items.images import PictureError
 
 from .conftest import noise, png
 
@@ -263,3 +266,111 @@ def test_a_function_is_compared_once(films):
     for item_id in ("c", "d"):
         catalog.add_items([{"item_id": item_id, "title": "x"}], encoder=again)
     assert batches == [1, 1, 5, 1, 1]
+
+
+class Server:
+    """A web of pictures as wide as the number in their addresses, of which some cannot be had."""
+
+    def __init__(self, *down: int) -> None:
+        self.down, self.asked = set(down), []
+
+    def __call__(self, url: str) -> bytes:
+        number = int(url.rsplit("/", 1)[1])
+        self.asked.append(number)
+        if number in self.down:
+            raise PictureError("download: status 503")
+        return png(noise(number, (number, 20)))
+
+
+def web_encoder(server: Server | None, seen: list[int] | None = None, **options: Any) -> ItemEncoder:
+    """The width of pictures; 224 is that of the white one which stands for those that are missing."""
+
+    def widths(pictures: list) -> np.ndarray:
+        (seen if seen is not None else []).extend(picture.width for picture in pictures)
+        return np.array([[picture.width] for picture in pictures], dtype=float)
+
+    encoder = ItemEncoder(image_encoder=widths, **options)
+    encoder.fetch = server
+    return encoder
+
+
+def far_items(*numbers: int) -> ItemCatalog:
+    return ItemCatalog.from_items([{"item_id": n, "image": f"https://a.example/{n}"} for n in numbers])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_addresses_are_fetched_by_a_later_run_that_may(tmp_path, caplog, overwrite):
+    caplog.set_level("INFO")
+    catalog = far_items(2, 3, 4)
+    assert not catalog.encode(web_encoder(None), tmp_path, shard_size=2).image_mask.any()
+    assert "an address, and download=True was not given" in caplog.text
+    caplog.clear()
+    found = catalog.encode(web_encoder(Server()), tmp_path, shard_size=2, overwrite=overwrite)
+    assert found.image_features.tolist() == [[2], [3], [4]] and found.image_mask.all()
+    assert "3 pictures that could not be used before are tried again" in caplog.text
+    assert "encoded already" not in caplog.text and "usable" not in caplog.text
+    # Nothing is left to be fetched.
+    server = Server()
+    assert catalog.encode(web_encoder(server), tmp_path, shard_size=2).image_mask.all() and server.asked == []
+
+
+@pytest.mark.parametrize(("missing", "stand_in"), [("white", 224), ("zeros", 0)])
+def test_a_download_that_failed_is_tried_again_and_the_other_items_are_not_encoded_again(
+    tmp_path, caplog, missing, stand_in
+):
+    caplog.set_level("INFO")
+    catalog = far_items(2, 3, 4, 5, 6)
+    seen: list[int] = []
+    first = catalog.encode(web_encoder(Server(3, 6), missing=missing), tmp_path, shard_size=4)
+    assert first.image_features.tolist() == [[2], [stand_in], [4], [5], [stand_in]]
+    caplog.clear()
+    server = Server(6)
+    # A function is told from others by pictures that need no download; here there are none.
+    again = catalog.encode(web_encoder(server, seen, missing=missing), tmp_path, shard_size=4)
+    assert again.image_features.tolist() == [[2], [3], [4], [5], [stand_in]]
+    assert again.image_mask.tolist() == [True] * 4 + [False]
+    assert sorted(server.asked) == [3, 6] and set(seen) <= {3, 224}
+    assert "3 of 5 items are encoded already" in caplog.text
+    assert "1 of 5 pictures cannot be used and count as missing: 1 download: status 503" in caplog.text
+    # Those of a run that may not fetch stay what they are.
+    kept = catalog.encode(web_encoder(None, missing=missing), tmp_path, shard_size=4)
+    assert kept.image_features.tolist() == again.image_features.tolist()
+
+
+def test_a_cell_with_an_address_is_fetched_later_as_well(tmp_path):
+    catalog = ItemCatalog(["2", "3"], [{"image": {"bytes": None, "path": f"https://a.example/{n}"}} for n in (2, 3)])
+    assert not catalog.encode(web_encoder(None), tmp_path).image_mask.any()
+    assert catalog.encode(web_encoder(Server()), tmp_path).image_features.tolist() == [[2], [3]]
+    # Seeing that the function is the same one takes no download.
+    server = Server()
+    catalog.encode(web_encoder(server), tmp_path)
+    assert server.asked == []
+
+
+def test_a_file_that_may_be_read_at_last_is_encoded(tmp_path, monkeypatch):
+    for number in (2, 3):
+        noise(number, (number, 20)).save(tmp_path / f"{number}.png")
+    opened = Image.open
+
+    def refuse(path: Path, **options: Any) -> Image.Image:
+        if Path(path).name == "3.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, **options)
+
+    catalog = ItemCatalog.from_items([{"item_id": n, "image": f"{n}.png"} for n in (2, 3)], root=tmp_path)
+    seen: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refuse)
+        assert catalog.encode(web_encoder(None), tmp_path / "kept").image_mask.tolist() == [True, False]
+    found = catalog.encode(web_encoder(None, seen), tmp_path / "kept")
+    assert found.image_features.tolist() == [[2], [3]] and sorted(seen) == [2, 3]
+
+
+def test_where_no_picture_is_looked_at_none_is_tried_again(tmp_path, caplog):
+    caplog.set_level("INFO")
+    encoder = ItemEncoder(text_encoder=lambda texts: np.ones((len(texts), 1)), image_encoder="none", download=True)
+    encoder.fetch = pytest.fail
+    catalog = ItemCatalog(["2"], [{"title": "x", "image": "https://a.example/2"}])
+    for _ in range(2):
+        catalog.encode(encoder, tmp_path)
+    assert "tried again" not in caplog.text

@@ -18,23 +18,36 @@ _OF_TRAINING: dict[str, Any] = {
 _FULL_EVAL = {"fp16_full_eval": torch.float16, "bf16_full_eval": torch.bfloat16}
 
 
-def check_arguments(arguments: TrainingArguments) -> None:
+def check_arguments(arguments: TrainingArguments, has_own_metrics: bool = False) -> None:
     """
-    Refuses arguments by which the model would silently learn something else.
+    Refuses arguments by which the model would silently learn something else, and those that transformers fails with
+    later, or with a word about something else.
 
     Args:
         arguments (`TrainingArguments`): Of a trainer.
+        has_own_metrics (`bool`, *optional*, defaults to `False`): Whether the trainer is given `compute_metrics`.
 
     Raises:
         ValueError: For smoothed labels: transformers sums over all scores, that of the padding item among them, which
-            is the lowest float, and leaves out the loss that `item_loss` names. For one of several processes that
-            takes itself for the only one.
+            is the lowest float, and leaves out the loss that `item_loss` names. For noise on embeddings of tokens,
+            which the model has none of. For metrics batch by batch, unless the caller's own are computed so. For one
+            of several processes that takes itself for the only one.
     """
     check_processes(arguments.world_size)
     if arguments.label_smoothing_factor:
         raise ValueError(
             f"label_smoothing_factor is {arguments.label_smoothing_factor}; it must be 0: it would spread over the "
             "padding item, and replace the model's own loss"
+        )
+    if arguments.neftune_noise_alpha is not None:
+        raise ValueError(
+            f"neftune_noise_alpha is {arguments.neftune_noise_alpha}; leave it out: it is noise on embeddings of "
+            "tokens, and the model reads features of items; its own noise is embedding_dropout of its configuration"
+        )
+    if arguments.batch_eval_metrics and not has_own_metrics:
+        raise ValueError(
+            f"batch_eval_metrics is {arguments.batch_eval_metrics}; leave it out: an evaluation keeps two numbers a "
+            "user, and computes the metrics from them at its end; or give a compute_metrics of your own"
         )
 
 

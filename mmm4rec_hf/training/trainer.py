@@ -109,11 +109,13 @@ class MMM4RecTrainer(Trainer):
         self._protocol: dict[str, Any] = {}
         self._has_said_chance = False
         self.measured: dict[str, CardResult] = {}
+        # The folder is transformers' own choice for a trainer without arguments.
+        args = TrainingArguments("tmp_trainer") if args is None else args
+        check_arguments(args, has_own_metrics="compute_metrics" in kwargs)
         kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
         self.add_callback(BestCheckpointInPlace)
         self.model: MMM4RecForSequentialRecommendation
-        check_arguments(self.args)
         if data_collator is None:
             self.data_collator = MMM4RecDataCollator(self.model.config.max_sequence_length)
 

@@ -128,6 +128,29 @@ def test_smoothed_labels_are_refused(make: Any) -> None:
         make(label_smoothing_factor=0.1)
 
 
+def test_what_transformers_would_fail_with_later_is_refused_at_once(
+    make: Any, shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the first step, by an IndexError of a hook on the layer that reads features.
+    with pytest.raises(ValueError, match=r"neftune_noise_alpha is 5; leave it out.*embedding_dropout"):
+        make(neftune_noise_alpha=5)
+    # With a word about compute_metrics, which nobody gave.
+    with pytest.raises(ValueError, match=r"batch_eval_metrics is True; leave it out"):
+        make(batch_eval_metrics=True)
+    seen = []
+
+    def count(prediction: Any, compute_result: bool) -> dict[str, float]:
+        seen.append(len(prediction.label_ids))
+        return {"counted": sum(seen)} if compute_result else {}
+
+    own = make(more={"compute_metrics": count}, batch_eval_metrics=True, per_device_eval_batch_size=8)
+    assert own.evaluate(sequences["test"])["eval_counted"] == 20 and seen == [8, 8, 4]
+    # A trainer without arguments has those of transformers, which are let through.
+    monkeypatch.chdir(tmp_path)
+    trainer, stock = (kind(shop.make_model(sequences.item_ids)) for kind in (MMM4RecTrainer, Trainer))
+    assert trainer.args.output_dir == stock.args.output_dir
+
+
 @pytest.mark.parametrize("half", ["bf16_full_eval", "fp16_full_eval"])
 def test_an_evaluation_in_half_precision_leaves_the_model_as_it_was(
     make: Any, shop: SimpleNamespace, sequences: Any, tmp_path: Path, half: str

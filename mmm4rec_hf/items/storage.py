@@ -1,10 +1,12 @@
 """A catalogue as a folder, and as a data set on the Hub."""
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +38,8 @@ FEATURES_NAME = "features.safetensors"
 INFO_NAME = "catalog.json"
 IMAGES_NAME = "images"
 ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
+_LONGEST_STEM = 200
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _CARD = """\
 ---
 {{ card_data }}
@@ -209,15 +213,16 @@ def _copy_picture(
     """
     if isinstance(reference, dict):
         reference = reference.get("bytes") or reference.get("path")
-    # Ids may hold any character: other than letters and digits are written as their code.
-    stem = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in item_id)[:200]
+    stem = _file_stem(item_id)
     images = folder / IMAGES_NAME
     images.mkdir(exist_ok=True)
     if isinstance(reference, str | os.PathLike):
         source = picture_file(reference, root)
         if source is None or not _is_readable(source):
             return None
-        target = images / f"{stem}{source.suffix.lower()}"
+        suffix = source.suffix.lower()
+        # What follows the last dot of any name may be long, and hold what the id's characters must not.
+        target = images / (stem + suffix if _SUFFIX.fullmatch(suffix) else stem)
         if source.resolve() != target.resolve():
             shutil.copyfile(source, stack.enter_context(replace_file(target)))
         return f"{IMAGES_NAME}/{target.name}"
@@ -229,6 +234,17 @@ def _copy_picture(
         return None
     stack.enter_context(replace_file(images / stem)).write_bytes(reference)
     return f"{IMAGES_NAME}/{stem}"
+
+
+def _file_stem(item_id: str) -> str:
+    """The name of an item's picture, of at most 200 characters that every disk takes; no two ids have one name."""
+    # Ids may hold any character: other than letters and digits are written as their code.
+    stem = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in item_id)
+    # Where it is cut, ids of one beginning meet; and those that differ in case meet on the disks of Windows and macOS.
+    if len(stem) > _LONGEST_STEM or stem != stem.lower():
+        digest = hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return f"{stem[: _LONGEST_STEM - len(digest) - 1]}-{digest}"
+    return stem
 
 
 def _is_readable(source: io.BytesIO | Path) -> bool:

@@ -98,6 +98,35 @@ def test_pictures_travel_along_on_request_and_stay_inside_the_folder(catalog, tm
     assert sorted(path.name for path in (moved / "images").iterdir()) == ["0", "a_2f__2e__2e__2f_b.png"]
 
 
+LONG = "https://shop.example/" + "a-long-name/" * 15
+PAIRS = [(LONG + "1", LONG + "2"), ("商品" * 17 + "一", "商品" * 17 + "二"), ("dQw4", "dqW4"), ("a" * 200, "a" * 201)]
+
+
+@pytest.mark.parametrize("ids", PAIRS, ids=["address", "chinese", "case", "limit"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_every_item_keeps_its_own_picture_whatever_ids_share(tmp_path, ids, in_memory):
+    for number in (3, 4):
+        noise(number, (number, 20)).save(tmp_path / f"{number}.png")
+    images = [(tmp_path / f"{number}.png").read_bytes() if in_memory else f"{number}.png" for number in (3, 4)]
+    catalog = ItemCatalog(ids, [{"image": image} for image in images], root=tmp_path)
+    # Again over itself, and one of them alone: the name of a picture depends on nothing but its id.
+    for kept in (ids, ids, ids[1:]):
+        catalog.select(kept).save_pretrained(tmp_path / "saved", save_images=True)
+        catalog = ItemCatalog.from_pretrained(tmp_path / "saved")
+        assert [catalog.picture(item_id).width for item_id in kept] == [3, 4][-len(kept) :]
+        names = [path.name for path in (tmp_path / "saved" / "images").iterdir()]
+        # As Windows and macOS compare them, and with room for what is put around the name while a file is written.
+        assert len({name.lower() for name in names}) == 2 and max(map(len, names)) <= 204
+
+
+def test_a_picture_with_a_dot_and_a_sentence_in_its_name_is_copied(tmp_path):
+    name = "No. 5, " + "a very long name of a picture, " * 7 + "in blue"
+    noise(3, (3, 20)).save(tmp_path / name, "PNG")
+    ItemCatalog(["a"], [{"image": name}], root=tmp_path).save_pretrained(tmp_path / "saved", save_images=True)
+    assert [path.name for path in (tmp_path / "saved" / "images").iterdir()] == ["a"]
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a").width == 3
+
+
 def test_pictures_that_cannot_be_copied_are_counted(tmp_path, caplog):
     images = ["absent.png", 17, {"bytes": None, "path": None}, "", png(noise(1))]
     catalog = ItemCatalog(list("abcde"), [{"image": image} for image in images])

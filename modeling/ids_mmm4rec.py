@@ -61,13 +61,13 @@ def save_item_ids(folder: str | os.PathLike, item_ids: Sequence[str] | None) -> 
     partial.replace(path)
 
 
-def load_item_ids(name: str | os.PathLike, num_items: int | None, hub_options: dict[str, Any]) -> list[str] | None:
+def load_item_ids(name: str | os.PathLike, num_items: int, hub_options: dict[str, Any]) -> list[str] | None:
     """
     Reads what [`save_item_ids`] wrote.
 
     Args:
         name (`str` or `os.PathLike`): A Hub name or a folder.
-        num_items (`int`, *optional*): Items of the weights.
+        num_items (`int`): Items of the weights.
         hub_options (`dict[str, Any]`): `revision`, `token`, `cache_dir` and the like.
 
     Returns:

@@ -616,7 +616,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         **kwargs: Any,
     ) -> Any:
         r"""
-        Loads a model as every transformers model, with a few more rules.
+        Loads a model as every transformers model, with a few more rules. With `num_items=None` it has no items,
+        whatever the checkpoint holds.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
@@ -646,7 +647,7 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             check_complete(pretrained_model_name_or_path, info["missing_keys"])
         if catalog is not None:
             take_catalog(model, pretrained_model_name_or_path, catalog, info, fresh_projections, show_load_report)
-        elif pretrained_model_name_or_path is not None:
+        elif pretrained_model_name_or_path is not None and model.config.num_items is not None:
             options = hub_arguments(kwargs)
             model._item_ids = load_item_ids(pretrained_model_name_or_path, model.config.num_items, options)
         return (model, info) if output_loading_info else model

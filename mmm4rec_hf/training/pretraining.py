@@ -59,7 +59,8 @@ class PretrainRecipe:
         num_train_epochs (`float`, *optional*):
             In place of `max_steps`; an epoch has as many rows as the domains have together, rounded up to a step.
         data_dir (`str`, *optional*): The folder that the paths of domains start from, by default the working one.
-        start_from (`str`, *optional*): A base model's folder or Hub name; fresh weights without it.
+        start_from (`str`, *optional*):
+            A model's folder or Hub name; fresh weights without it. The items of one that holds some are dropped.
         model (`dict`, *optional*): Options of [`MMM4RecConfig`] other than its defaults.
         batch_size (`int`, *optional*, defaults to 1024):
             Rows whose targets are each other's negatives, of all processes together, so that the number of processes
@@ -384,12 +385,16 @@ def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSeq
     if recipe.start_from is None:
         model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(sizes | recipe.model)))
     else:
+        source = find_model(recipe.start_from)
+        num_items = MMM4RecConfig.from_pretrained(source).num_items
+        if num_items is not None:
+            logger.warning("dropped the %d items of %s: a base model holds none", num_items, recipe.start_from)
         options = recipe.model | {"num_items": None, "use_item_bias": False, "use_cooccurrence": False}
-        model = MMM4RecForSequentialRecommendation.from_pretrained(find_model(recipe.start_from), **options)
+        model = MMM4RecForSequentialRecommendation.from_pretrained(source, **options)
     if model.config.fusion == "dynamic_instance":
         raise ValueError(
             "fusion is 'dynamic_instance', weights of each item, but a base model holds no items; give "
-            "model.fusion=static, or dynamic_shared"
+            f"model.fusion=static{', or dynamic_shared' if recipe.start_from is None else ''}"
         )
     for name, size in sizes.items():
         if getattr(model.config, name) != size:

@@ -195,6 +195,23 @@ class TestAnotherCatalogue:
         model = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, catalog=tiny_catalog(["x", "y"]))
         assert torch.equal(model.items.fusion_factor, old.items.fusion_factor)
 
+    def test_a_model_that_is_asked_to_hold_no_items_has_none(
+        self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path
+    ) -> None:
+        old = lively_model(use_item_bias=True)
+        old.set_items(tiny_catalog(IDS))
+        old.save_pretrained(tmp_path)
+        (tmp_path / "item_ids.json").write_text("damaged")  # names no item of this model
+        load, bare = MMM4RecForSequentialRecommendation.from_pretrained, MMM4RecConfig.from_pretrained(tmp_path)
+        bare.num_items = None
+        for model in (load(tmp_path, num_items=None), load(tmp_path, config=bare)):
+            assert model.item_ids is None and model.config.num_items is None and model.items.num_rows == 0
+            kept = {name for name in old.state_dict() if name.startswith("model.")}
+            assert model.state_dict().keys() == kept
+            assert all(torch.equal(model.state_dict()[name], old.state_dict()[name]) for name in kept)
+            model.set_items(tiny_catalog(["x", "y"]))
+            assert model.item_ids == ["x", "y"] and model.items.text_bias.shape == (3, 16)
+
     def test_another_length_is_a_clear_error(self, lively_model: Model, tmp_path: Path) -> None:
         lively_model().save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="other shapes than its configuration says"):

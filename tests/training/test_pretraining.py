@@ -17,10 +17,10 @@ from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 from transformers import AutoModel
 
-from mmm4rec_hf import ItemCatalog, MMM4RecForSequentialRecommendation
+from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.training.objective import InBatchObjective
-from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
+from mmm4rec_hf.training.pretraining import Pretraining, PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
 
 MakeRecipe = Callable[..., dict[str, Any]]
@@ -53,6 +53,59 @@ def test_a_pretraining_writes_a_base_model_that_any_catalogue_can_be_put_into(ma
     assert sorted(path.name for path in (folder.parent / "checkpoints").iterdir()) == [
         "checkpoint-000000006", "checkpoint-000000008",
     ]  # fmt: skip
+
+
+def saved_recommender(recipe: dict[str, Any], folder: Path, **options: Any) -> MMM4RecForSequentialRecommendation:
+    """A recommender of the first domain's items, whose weights are all drawn."""
+    torch.manual_seed(1)
+    sizes = {"text_feature_size": 5, "image_feature_size": 3}
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**recipe["model"], **sizes, **options))
+    model.set_items(ItemCatalog.from_pretrained(recipe["domains"][0]["catalog"]))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if not name.endswith(("A_log", "dt_bias")):
+                weight += 0.1 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_pretraining_goes_on_from_a_recommender_without_its_items(
+    make_recipe: MakeRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = saved_recommender(
+        make_recipe(), tmp_path / "tuned", fusion="dynamic_shared", use_item_bias=True, use_cooccurrence=True,
+        learned_missing=True,
+    ).state_dict()  # fmt: skip
+    # What all items share is kept as well.
+    kept = {name for name in source if name.startswith("model.")}
+    kept |= {"items.fusion_factor", "items.missing_text", "items.missing_image"}
+    assert {"items.text_features", "items.text_bias", "cooccurrence.weight"} <= source.keys() - kept
+    # Nothing is learned, so that the steps change no weight.
+    recipe = make_recipe(start_from=str(tmp_path / "tuned"), model={}, learning_rate=0.0, max_steps=1)
+    begun = Pretraining(build(PretrainRecipe, recipe, "test")).recommender
+    assert begun.item_ids is None and begun.config.num_items is None
+    assert any("dropped the 12 items" in record.getMessage() for record in caplog.records)
+    metrics = run(recipe)
+    assert {"a/ndcg@10", "bb/ndcg@10"} <= metrics.keys()
+    folder = Path(recipe["output_dir"]) / "model"
+    base = MMM4RecForSequentialRecommendation.from_pretrained(folder)
+    assert base.config.num_items is None and not (folder / "item_ids.json").exists()
+    for model in (begun, base):
+        state = model.state_dict()
+        assert state.keys() == kept
+        for name in kept:
+            assert torch.equal(state[name].cpu(), source[name]), name
+
+
+def test_weights_of_each_item_are_no_start_and_the_remedy_is_one(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    source = saved_recommender(make_recipe(), tmp_path / "tuned", fusion="dynamic_instance").state_dict()
+    recipe = make_recipe(start_from=str(tmp_path / "tuned"), model={}, max_steps=1)
+    with pytest.raises(ValueError, match=r"give model\.fusion=static$"):
+        run(recipe)
+    model = Pretraining(build(PretrainRecipe, recipe | {"model": {"fusion": "static"}}, "test")).recommender
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight.cpu(), source[name]), name
+    assert model.config.fusion == "static"
 
 
 def test_what_comes_next_is_learned_in_every_domain(make_recipe: MakeRecipe) -> None:

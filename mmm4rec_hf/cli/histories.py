@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mmm4rec_hf.data import Interactions, load_interactions
 from mmm4rec_hf.data.histories import stream_histories
+from mmm4rec_hf.data.readers.files import KINDS, kind_of, log_files, text_lines
 from mmm4rec_hf.data.readers.parquet import DAMAGE, read_parquet_batches, unreadable
 from mmm4rec_hf.evaluation.protocol import PREPARE_NAME, read_source
 from mmm4rec_hf.plain_json import read_json
@@ -54,9 +55,10 @@ def open_histories(
     Histories out of a file of users, or out of a log of interactions.
 
     Args:
-        path (`Path`): JSON lines or Parquet with `user_id`, `items` and `timestamps` (lists), a row a user; or a log
-            of any form that [`load_interactions`] reads, a row an event.
-        users (`Sequence[str]`, *optional*): The only users whose histories are read, in the order wanted.
+        path (`Path`): JSON lines or Parquet with `user_id`, `items` and `timestamps` (lists), a row a user, compressed
+            or not, a file or a folder of parts; or a log of any form that [`load_interactions`] reads, a row an event.
+        users (`Sequence[str]`, *optional*): The only users whose histories are read, in the order wanted. Of one with
+            several rows each row is a history, as it is without this.
         time_unit (`str`, *optional*): Of numbers; told by their magnitude by default.
         format, time_format, user_column, item_column, timestamp_column (*optional*):
             Of a log, as for [`load_interactions`]; the columns count for a file of users too.
@@ -73,10 +75,11 @@ def open_histories(
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     if (path / PREPARE_NAME).is_file():
-        files = " ".join(read_source(path)) or "as it was given to prepare"
-        raise ValueError(f"{path} holds sequences, not the log that they were made of; give the log, {files}")
+        source = " ".join(read_source(path)) or "as it was given to prepare"
+        raise ValueError(f"{path} holds sequences, not the log that they were made of; give the log, {source}")
     layout = layout or {}
-    lists = _lists_of(path) if format == "auto" else {}
+    files = _files_of(path) if format == "auto" else []
+    lists = _lists_of(files)
     told = {"user_id": user_column, "items": item_column, "timestamps": timestamp_column}
     usual = dict(zip(told, map(layout.get, ("user_column", "item_column", "timestamp_column")), strict=True))
     names = _Names(*(told[ours] or _known_name(ours, usual[ours], lists) for ours in told))
@@ -95,7 +98,7 @@ def open_histories(
             raise ValueError(
                 f"time_format= is for a log, a row an event; the times of {path} are lists: write ISO 8601"
             )
-        histories = (_from_parquet if path.suffix == ".parquet" else _from_json_lines)(path, names)
+        histories = (_from_parquet if _is_parquet(files) else _from_json_lines)(files, names)
         return HistoryFile(histories if users is None else iter(_chosen(histories, users, path)), time_unit)
     columns = {
         "user_column": user_column,
@@ -126,15 +129,15 @@ class _Names(NamedTuple):
 def _chosen(histories: Iterator[History], users: Sequence[str], path: Path) -> list[History]:
     """The histories of some users, in their order."""
     wanted, known = set(users), list[str]()
-    found: dict[str, History] = {}
+    found: dict[str, list[History]] = {}
     for history in histories:
         user = str(history["user_id"])
         if user in wanted:
-            found[user] = history
+            found.setdefault(user, []).append(history)
         elif len(known) < _SHOWN:
             known.append(user)
     _check_found(users, found, [*found, *known], path)
-    return [found[user] for user in dict.fromkeys(users)]
+    return [history for user in dict.fromkeys(users) for history in found[user]]
 
 
 def _of_users(log: Interactions, users: Sequence[str], path: Path) -> list[History]:
@@ -158,22 +161,26 @@ def _check_found(users: Sequence[str], found: Collection[str], known: Sequence[s
         )
 
 
-def _from_json_lines(path: Path, names: _Names) -> Iterator[History]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+def _from_json_lines(files: Sequence[Path], names: _Names) -> Iterator[History]:
+    before = 0  # lines of the files before
+    for path in files:
+        number = 0
+        for number, line in text_lines(path):
             try:
                 record = read_json(line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number} is no JSON; each line is an object of one user") from error
             if not isinstance(record, dict) or not isinstance(record.get(names.items), list):
                 raise ValueError(f'{path}, line {number} has no list "{names.items}"')
-            yield names.history(record, number)
+            yield names.history(record, before + number)
+        before += number
 
 
-def _from_parquet(path: Path, names: _Names) -> Iterator[History]:
-    rows = (row for batch in read_parquet_batches(path) for row in batch.iter_rows(named=True))
+def _from_parquet(files: Sequence[Path], names: _Names) -> Iterator[History]:
+    for path in files:
+        if not _lists_of([path]).get(names.items):
+            raise ValueError(f'{path} has no column "{names.items}" of lists, as {files[0]} has')
+    rows = (row for path in files for batch in read_parquet_batches(path) for row in batch.iter_rows(named=True))
     for number, record in enumerate(rows, start=1):
         yield names.history(record, number)
 
@@ -193,21 +200,37 @@ def _from_log(log: Interactions) -> Iterator[History]:
         yield history
 
 
-def _lists_of(path: Path) -> dict[str, bool]:
-    """The fields of a file that may hold a user a row, and whether each is a list; nothing of another kind of file."""
-    if path.suffix == ".parquet":
-        try:
-            schema = pq.read_schema(path)
-        except DAMAGE as error:
-            raise unreadable(path, error) from error
-        return {field.name: pa.types.is_nested(field.type) for field in schema}
-    if path.suffix not in (".jsonl", ".json"):
+def _files_of(path: Path) -> list[Path]:
+    """The files of a path that may hold a user a row; none of a log with a layout of its own."""
+    try:
+        return log_files([path], any_kind=False)
+    except ValueError:  # which a log's reader tells, where it is one
+        return []
+
+
+def _is_parquet(files: Sequence[Path]) -> bool:
+    """Whether files, which are of one kind, are Parquet."""
+    return KINDS[kind_of(files[0])] == "parquet"
+
+
+def _lists_of(files: Sequence[Path]) -> dict[str, bool]:
+    """The fields of files that may hold a user a row, and whether each is a list; nothing of another kind of file."""
+    if not files:
         return {}
-    with path.open("rb") as file:
+    if _is_parquet(files):
         try:
-            record = read_json(file.readline())
-        except ValueError:
-            return {}
+            schema = pq.read_schema(files[0])
+        except DAMAGE as error:
+            raise unreadable(files[0], error) from error
+        return {field.name: pa.types.is_nested(field.type) for field in schema}
+    if KINDS[kind_of(files[0])] != "jsonl":
+        return {}
+    # Of parts the first may be empty.
+    _, line = next((line for path in files for line in text_lines(path)), (0, ""))
+    try:
+        record = read_json(line)
+    except ValueError:
+        return {}
     if not isinstance(record, dict):
         return {}
     # A user's line whose items are no list is told as one.

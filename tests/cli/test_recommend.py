@@ -1,7 +1,10 @@
 """`mmm4rec recommend`: users of every kind of file, times, ids, reasons, and what is left out."""
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -113,6 +116,79 @@ def test_a_log_and_files_of_histories_give_the_same_recommendations(
         assert {user: ids(entries) for user, entries in found.items()} == {
             user: ids(entries) for user, entries in from_log.items()
         }
+
+
+def test_a_folder_of_parts_named_as_a_file_is_a_log_as_for_prepare(
+    recommend_all: Any, shop: Path, tmp_path: Path
+) -> None:
+    log = pl.read_csv(shop / "log.csv", infer_schema=False)
+    folder = tmp_path / "log.parquet"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    log[:20].write_parquet(folder / "part-00000.parquet")
+    log[20:].write_parquet(folder / "part-00001.parquet")
+    from_log = recommend_all(shop / "log.csv", "--time-unit", "ms")
+    assert recommend_all(folder, "--time-unit", "ms") == from_log
+    alone = recommend_all(folder, "--time-unit", "ms", "--json", "--user", "u3")
+    assert list(alone) == ["u3"] and ids(alone["u3"]) == ids(from_log["u3"])
+
+
+def test_users_in_parts_compressed_or_of_another_suffix_are_read_alike(tmp_path: Path) -> None:
+    users = [{"user_id": "a", "items": ["1", "2"]}, {"user_id": "b", "items": ["7"]}, {"user_id": "ü", "items": ["0"]}]
+    lines = "".join(json.dumps(user, ensure_ascii=False) + "\n" for user in users).encode()
+    expected = {"a": ["1", "2"], "b": ["7"], "ü": ["0"]}
+    for name, content in {
+        "users.jsonl": b"\n" + lines,
+        "users.ndjson": lines,
+        "users.json": b"\xef\xbb\xbf" + lines,
+        "USERS.JSONL": lines,
+        "users.jsonl.gz": gzip.compress(lines),
+        "users.ndjson.bz2": bz2.compress(lines),
+        "users.json.xz": lzma.compress(lines),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_users(open_histories(tmp_path / name)) == expected, name
+        assert read_users(open_histories(tmp_path / name, users=["b"])) == {"b": ["7"]}, name
+    table = pl.DataFrame(users)
+    table.write_parquet(tmp_path / "users.pq")
+    assert read_users(open_histories(tmp_path / "users.pq")) == expected
+    for folder in ("users.parquet", "users.json"):
+        (tmp_path / "parts" / folder).mkdir(parents=True)
+    for number, part in enumerate((table[:0], table[:1], table[1:])):
+        part.write_parquet(tmp_path / "parts" / "users.parquet" / f"part-{number}.parquet")
+        text = part.write_ndjson().encode()
+        (tmp_path / "parts" / "users.json" / f"part-{number}.json.gz").write_bytes(gzip.compress(text))
+    for folder in ("users.parquet", "users.json"):
+        assert read_users(open_histories(tmp_path / "parts" / folder)) == expected, folder
+
+
+def test_users_without_ids_in_parts_are_numbered_through(tmp_path: Path) -> None:
+    for name, lines in (("a.jsonl", ['{"items": ["1"]}', "", '{"items": ["2"]}']), ("b.jsonl", ['{"items": ["7"]}'])):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    # By the line, of which the second is empty.
+    assert read_users(open_histories(tmp_path)) == {"1": ["1"], "3": ["2"], "4": ["7"]}
+
+
+def test_parts_of_which_one_is_damaged_or_holds_no_lists_are_refused_by_name(tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": ["a"], "items": [["1"]]})
+    table.write_parquet(tmp_path / "a.parquet")
+    table.with_columns(items=pl.lit("1")).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r'b\.parquet has no column "items" of lists, as .*a\.parquet has'):
+        list(open_histories(tmp_path).histories)
+    lines = gzip.compress(b"".join(b'{"items": ["%d"]}\n' % n for n in range(20_000)))
+    (tmp_path / "users.jsonl.gz").write_bytes(lines[:-2000])
+    with pytest.raises(ValueError, match=r"users\.jsonl\.gz cannot be read: "):
+        list(open_histories(tmp_path / "users.jsonl.gz").histories)
+
+
+def test_a_user_of_two_lines_has_both_whether_asked_for_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "users.jsonl"
+    rows = [{"user_id": "a", "items": ["1"]}, {"user_id": "b", "items": ["0"]}, {"user_id": "a", "items": ["2"]}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for users in (["a"], ["b", "a"], ["a", "a"]):
+        found = [(row["user_id"], row["items"]) for row in open_histories(path, users=users).histories]
+        wanted = {"a": [("a", ["1"]), ("a", ["2"])], "b": [("b", ["0"])]}
+        assert found == [row for user in dict.fromkeys(users) for row in wanted[user]]
 
 
 @pytest.fixture

@@ -160,12 +160,23 @@ class MMM4RecTrainer(Trainer):
             self.args.restore_callback_states_from_checkpoint = True
             if is_finished(str(resume_from_checkpoint), self.args):
                 return self._end_with(str(resume_from_checkpoint))
-        recommender = self.accelerator.unwrap_model(self.model)
+        if self.model_init is None:
+            self._count_anew(self.accelerator.unwrap_model(self.model))
+        with keeping_token_ids(self):
+            return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As transformers', for a model that knows the training rows: each training makes its own."""
+        model = super().call_model_init(trial)
+        # The first is made before the trainer has its rows.
+        if getattr(self, "train_dataset", None) is not None:
+            self._count_anew(model)
+        return model
+
+    def _count_anew(self, recommender: Any) -> None:
         self._count_targets(recommender, anew=True)
         # A row's own target is taken off its counts, which must therefore be those of these rows.
         self._count_near_items(recommender, anew=True)
-        with keeping_token_ids(self):
-            return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
     def _end_with(self, checkpoint: str) -> TrainOutput:
         """What a run leaves behind whose last checkpoint this is."""

@@ -135,6 +135,56 @@ def test_near_items_are_counted_before_the_first_evaluation(
         count_near_items(MMM4RecForSequentialRecommendation(MMM4RecConfig(use_cooccurrence=True)), [])
 
 
+@pytest.mark.parametrize(
+    "options", [{"use_cooccurrence": True}, {"item_loss": "in_batch", "use_log_q": True}], ids=str
+)
+def test_each_model_that_the_trainer_makes_is_told_of_the_rows_it_is_trained_on(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    def told(model: Any) -> torch.Tensor:
+        return model.cooccurrence.counts if "use_cooccurrence" in options else model.items.log_q[1:].exp()
+
+    class Look(TrainerCallback):
+        def __init__(self) -> None:
+            self.seen: list[torch.Tensor] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            self.seen.append(told(model).clone())
+
+    def make_trainer(rows: Any, **more: Any) -> MMM4RecTrainer:
+        return MMM4RecTrainer(
+            args=shop.make_arguments(tmp_path, max_steps=1, save_strategy="no"), train_dataset=rows, **more
+        )
+
+    # What an earlier training left: counts of another log.
+    old = shop.make_model(sequences.item_ids, **options)
+    make_trainer(sequences["train"].select(range(40, 95)), model=old).train()
+    old.save_pretrained(tmp_path / "old")
+    rows = sequences["train"].select(range(40))
+    if "use_cooccurrence" in options:
+        counted = shop.make_model(sequences.item_ids, **options)
+        count_near_items(counted, rows)
+        expected = told(counted)
+    else:
+        labels = [row["labels"] for row in rows]
+        counts = torch.tensor([max(1, labels.count(item)) for item in range(1, 26)])
+        expected = counts / counts.sum()
+    assert not torch.allclose(told(old), expected)
+    for make in (lambda: MMM4RecForSequentialRecommendation.from_pretrained(tmp_path / "old"),
+                 lambda trial: copy.deepcopy(old)):  # fmt: skip
+        look = Look()
+        trainer = make_trainer(rows, model_init=make, callbacks=[look])
+        for _ in range(2):  # such as the trials of a search
+            made = trainer.model
+            trainer.train()
+            assert trainer.model is not made
+            torch.testing.assert_close(told(trainer.model), expected)
+        # Before an evaluation that comes first, too.
+        assert len(look.seen) == 2
+        for seen in look.seen:
+            torch.testing.assert_close(seen, expected)
+
+
 def test_the_stock_trainer_trains_the_same_model(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
     results = []
     for kind in (Trainer, MMM4RecTrainer):

@@ -1,6 +1,7 @@
-"""What is refused before any route sees it: bodies that are too large, and pages of other sites."""
+"""What is refused before any route sees it: bodies that are too large, pages of other sites, other sites' files."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ MAX_JSON_BYTES = 1 << 20
 # Around an uploaded picture: the other fields of the form.
 _FORM_BYTES = 256 << 10
 _READING = {"GET", "HEAD", "OPTIONS"}
+# Gradio would fetch such an address and pass on what it gives.
+_FILE_OF_ELSEWHERE = re.compile("/gradio_api/file[=/]https?:", re.IGNORECASE)
 
 
 class _TooLarge(HTTPException):
@@ -26,7 +29,8 @@ class Limits:
 
     A server on this machine is reached by every page that its browser shows: a page elsewhere can post to
     `127.0.0.1`, or give its own name this machine's address. So requests that change something must come from a page
-    of this server, and a server for this machine alone answers to this machine's names only.
+    of this server, and a server for this machine alone answers to this machine's names only. Nor does it fetch files
+    of other servers for those who ask it (403).
 
     Args:
         app (`ASGIApp`): What to protect.
@@ -54,6 +58,8 @@ class Limits:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         problem = self._foreign(scope["method"], headers)
+        if problem is None and _FILE_OF_ELSEWHERE.search(scope["path"]):
+            problem = "this server fetches no files of other servers; ask theirs"
         if problem is not None:
             await JSONResponse({"detail": problem}, 403)(scope, receive, send)
             return

@@ -88,6 +88,31 @@ def create_app(recommender: Recommender, *, local_only: bool = False, allowed_ho
     )
 
 
+class _UploadsOnly(gr.Blocks):
+    """
+    A page whose events take no file but one that was uploaded to it.
+
+    Gradio looks for files in the value of every part, a text box as well, downloads those that are addresses, and
+    copies those that are paths of this machine to where a visitor can fetch them: of pages that are mounted, it does
+    not check paths. Every way to ask for an event comes here.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        """As Gradio's, after a look for files that nobody uploaded."""
+        waiting: list[Any] = [inputs]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                if "path" in value and str(value["path"]) not in self.upload_file_set:
+                    # The message is HTML, so it names nothing of the request.
+                    told = "a picture must be uploaded; addresses and paths of this machine are not taken"
+                    raise gr.Error(told, print_exception=False)
+                waiting.extend(value.values())
+            elif isinstance(value, list | tuple):
+                waiting.extend(value)
+        return await super().preprocess_data(block_fn, inputs, *args, **options)
+
+
 class Page:
     """
     The page's parts and what happens on a click.
@@ -106,7 +131,7 @@ class Page:
         """The parts, and what each click does."""
         clicks = _asset("page.js")
         # What was uploaded is deleted after a quarter of an hour.
-        with gr.Blocks(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
+        with _UploadsOnly(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
             history, page = gr.State([]), gr.State(1)
             gr.HTML(self._header(), elem_classes="m4-top")
             with gr.Row(elem_classes="m4-columns"):

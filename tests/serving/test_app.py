@@ -1,6 +1,7 @@
 """Page and API in one application: what it must not give away, and what it must not ask for elsewhere."""
 
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from mmm4rec_hf.serving.page import create_app
 from mmm4rec_hf.serving.recommender import Recommender
 
 from .conftest import IDS
+from .test_recommender import png
 
 
 @pytest.fixture
-def app_client(recommender: Recommender) -> Iterator[TestClient]:
+def app_client(recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     with TestClient(create_app(recommender, local_only=True), base_url="http://127.0.0.1:7860") as client:
         yield client
 
@@ -100,3 +103,78 @@ def test_a_history_has_an_end(recommender: Recommender) -> None:
         history, content, *_ = page.act(history, "", 1, 10, "a day", event)
         told.append("as long as a history gets" in content)
     assert len(history) == 100 and told == [False, True, True, True]
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Gradio was about to fetch; each try fails, and is kept here, as Gradio makes a plain 500 of it."""
+    import safehttpx
+    from gradio import processing_utils
+
+    asked: list[str] = []
+
+    def refuse(address: str, *_: Any, **__: Any) -> Any:
+        asked.append(address)
+        raise AssertionError(address)
+
+    names = ["async_ssrf_protected_download", "async_ssrf_protected_get", "ssrf_protected_download"]
+    for name in [*names, "save_url_to_cache", "unsafe_download"]:
+        monkeypatch.setattr(processing_utils, name, refuse)
+    for name in ("async_validate_url", "get"):
+        monkeypatch.setattr(safehttpx, name, refuse)
+    return asked
+
+
+def answers(client: TestClient, event: dict[str, Any], data: list[Any]) -> list[str]:
+    """What each way gives to ask for an event of the page: at once, through the queue, by name and by number."""
+    name, session = event["api_name"], secrets.token_hex(4)
+    body = {"data": data, "fn_index": event["id"], "session_hash": session}
+    paths = ("run/predict", f"run/{name}", f"api/{name}", f"api/{name}/")
+    given = [client.post(f"/gradio_api/{path}", json=body).text for path in paths]
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+    given.append(client.get("/gradio_api/queue/data", params={"session_hash": session}).text)
+    called = client.post(f"/gradio_api/call/{name}", json={"data": data})
+    assert called.status_code == 200
+    given.append(client.get(f"/gradio_api/call/{name}/{called.json()['event_id']}").text)
+    return given
+
+
+@pytest.mark.parametrize("path", ["https://elsewhere.example/big.bin", "secret.svg", "in a list"])
+def test_no_part_of_the_page_takes_a_file_that_was_not_uploaded(
+    app_client: TestClient, fetched: list[str], tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "secret.svg").write_text("<svg/>")
+    address = "http://127.0.0.1/a.png" if path == "in a list" else path.replace("secret", str(tmp_path / "secret"))
+    file: Any = {"path": address, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    if path == "in a list":
+        file = [{"value": file}]
+    config = app_client.get("/config").json()
+    parts = {part["id"]: part for part in config["components"]}
+    asked = set()
+    for event in config["dependencies"]:
+        for place, part in enumerate(event["inputs"]):
+            data: list[Any] = [parts[part].get("props", {}).get("value") for part in event["inputs"]]
+            data[place] = file
+            for answer in answers(app_client, event, data):
+                assert "a picture must be uploaded; addresses and paths of this machine are not taken" in answer
+            asked.add(parts[part]["type"])
+    assert asked == {"textbox", "dropdown", "file", "state"} and fetched == []
+    assert not list((tmp_path / "uploads").rglob("*.svg"))
+
+
+def test_a_file_that_was_uploaded_is_taken(app_client: TestClient, fetched: list[str]) -> None:
+    (path,) = app_client.post("/gradio_api/upload", files={"files": ("a.png", png("red", "bar"))}).json()
+    (event,) = [each for each in app_client.get("/config").json()["dependencies"] if each["api_name"] == "check_file"]
+    file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    given = answers(app_client, event, [file])
+    assert all("The picture can be read: 48 x 64." in answer for answer in given)
+    refused = app_client.post("/gradio_api/run/check_file", json={"data": [file | {"path": [path]}]})
+    assert "must be uploaded" in refused.text
+
+
+def test_files_of_other_servers_are_not_passed_on(app_client: TestClient, fetched: list[str]) -> None:
+    for address in ("http://elsewhere.example/a.png", "https://elsewhere.example/a.png", "HTTP://elsewhere.example/a"):
+        for path in ("file=", "file/", "file=%68ttp://a/", "proxy="):
+            for ask in (app_client.get, app_client.head):
+                assert ask(f"/gradio_api/{path}{address}").status_code in (400, 403), (path, address)
+    assert fetched == []

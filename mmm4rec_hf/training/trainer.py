@@ -312,13 +312,28 @@ class MMM4RecTrainer(Trainer):
         return super()._remove_unused_columns(dataset, description)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if isinstance(self.processing_class, MMM4RecProcessor):
+            self._fit_processor(self.processing_class)
         super()._save(output_dir, state_dict)
         if self.args.should_save and self.processing_class is None and self.model.item_ids is not None:
             # What the pipeline reads histories with; a processor of the encoder, and titles, come with
             # processing_class.
-            processor = MMM4RecProcessor(max_sequence_length=self.model.config.max_sequence_length)
-            processor.set_items(_Untitled(self.model.item_ids))
+            processor = MMM4RecProcessor()
+            self._fit_processor(processor)
             processor.save_pretrained(output_dir or str(self.args.output_dir))
+
+    def _fit_processor(self, processor: MMM4RecProcessor) -> None:
+        """Gives a processor what it needs to read histories for the model that it is saved with."""
+        length = self.model.config.max_sequence_length
+        if processor is self.processing_class and processor.max_sequence_length != length:
+            logger.info(
+                "the processor's max_sequence_length is %d; it is set to the model's %d, with which it is saved",
+                processor.max_sequence_length,
+                length,
+            )
+        processor.max_sequence_length = length
+        if not processor.item_ids and self.model.item_ids is not None:
+            processor.set_items(_Untitled(self.model.item_ids))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # transformers takes weights and configuration along, and nothing that a model of another package needs.

@@ -1,5 +1,6 @@
 """The trainer under arguments that others met faults with: what they may not change, and what is refused."""
 
+import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,27 @@ def test_a_processor_of_the_items_encoder_changes_no_configuration(
         saved = MMM4RecProcessor.from_pretrained(tmp_path / "run" / checkpoint)
         assert saved.item_ids == sequences.item_ids and saved.title(1) == "Title"
         assert (saved.tokenizer is not None) == tokenizer
+
+
+@pytest.mark.parametrize("length", [4, 20])
+def test_a_processor_is_saved_with_the_sequence_length_and_the_items_of_its_model(
+    make: Any, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    # As a catalogue's folder holds it: of the encoder, of no model.
+    processor = MMM4RecProcessor(max_sequence_length=length)
+    trainer = make(more={"processing_class": processor}, max_steps=1, save_steps=1)
+    with caplog.at_level(logging.INFO, logger="mmm4rec_hf.training.trainer"):
+        trainer.train()
+        trainer.save_model(str(tmp_path / "model"))
+    ids = sequences.item_ids
+    history = [{"items": [ids[n] for n in (0, 1, 2, 3, 4, 5, 6, 7)], "timestamps": [1_000_000 + n for n in range(8)]}]
+    for folder in (tmp_path / "run" / "checkpoint-1", tmp_path / "model"):
+        saved = MMM4RecProcessor.from_pretrained(folder)
+        assert saved.max_sequence_length == 6 and saved.item_ids == ids
+        items = saved(histories=history)["input_ids"]
+        assert items.tolist() == [[3, 4, 5, 6, 7, 8]]
+    said = [message for message in caplog.messages if "max_sequence_length" in message]
+    assert len(said) == 1 and f"max_sequence_length is {length}; it is set to the model's 6" in said[0]
 
 
 def test_smoothed_labels_are_refused(make: Any) -> None:

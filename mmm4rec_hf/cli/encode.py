@@ -41,7 +41,9 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     parser.add_argument("items", help="the items' file, or a folder that holds one named `items`")
-    parser.add_argument("--output", "-o", type=Path, required=True, help="the catalogue's folder")
+    parser.add_argument(
+        "--output", "-o", type=Path, required=True, help="the catalogue's folder, new or an earlier one's"
+    )
     parser.add_argument("--sequences", type=Path, help="what `prepare` wrote: only its items, in its order")
     parser.add_argument("--format", default="auto", help="amazon-2018 or amazon-2023 for metadata, else told by name")
     parser.add_argument("--id-column", metavar="NAME", help="the field of the item id, if not as usual")
@@ -98,12 +100,13 @@ def run(args: argparse.Namespace) -> None:
     from ..training.finetuning import SMALL_MODEL
     from ..training.saving import save_encoded_catalog
 
-    existing_paths(args.items)
+    items = existing_paths(args.items)[0]
     if args.model is None and args.text_encoder is None and args.image_encoder is None:
         raise UsageError(
             f"no encoder was named: give --model, or --text-encoder {TEXT_FROM_PACKAGE} and, where items have "
             f"pictures, --image-encoder {IMAGE_FROM_PACKAGE}"
         )
+    _check_output(args.output, items)
     text_fields = list(PUBLISHED_TEXT_FIELDS)
     if args.text_fields is not None:
         text_fields = [name.strip() for name in args.text_fields.split(",") if name.strip()]
@@ -173,6 +176,18 @@ def _read_items(args: argparse.Namespace, text_fields: Sequence[str]) -> "tuple[
                 "cannot be recommended. Without --sequences all are encoded, and can"
             )
     return catalog, notes
+
+
+def _check_output(folder: Path, items: Path) -> None:
+    """Refuses, before the work begins, to write over what is no catalogue, or over the very items to be read."""
+    from ..items.storage import ITEMS_NAME, check_replaceable
+    from ..training.saving import PROCESSOR_NAME
+
+    target = folder / ITEMS_NAME
+    source = items / ITEMS_NAME if items.is_dir() else items
+    if source.is_file() and target.is_file() and source.samefile(target):
+        raise UsageError(f"--output {folder} would replace {source}, which is to be read; give another --output")
+    check_replaceable(folder, [PROCESSOR_NAME])
 
 
 def _warn_of_other_items(folder: Path, catalog: "ItemCatalog") -> None:

@@ -304,7 +304,25 @@ class ItemCatalog:
         source_fields, with_pictures = self._names(), self.image_features is not None
         # Before a picture's path is looked at, by whatever name it goes.
         records = [name_alike(record, source_fields, self._text_fields(), with_pictures) for record in records]
-        added = ItemCatalog._made_of(items, item_ids, records, {}, root)
+        self._add(ItemCatalog._made_of(items, item_ids, records, {}, root), encoder, unreadable_pictures)
+
+    def add_named(self, item_id: str | int, record: Mapping[str, Any], *, encoder: ItemEncoder | None = None) -> None:
+        """
+        Appends an item whose fields are named as this catalogue's are, as [`~ItemCatalog.name_alike`] names them: none
+        is taken for another, so that `image` alone is the picture.
+
+        Args:
+            item_id (`str` or `int`): Its id.
+            record (`Mapping[str, Any]`): Its fields.
+            encoder (`ItemEncoder`, *optional*): As for [`~ItemCatalog.add_items`].
+
+        Raises:
+            ValueError: As [`~ItemCatalog.add_items`].
+        """
+        self._add(ItemCatalog([item_id], [record]), encoder, "error")
+
+    def _add(self, added: "ItemCatalog", encoder: ItemEncoder | None, unreadable_pictures: str) -> None:
+        """Appends the items of a catalogue, encoded where they have to be."""
         known = [item_id for item_id in added.item_ids if item_id in self._rows]
         if known:
             raise ValueError(
@@ -318,7 +336,7 @@ class ItemCatalog:
         elif added.root is None:
             added.root = self.root
         if self.text_features is not None and added.text_features is None:
-            check_new_texts(added.item_ids, added.records, self._text_fields(), source_fields)
+            check_new_texts(added.item_ids, added.records, self._text_fields(), self._names())
             known_fields = set().union(*self.records)
             check_new_fields(added.item_ids, added.records, self._text_fields(), known_fields)
         if any(array is not None and getattr(added, name) is None for name, array in self._arrays().items()):
@@ -360,10 +378,14 @@ class ItemCatalog:
         """Writes `items.jsonl`, `features.safetensors` and `catalog.json`.
 
         Args:
-            save_directory (`str` or `os.PathLike`): The folder, made where it is missing.
+            save_directory (`str` or `os.PathLike`):
+                The folder, made where it is missing. A catalogue that it holds is replaced.
             save_images (`bool`, *optional*, defaults to `False`):
                 Whether pictures are copied below it. Otherwise their paths and addresses are kept as they are, and
                 pictures held in memory are left out, with a warning.
+
+        Raises:
+            ValueError: If files of these names, or `images/` with `save_images`, are there without a catalogue.
         """
         save_catalog(self, Path(save_directory), save_images)
 

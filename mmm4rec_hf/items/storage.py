@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ def save_catalog(
         beside (`Mapping[str, Callable]`, *optional*):
             Folders that belong to the catalogue, by name, and what fills them.
     """
+    check_replaceable(folder, [*(beside or {}), *([IMAGES_NAME] if save_images else [])])
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
     content: dict[str, Any] = {"num_items": len(catalog), "features": catalog.feature_info}
@@ -94,6 +95,45 @@ def save_catalog(
         info.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         # An earlier catalogue's: from here on the files might be of different ones.
         (folder / INFO_NAME).unlink(missing_ok=True)
+
+
+def check_replaceable(folder: Path, beside: Iterable[str] = ()) -> None:
+    """
+    Refuses to save a catalogue into a folder whose files it would replace, and that holds no catalogue: such as that
+    of a shop, whose own items are in `items.jsonl`.
+
+    Args:
+        folder (`Path`): Where to save; it need not exist.
+        beside (`Iterable[str]`, *optional*): The folders that will be written there besides the catalogue's files.
+
+    Raises:
+        ValueError: Naming what would be replaced.
+    """
+    names = [name for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME, *beside) if os.path.lexists(folder / name)]
+    # An empty folder is nothing to lose, and what a save that failed leaves.
+    found = [name for name in names if not (folder / name).is_dir() or any((folder / name).iterdir())]
+    if found and not _holds_catalog(folder):
+        raise ValueError(
+            f"{folder} holds {', '.join(found)}, which a catalogue would replace, and no catalogue; name another "
+            "folder for it, or move these away"
+        )
+
+
+def _holds_catalog(folder: Path) -> bool:
+    """Whether a folder's files are a catalogue's, be it damaged or half replaced."""
+    # Of a save that was killed while the files took their places, when there is no catalog.json.
+    if any(folder.glob(f".{INFO_NAME}.*.partial")):
+        return True
+    if not (folder / INFO_NAME).is_file():
+        return False
+    if (folder / ITEMS_NAME).is_file() and (folder / FEATURES_NAME).is_file():
+        return True
+    try:
+        info = read_json((folder / INFO_NAME).read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    # A shop's own list of items may have this name.
+    return isinstance(info, dict) and {"num_items", "features"} <= info.keys()
 
 
 def load_catalog(folder: Path) -> dict[str, Any]:

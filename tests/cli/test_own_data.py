@@ -47,6 +47,36 @@ def test_fields_that_are_left_out_of_the_texts_are_named(
     assert "--text-fields" not in capsys.readouterr().out
 
 
+def test_encode_never_writes_over_a_shop_s_own_items(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = '{"item_id": "a", "title": "Title 1", "stock": 3}\n'
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "items.jsonl").write_text(own)
+    (tmp_path / "feed.csv").write_text("item_id,title\nb,Title 2\n")
+    encoder = ["--text-encoder", str(shop / "bert")]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("shop")
+    for source, output in (("shop", "shop"), ("shop/items.jsonl", "./shop"), ("shop", "link")):
+        assert main(["encode", source, *encoder, "-o", output]) == 2
+        told = f"--output {Path(output)} would replace shop/items.jsonl, which is to be read; give another --output"
+        assert told in capsys.readouterr().err
+    assert main(["encode", "feed.csv", *encoder, "-o", "shop"]) == 1
+    assert "shop holds items.jsonl, which a catalogue would replace, and no catalogue;" in capsys.readouterr().err
+    # Nothing was encoded for it, either.
+    assert [path.name for path in (tmp_path / "shop").iterdir()] == ["items.jsonl"]
+    assert (tmp_path / "shop" / "items.jsonl").read_text() == own
+
+    # A catalogue's folder may be inside of the shop's, and a run may repeat or go on in it, but not from it.
+    for source in ("shop", "feed.csv"):
+        assert main(["encode", source, *encoder, "-o", "shop/catalog"]) == 0
+    assert main(["encode", "shop/catalog", *encoder, "-o", "shop/catalog"]) == 2
+    assert ItemCatalog.from_pretrained("shop/catalog").item_ids == ["b"]
+    # A feed of another name, or beside what it is made to.
+    assert [main(["encode", "feed.csv", *encoder, "-o", "."]) for _ in range(2)] == [0, 0]
+    assert ItemCatalog.from_pretrained(tmp_path).item_ids == ["b"]
+
+
 def test_an_evaluation_ranks_all_items_with_cut_offs_beyond_them(
     model: Path, shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,3 +281,58 @@ def test_absolute_paths_are_followed_in_a_folder_of_ours_and_in_none_of_the_hub(
     (tmp_path / "saved" / "items.jsonl").write_text(line)
     with pytest.raises(PictureError, match="outside the items' folder"):
         ItemCatalog.from_pretrained(tmp_path / "saved").picture("a")
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "features.safetensors", "catalog.json", "images/0.png", "images"])
+def test_what_is_no_catalogue_is_not_replaced_by_one(catalog, tmp_path, name):
+    theirs = tmp_path / "shop" / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text('{"item_id": "theirs"}')
+    before = sorted(tmp_path.rglob("*"))
+    told = f"shop holds {name.split('/')[0]}, which a catalogue would replace, and no catalogue; name another"
+    with pytest.raises(ValueError, match=told):
+        catalog.save_pretrained(tmp_path / "shop", save_images=True)
+    assert sorted(tmp_path.rglob("*")) == before and theirs.read_text() == '{"item_id": "theirs"}'
+    # Beside other files, and beside pictures that stay what they are, it may lie.
+    if name.startswith("images"):
+        catalog.save_pretrained(tmp_path / "shop")
+        assert theirs.read_text() == '{"item_id": "theirs"}'
+        assert ItemCatalog.from_pretrained(tmp_path / "shop").item_ids == catalog.item_ids
+
+
+def test_a_folder_beside_the_catalogue_is_not_replaced_either(catalog, tmp_path):
+    (tmp_path / "shop" / "processor").mkdir()
+    (tmp_path / "shop" / "processor" / "cpu.png").write_text("a picture of goods")
+    encoder = ItemEncoder(text_encoder=lambda texts: np.ones((len(texts), 2)))
+    with pytest.raises(ValueError, match="shop holds processor, which a catalogue would replace, and no catalogue"):
+        save_encoded_catalog(catalog, encoder, tmp_path / "shop")
+    assert (tmp_path / "shop" / "processor" / "cpu.png").read_text() == "a picture of goods"
+    assert not (tmp_path / "shop" / "items.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "catalog.json").write_text("{"),
+        lambda folder: (folder / "items.jsonl").unlink(),
+        lambda folder: (folder / "features.safetensors").unlink(),
+        # Killed when the files took their places: the new catalog.json waits under its other name.
+        lambda folder: (folder / "catalog.json").rename(folder / ".catalog.json.abcdef-1-01234567.partial"),
+    ],
+)
+def test_a_catalogue_that_is_damaged_or_half_replaced_is_saved_again(catalog, tmp_path, damage):
+    catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    damage(tmp_path / "saved")
+    catalog.select(["c"]).save_pretrained(tmp_path / "saved", save_images=True)
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").item_ids == ["c"]
+
+
+def test_a_first_save_that_failed_is_repeated(catalog, tmp_path, monkeypatch):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device", "features.safetensors")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(storage, "save_file", full)
+        catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    catalog.save_pretrained(tmp_path / "saved", save_images=True)
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a/../b").size == (20, 30)

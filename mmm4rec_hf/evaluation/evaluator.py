@@ -23,6 +23,7 @@ from mmm4rec_hf.plain_json import read_json
 from . import subgroups
 from .chance import warn_at_chance
 from .metrics import DEFAULT_KS, metric_values, metrics_from_counts
+from .protocol import check_protocol
 from .ranking import HistoryCollator, ItemRanker
 from .significance import bootstrap_intervals, paired_p_values
 
@@ -147,9 +148,14 @@ class Evaluation:
             numbers = read_json((source / METRICS_NAME).read_text(encoding="utf-8"))
             coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
             protocol = numbers["protocol"]
+            check_protocol(protocol)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{source / METRICS_NAME} is damaged: {error}; evaluate again") from error
-        return cls(read_parquet_table(source / TARGETS_NAME), protocol, coverage)
+        targets = read_parquet_table(source / TARGETS_NAME)
+        missing = [name for name in ("user_id", "item_id", "above", "level") if name not in targets.columns]
+        if missing:
+            raise ValueError(f"{source / TARGETS_NAME} has no column {', '.join(missing)}; evaluate again")
+        return cls(targets, protocol, coverage)
 
 
 def evaluate_model(

@@ -8,11 +8,53 @@ from mmm4rec_hf.plain_json import read_object
 
 PREPARE_NAME = "prepare.json"
 
+_SPLITS = {"leave_one_out": "leave-one-out in time order", "temporal": "temporal split"}
+_KINDS = {
+    "split": str,
+    "num_items": int,
+    "exclude_history": bool,
+    "score_padding_item": bool,
+    "ks": list,
+    "prepared": dict,
+}
+
 
 def read_preparation(sequences_folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """How `mmm4rec prepare` made the sequences of a folder; empty where it does not say."""
+    """
+    How `mmm4rec prepare` made the sequences of a folder; empty where it does not say.
+
+    Raises:
+        ValueError: If the file says it in another way than `mmm4rec prepare`.
+    """
     # The same log at another place, or with other names for its columns, is the same data.
-    return {name: value for name, value in _read(sequences_folder).items() if name not in ("source", "layout")}
+    found = {name: value for name, value in _read(sequences_folder).items() if name not in ("source", "layout")}
+    try:
+        _check_preparation(found)
+    except ValueError as error:
+        raise ValueError(f"{Path(sequences_folder) / PREPARE_NAME} is damaged: {error}; prepare again") from error
+    return found
+
+
+def _check_preparation(prepared: dict[str, Any]) -> None:
+    """Empty, or with what is read of it."""
+    k_core, split = prepared.get("k_core"), prepared.get("split")
+    if prepared and not (type(k_core) is int and isinstance(split, str)):
+        raise ValueError(f"k_core is {k_core!r} and split {split!r}")
+
+
+def check_protocol(protocol: dict[str, Any]) -> None:
+    """
+    Makes sure that a protocol from a file says what is read of it.
+
+    Raises:
+        ValueError: If a value is missing, or of another kind than the protocol of an [`Evaluation`] has.
+    """
+    for name, kind in _KINDS.items():
+        if type(protocol.get(name)) is not kind:
+            raise ValueError(f"{name} is {protocol.get(name)!r}")
+    if not all(type(number) is int and number > 0 for number in (*protocol["ks"], protocol["num_items"])):
+        raise ValueError(f"ks is {protocol['ks']!r} and num_items {protocol['num_items']!r}")
+    _check_preparation(protocol["prepared"])
 
 
 def k_core_of(sequences_folder: str | os.PathLike[str]) -> str:
@@ -43,11 +85,10 @@ def describe(protocol: dict[str, Any]) -> str:
     Args:
         protocol (`dict`): Of an [`Evaluation`].
     """
-    rules = {"leave_one_out": "leave-one-out in time order", "temporal": "temporal split"}
     prepared = protocol["prepared"]
     parts = [f"{protocol['split']} split"]
     if prepared:
-        parts.append(f"{prepared['k_core']}-core, {rules[prepared['split']]}")
+        parts.append(f"{prepared['k_core']}-core, {_SPLITS.get(prepared['split'], prepared['split'])}")
     if protocol.get("sampled") is None:
         parts.append(f"target ranked among all {protocol['num_items']:,} items")
     else:

@@ -23,7 +23,8 @@ TARGETS = pl.DataFrame({"user_id": ["a", "b"], "item_id": ["1", "2"], "above": [
 
 
 def read_evaluation(path: Path) -> pl.DataFrame:
-    (path.parent / "metrics.json").write_text(json.dumps({"metrics": {}, "protocol": {"num_items": 2}}))
+    protocol = {"split": "test", "num_items": 2, "exclude_history": False, "score_padding_item": False, "ks": [1]}
+    (path.parent / "metrics.json").write_text(json.dumps({"metrics": {}, "protocol": protocol | {"prepared": {}}}))
     return Evaluation.load(path.parent).targets
 
 

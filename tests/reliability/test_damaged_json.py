@@ -1,5 +1,6 @@
 """JSON of others: none, another kind of it, and one that is nested deeper than Python reads, each told as damage."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4Re
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.cli.histories import open_histories
 from mmm4rec_hf.evaluation.evaluator import Evaluation
-from mmm4rec_hf.evaluation.protocol import read_preparation
+from mmm4rec_hf.evaluation.protocol import describe, read_preparation
 from mmm4rec_hf.plain_json import read_json
 from mmm4rec_hf.reporting.runs import read_runs
 from mmm4rec_hf.saved_models import find_model
@@ -74,6 +75,57 @@ def test_an_evaluations_numbers(tmp_path: Path, content: str | bytes) -> None:
         Evaluation.load(tmp_path)
     with pytest.raises(ValueError, match="damaged"):
         read_runs([tmp_path])
+
+
+def evaluation_of_one(folder: Path, protocol: dict[str, Any], columns: dict[str, list[Any]]) -> Path:
+    pl.DataFrame(columns).write_parquet(folder / "targets.parquet")
+    (folder / "metrics.json").write_text(json.dumps({"metrics": {}, "protocol": protocol}))
+    return folder
+
+
+PROTOCOL: dict[str, Any] = {
+    "split": "test", "num_items": 2, "exclude_history": False, "score_padding_item": False, "ks": [1],
+    "prepared": {"k_core": 1, "split": "leave_one_out"},
+}  # fmt: skip
+COLUMNS = {"user_id": ["u"], "item_id": ["a"], "above": [0], "level": [1]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_items": "2"}, {"num_items": 0}, {"num_items": True}, {"ks": 1}, {"ks": [0]}, {"ks": ["1"]},
+        {"exclude_history": "no"}, {"split": None}, {"prepared": []}, {"prepared": {"k_core": 1}},
+        {"prepared": {"split": "temporal"}}, {"prepared": {"k_core": None, "split": "temporal"}},
+        {"prepared": {"k_core": 1, "split": ["temporal"]}},
+    ],
+)  # fmt: skip
+def test_an_evaluations_protocol_of_another_kind(tmp_path: Path, changed: dict[str, Any]) -> None:
+    assert Evaluation.load(evaluation_of_one(tmp_path, PROTOCOL, COLUMNS)).metrics["hr@1"] == 1.0
+    for protocol in (PROTOCOL | changed, {name: PROTOCOL[name] for name in PROTOCOL if name not in changed}):
+        evaluation_of_one(tmp_path, protocol, COLUMNS)
+        with pytest.raises(
+            ValueError, match=r"metrics\.json is damaged: .*(k_core|split|" + next(iter(changed)) + ")"
+        ):
+            Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_an_evaluations_targets_without_a_column(tmp_path: Path, column: str) -> None:
+    evaluation_of_one(tmp_path, PROTOCOL, {name: COLUMNS[name] for name in COLUMNS if name != column})
+    with pytest.raises(ValueError, match=rf"targets\.parquet has no column {column}; evaluate again"):
+        Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize("prepared", [{"split": "temporal"}, {"k_core": "5", "split": "temporal"}, {"k_core": 5}])
+def test_a_preparation_of_another_kind(tmp_path: Path, prepared: dict[str, Any]) -> None:
+    (tmp_path / "prepare.json").write_text(json.dumps(prepared))
+    with pytest.raises(ValueError, match=r"prepare\.json is damaged: .*(k_core|split).*; prepare again"):
+        read_preparation(tmp_path)
+
+
+def test_a_split_of_another_version_is_told_by_its_name() -> None:
+    words = describe(PROTOCOL | {"prepared": {"k_core": 5, "split": "ratio"}})
+    assert words.startswith("test split, 5-core, ratio, target ranked among all 2 items")
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, "[1]"])

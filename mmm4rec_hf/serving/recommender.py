@@ -308,6 +308,9 @@ class Recommender:
         texts = self._state.catalog.name_alike({name: text.strip() for name, text in fields.items() if text.strip()})
         # A text by a name that pictures have would be a path or an address on this machine, which nobody may name.
         texts.pop("image", None)
+        for name in {"item_id", self._state.catalog.source_fields.get("item_id", "item_id")}:
+            if texts.pop(name, item_id) != item_id:
+                raise ValueError(f"{name!r} is the id, and differs from {item_id!r} here; give one of them")
         if image is None and not any(name in texts for name in self.encoder.text_fields):
             given = f"; it has {', '.join(map(repr, texts))}" if texts else ""
             raise ValueError(f"an item needs a text ({', '.join(self.encoder.text_fields)}) or a picture{given}")
@@ -327,13 +330,14 @@ class Recommender:
             raise ItemExists(f"item {item_id!r} is in the catalogue already; give the new one another id")
         if self._added >= self.max_new_items:
             raise CannotAddItems(f"this server has taken {self._added:,} new items, as many as it keeps")
-        record: dict[str, Any] = {"item_id": item_id} | texts
+        record: dict[str, Any] = dict(texts)
         picture = None if image is None else read_upload(image)
         if picture is not None:
             record["image"] = picture
         # Adding gives the copy new lists and arrays; those of the catalogue in use stay as they are.
         catalog = copy.copy(state.catalog)
-        catalog.add_items([record], encoder=encoder)
+        # By the names it has: were they told once more, another field would be the picture that was left out.
+        catalog.add_named(item_id, record, encoder=encoder)
         if picture is not None:
             catalog.records[-1]["image"] = to_jpeg(picture, KEPT_SIZE)
         self._swap(catalog)

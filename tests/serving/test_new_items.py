@@ -205,3 +205,37 @@ def test_an_id_or_a_picture_that_is_unclear_is_told(
     answer = film_client.post("/items", data=form, files=files or None)
     assert answer.status_code in (409, 422) and message in answer.json()["detail"]
     assert film_client.get("/health").json()["num_items"] == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"frame": "x", "poster": "{path}"},
+        {"photo": "{path}"},
+        {"asin": "x2", "imUrl": "{path}"},
+        {"parent_asin": "x2", "images": "{path}"},
+    ],
+)
+@pytest.mark.parametrize("path", ["../secret.png", "http://elsewhere.example/a.png"])
+def test_no_field_of_a_new_item_becomes_its_picture(
+    film_client: TestClient, fields: dict[str, str], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    for name in ("images", "encoder"):
+        monkeypatch.setattr(f"mmm4rec_hf.items.{name}.load_picture", lambda *some, **_: asked.append(some))
+    sent = {name: text.format(path=path) for name, text in fields.items()}
+    form = {"item_id": "x1", "label": "red", "kind": "bar", "fields": json.dumps(sent)}
+    answer = film_client.post("/items", data=form)
+    assert (answer.status_code, answer.json()["item_id"], answer.json()["has_image"]) == (201, "x1", False)
+    assert film_client.get("/items/x1/image").status_code == 404
+    assert film_client.get("/items/x1").json()["fields"].keys() >= set(answer.json()["ignored_fields"])
+    assert asked == [] and film_client.get("/health").json()["num_items"] == 4
+
+
+def test_the_id_among_the_fields_is_the_id(film_client: TestClient) -> None:
+    form = {"item_id": "x1", "label": "red"}
+    answer = film_client.post("/items", data=form | {"fields": '{"film_no": "x2"}'})
+    assert answer.status_code == 422 and "'film_no' is the id, and differs from 'x1' here" in answer.json()["detail"]
+    answer = film_client.post("/items", data=form | {"fields": '{"film_no": "x1"}'})
+    assert (answer.status_code, answer.json()["item_id"], answer.json()["ignored_fields"]) == (201, "x1", [])
+    assert "film_no" not in film_client.get("/items/x1").json()["fields"]

@@ -43,7 +43,8 @@ class SequentialRecommendationPipeline(Pipeline):
     ```
 
     The model is a [`MMM4RecForSequentialRecommendation`] and the processor a [`MMM4RecProcessor`] that hold the same
-    items in the same order. A base model is given items that it never saw, to recommend from them without training:
+    items in the same order; a processor that keeps fewer events than the model reads is made to keep as many. A base
+    model is given items that it never saw, to recommend from them without training:
 
     ```python
     >>> recommend = pipeline("sequential-recommendation", model="org/mmm4rec-base")
@@ -72,6 +73,14 @@ class SequentialRecommendationPipeline(Pipeline):
                 f"{len(self.processor.item_ids)}, or in another order); call set_items(catalog) of both with the same "
                 "catalogue"
             )
+        kept, read = self.processor.max_sequence_length, self.model.config.max_sequence_length
+        if kept < read:
+            # Only ever raised: another pipeline's model may read more than this one, and each cuts what is too long.
+            logger.warning(
+                f"the processor kept the last {kept} events of a history, the model reads {read}: it keeps {read} "
+                "from now on; save it again"
+            )
+            self.processor.max_sequence_length = read
         self._index: Any = None
         self._encoder: Any = None
         self._encoded_weights: Any = None

@@ -220,6 +220,42 @@ def test_a_model_and_a_processor_of_different_items_are_refused(lively_model: Mo
             pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
 
 
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_processor_of_a_shorter_length_takes_no_event_from_the_model(
+    lively_model: Model, tiny_catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture, is_saved: bool
+) -> None:
+    model, processor = lively_model(), MMM4RecProcessor(max_sequence_length=7)
+    for part in (model, processor):
+        part.set_items(tiny_catalog(IDS))
+        part.save_pretrained(tmp_path)
+    parts: dict[str, Any] = {"model": str(tmp_path)} if is_saved else {"model": model, "processor": processor}
+    recommend = pipeline("sequential-recommendation", device="cpu", **parts)
+    told = [record.getMessage() for record in caplog.records if "the processor kept" in record.getMessage()]
+    assert len(told) == 1 and "the last 7 events of a history, the model reads 8" in told[0]
+    rows, stamps = torch.tensor([[1, 4, 4, 4, 4, 4, 4, 4]]), torch.arange(1, 9)[None] * 10**6
+    with torch.no_grad():
+        whole = model(input_ids=rows, timestamps=stamps).logits[0]
+        short = model(input_ids=rows[:, 1:], timestamps=stamps[:, 1:]).logits[0]
+    assert (whole - short).abs().max() > 1e-2, "the first event must matter"
+    events = {"items": [IDS[row - 1] for row in rows[0].tolist()], "timestamps": stamps[0].tolist()}
+    answers = recommend(events, exclude_history=False)
+    assert len(answers) == len(IDS)
+    for answer in answers:
+        assert answer["score"] == pytest.approx(whole[IDS.index(answer["item_id"]) + 1].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_a_processor_that_keeps_enough_events_stays_as_it_is(
+    lively_model: Model, tiny_catalog: Catalog, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    model, processor = lively_model(), MMM4RecProcessor(max_sequence_length=length)
+    for part in (model, processor):
+        part.set_items(tiny_catalog(IDS))
+    pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
+    assert processor.max_sequence_length == length
+    assert not any("the processor kept" in record.getMessage() for record in caplog.records)
+
+
 def test_options_given_at_the_start_hold_for_every_call(lively_model: Model, tiny_catalog: Catalog) -> None:
     model, processor = lively_model(), MMM4RecProcessor()
     for part in (model, processor):

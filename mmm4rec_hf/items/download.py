@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import ipaddress
 import os
 import socket
@@ -19,6 +20,10 @@ from .images import PictureError
 USER_AGENT = "mmm4rec-hf"
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 1 << 16
+HEADER_BYTES = 1 << 20
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Of all others none was ever given to anyone for the Internet; they are local, or of translators long gone.
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 class _Refused(OSError):
@@ -34,7 +39,7 @@ class PictureDownloader:
     Args:
         cache_dir (`str` or `os.PathLike`, *optional*):
             Where pictures are kept, by default `mmm4rec_hf/pictures` below the Hugging Face cache.
-        timeout (`float`, *optional*, defaults to 10.0): Seconds for a connection; thrice for a picture.
+        timeout (`float`, *optional*, defaults to 10.0): Seconds for a wait; thrice for an attempt in all.
         max_bytes (`int`, *optional*, defaults to 20 MiB): A larger file is refused.
         retries (`int`, *optional*, defaults to 3): Further attempts after a failure that may pass.
     """
@@ -92,30 +97,107 @@ class PictureDownloader:
         raise PictureError(reason)
 
     def _read(self, url: str) -> bytes:
-        deadline = time.monotonic() + 3 * self.timeout
+        limits = _Limits(self.timeout, self.max_bytes)
         request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "image/*"})
         content = bytearray()
-        with self._opener.open(request, timeout=self.timeout) as response:
-            while block := response.read(CHUNK_BYTES):
-                content += block
-                if len(content) > self.max_bytes:
-                    raise PictureError(f"download: more than {self.max_bytes:,} bytes")
-                if time.monotonic() > deadline:
-                    raise PictureError("download: too slow")
-            # A read of a given size ends early without a word when the connection does.
-            if response.length:
-                raise http.client.IncompleteRead(bytes(content), response.length)
+        try:
+            # What urllib calls a timeout is handed to the connections, those after a redirect too, as it is.
+            with self._opener.open(request, timeout=limits) as response:  # type: ignore[arg-type]
+                while block := response.read(CHUNK_BYTES):
+                    content += block
+                    if len(content) > self.max_bytes:
+                        raise limits.too_large()
+                # A read of a given size ends early without a word when the connection does.
+                if response.length:
+                    raise http.client.IncompleteRead(bytes(content), response.length)
+        except OSError:
+            limits.next_wait()  # the last wait was cut short by the limit, which says so itself
+            raise
         return bytes(content)
 
 
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        # Translators and tunnels carry these on to the IPv4 address within.
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour
+        if inner is None:
+            return ip in GLOBAL_UNICAST and ip.is_global
+        ip = inner
     return ip.is_global and not ip.is_multicast
 
 
-def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
+class _Limits:
+    """What a picture may take: time over all its connections and redirects, and bytes with all their headers.
+
+    Args:
+        timeout (`float`): Seconds for one wait; thrice for all.
+        max_bytes (`int`): For the picture; headers, and the texts that redirects come with, may take `HEADER_BYTES`.
+    """
+
+    def __init__(self, timeout: float, max_bytes: int) -> None:
+        self.timeout = timeout
+        self.max_bytes = max_bytes
+        self.end = time.monotonic() + 3 * timeout
+        self.received = 0
+
+    def next_wait(self) -> float:
+        """The seconds that the next wait may take."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise PictureError("download: too slow")
+        return min(self.timeout, left)
+
+    def receive(self, count: int) -> None:
+        self.received += count
+        if self.received > self.max_bytes + HEADER_BYTES:
+            raise self.too_large()
+
+    def too_large(self) -> PictureError:
+        return PictureError(f"download: more than {self.max_bytes:,} bytes")
+
+
+class _LimitedReader(io.RawIOBase):
+    """Looks at the limits before every wait: a timeout of the socket starts anew with every byte that comes."""
+
+    def __init__(self, connection: socket.socket, limits: _Limits) -> None:
+        self._connection = connection
+        self._stream = connection.makefile("rb", buffering=0)
+        self._limits = limits
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(self._limits.next_wait())
+        count = self._stream.readinto(buffer)
+        self._limits.receive(count or 0)
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _LimitedSocket:
+    """The part of a socket that `http.client` uses."""
+
+    def __init__(self, connection: socket.socket, limits: _Limits) -> None:
+        self._connection = connection
+        self._limits = limits
+
+    def sendall(self, content: Any) -> None:
+        self._connection.settimeout(self._limits.next_wait())
+        self._connection.sendall(content)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_LimitedReader(self._connection, self._limits))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _connect(host: str, port: int, limits: _Limits) -> socket.socket:
     """Connects to a public address of a host."""
     addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not all(map(_is_public, addresses)):
@@ -123,21 +205,27 @@ def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in addresses:
         try:
-            return socket.create_connection((address, port), timeout)
+            return socket.create_connection((address, port), limits.next_wait())
         except OSError as error:
             failure = error
     raise failure
 
 
 class _PublicHTTPConnection(http.client.HTTPConnection):
+    timeout: Any
+
     def connect(self) -> None:
-        self.sock = _connect(self.host, self.port, self.timeout)
+        self.sock = _LimitedSocket(_connect(self.host, self.port, self.timeout), self.timeout)
 
 
 class _PublicHTTPSConnection(http.client.HTTPSConnection):
+    timeout: Any
+
     def connect(self) -> None:
         plain = _connect(self.host, self.port, self.timeout)
-        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+        plain.settimeout(self.timeout.next_wait())
+        secure = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+        self.sock = _LimitedSocket(secure, self.timeout)
 
 
 class _PublicHTTPHandler(urllib.request.HTTPHandler):

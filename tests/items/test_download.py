@@ -1,6 +1,8 @@
 """Downloads from a server of the test's own, whose loopback address stands for a public one where that is said."""
 
+import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,10 +40,39 @@ class Shop(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
             self.wfile.write(CONTENT[:100])
+        elif self.path == "/slow-body.png":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.write_slowly()
+        elif self.path == "/slow-header.png":
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nServer: ")
+            self.write_slowly()
+        elif self.path.startswith("/slow-redirect"):
+            threading.Event().wait(0.2)
+            self.send_response(302)
+            self.send_header("Location", self.path + "+")
+            self.end_headers()
+        elif self.path == "/redirect-with-a-long-text":
+            self.send_response(302)
+            self.send_header("Location", "/gone.png")
+            self.end_headers()
+            for _ in range(32):
+                self.wfile.write(bytes(1 << 16))
         else:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(CONTENT)
+
+    def write_slowly(self) -> None:
+        """Twenty bytes a second until the other end is gone, for five seconds at most."""
+        for _ in range(100):
+            self.wfile.write(b"x")
+            threading.Event().wait(0.05)
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps the test's output clean."""
@@ -112,6 +143,21 @@ def test_a_server_that_takes_too_long_over_one_picture_is_left(shop, tmp_path):
 
 
 @pytest.mark.usefixtures("loopback_is_public")
+@pytest.mark.parametrize("path", ["slow-body.png", "slow-header.png", "slow-redirect"])
+def test_a_server_that_never_stops_for_long_is_left_at_the_end_of_the_time(shop, tmp_path, path):
+    start = time.monotonic()
+    with pytest.raises(PictureError, match="too slow"):
+        PictureDownloader(tmp_path, timeout=0.3)(f"{shop}/{path}")
+    assert 0.8 < time.monotonic() - start < 1.8
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_redirect_s_own_text_is_within_the_size_limit(shop, tmp_path):
+    with pytest.raises(PictureError, match="more than 1,000 bytes"):
+        PictureDownloader(tmp_path, max_bytes=1000)(f"{shop}/redirect-with-a-long-text")
+
+
+@pytest.mark.usefixtures("loopback_is_public")
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
@@ -144,6 +190,30 @@ def test_private_addresses_are_refused_before_anything_is_sent(shop, fetch, host
     with pytest.raises(PictureError, match="private network|gaierror|OSError"):
         fetch(f"http://{host}:{port}/a.png")
     assert not Shop.requests
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808"]  # NAT64, IPv4 in its last bits
+    + [
+        "2002:7f00:1::1",
+        "2002:a00:1::",
+        "2001:0:7f00:1::",
+        "2001:0:808:808::",
+    ]  # 6to4 and Teredo, IPv4 after the prefix
+    + ["::7f00:1", "::808:808", "::ffff:0:808:808", "::ffff:7f00:1", "::"]  # IPv4 in other ways
+    + ["fec0::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1", "100::1", "4000::1"],
+)
+def test_an_ipv6_address_that_leads_into_a_private_network_or_nowhere_is_not_public(address):
+    assert not download._is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::808:808", "2002:808:808::1", "::ffff:8.8.8.8"],
+)
+def test_addresses_of_the_internet_are_public(address):
+    assert download._is_public(address)
 
 
 @pytest.mark.parametrize("addresses", [["169.254.169.254"], ["93.184.216.34", "127.0.0.1"], ["::ffff:10.0.0.1"]])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from mmm4rec_hf.processes import check_processes
@@ -49,6 +50,21 @@ def check_arguments(arguments: TrainingArguments, has_own_metrics: bool = False)
             f"batch_eval_metrics is {arguments.batch_eval_metrics}; leave it out: an evaluation keeps two numbers a "
             "user, and computes the metrics from them at its end; or give a compute_metrics of your own"
         )
+
+
+def keep_buffers_apart(model: nn.Module, arguments: TrainingArguments) -> None:
+    """
+    Lets no step of several processes send all buffers from the first to the others: they are the items' features and
+    counts, alike in all processes since these began, and changed by no step.
+
+    Args:
+        model (`nn.Module`): As a step calls it; a DistributedDataParallel, compiled or not, is told.
+        arguments (`TrainingArguments`): Of a trainer; what `ddp_broadcast_buffers` says, if anything, stands.
+    """
+    wrapped: Any = getattr(model, "_orig_mod", model)
+    if arguments.ddp_broadcast_buffers is None and isinstance(wrapped, nn.parallel.DistributedDataParallel):
+        # Here and not by the argument, which keeps them from being sent at the beginning as well.
+        wrapped.broadcast_buffers = False
 
 
 @contextlib.contextmanager

@@ -29,7 +29,13 @@ from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
 
-from .arguments import check_arguments, in_full_eval_precision, keeping_token_ids, reading_every_row
+from .arguments import (
+    check_arguments,
+    in_full_eval_precision,
+    keep_buffers_apart,
+    keeping_token_ids,
+    reading_every_row,
+)
 from .cards import kept_checkpoint, kept_results
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, BestCheckpointInPlace, find_best, is_finished, last_whole_checkpoint
@@ -191,9 +197,11 @@ class MMM4RecTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """As transformers', for a loss that is finite."""
-        recommender = self.accelerator.unwrap_model(model)
+        # Asked to keep torch.compile it would take DistributedDataParallel out of the compiled model itself.
+        recommender = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         self._count_targets(recommender)
         self._count_near_items(recommender)
+        keep_buffers_apart(model, self.args)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -387,7 +395,7 @@ class MMM4RecTrainer(Trainer):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
         labels = inputs["labels"]
-        recommender = self.accelerator.unwrap_model(model)
+        recommender = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         if self._ranker is None:
             self._ranker = ItemRanker(
                 recommender, exclude_history=self.exclude_history, sampled=self.sampled, coverage_at=self.ks

@@ -141,11 +141,22 @@ def run(spec: dict[str, Any]) -> None:
         callbacks=callbacks,
         **spec.get("trainer", {}),
     )
+    sent: list[int] = []
+    if spec.get("count_sent"):
+        # What DistributedDataParallel sends of buffers, when it is made and at each step.
+        send = torch.distributed._broadcast_coalesced
+
+        def count(group: Any, tensors: Any, *args: Any, **kwargs: Any) -> None:
+            sent.append(sum(tensor.numel() for tensor in tensors))
+            send(group, tensors, *args, **kwargs)
+
+        torch.distributed._broadcast_coalesced = count
     if "kill_at" in spec:
         trainer.add_callback(Kill(trainer, spec["kill_at"], spec["when"]))
     if spec.get("train", True):
         trainer.train(resume_from_checkpoint=spec.get("resume", False))
     result: dict[str, Any] = {"weights": model.state_dict(), "state": vars(trainer.state).copy()}
+    result["sent"] = sent
     if spec.get("train", True):
         result |= {"torch": torch.get_rng_state(), "numpy": np.random.get_state()[1]}
         optimizer = trainer.optimizer

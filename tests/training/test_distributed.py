@@ -48,6 +48,29 @@ def test_two_processes_with_half_the_batch_each_equal_one(run_all: Runs) -> None
 
 
 @pytest.mark.slow
+def test_the_catalogue_is_sent_to_other_processes_once_unless_each_step_is_told_to(run_all: Runs) -> None:
+    ways: list[dict[str, Any]] = [
+        {},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
+        {"ddp_broadcast_buffers": True},
+    ]
+    spec = {"model": {"use_cooccurrence": True} | NO_DROPOUT, "train_rows": 88, "count_sent": True}
+    batch = {"per_device_train_batch_size": 4}
+    alone = {"training": TRAINING | {"per_device_train_batch_size": 8}, "processes": 1}
+    codes, (one, *pairs) = run_all(
+        [spec | alone, *(spec | {"training": TRAINING | batch | way, "processes": 2} for way in ways)]
+    )
+    assert codes == [[0], *[[0, 0]] * len(ways)] and one["sent"] == []
+    # Of 26 items with the padding: 6 and 5 features, and 25 neighbours with their counts.
+    buffers = 26 * (6 + 5 + 25 + 25)
+    for two, steps in zip(pairs, (0, 0, 7), strict=True):
+        # When the model is wrapped, with its weights; and where it was asked for at each step.
+        assert two["sent"][0] > buffers and two["sent"][1:] == [buffers] * steps
+        for name, weight in one["weights"].items():
+            torch.testing.assert_close(two["weights"][name], weight, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.slow
 def test_metrics_do_not_change_with_processes_and_batches(run_all: Runs) -> None:
     spec = {"train": False, "evaluate": 9, "users": 12}
     shapes = [(1, 9), (1, 2), (2, 5), (2, 1), (2, 16)]

@@ -109,12 +109,35 @@ def kept_results(trainer: "MMM4RecTrainer") -> Sequence[CardResult]:
         log: Mapping[str, Any] = entry
         if log.get("step") != step or "eval_protocol" not in log:
             continue
-        split = str(log["eval_protocol"]).split(" ")[0]
-        metrics = {name.removeprefix("eval_"): value for name, value in log.items() if "@" in name}
+        split = str(log["eval_protocol"]).partition(" split, ")[0]
+        # Of one of several sets also its name stands before each metric.
+        prefix = next((name.removesuffix("users") for name in log if name.endswith("_users")), "eval_")
+        metrics = {name.removeprefix(prefix): value for name, value in log.items() if "@" in name}
         # A log that was read from a checkpoint has its names in another order.
         metrics = dict(sorted(metrics.items(), key=lambda entry: _place(entry[0])))
         results.setdefault(split, CardResult(split, metrics, log["eval_protocol"]))
     return list(results.values())
+
+
+def sharing_a_split(sets: Mapping[str, Any]) -> list[str]:
+    """The names of those evaluation sets that are not the only one of their split."""
+    splits = {name: str(rows.split) for name, rows in sets.items() if getattr(rows, "split", None) is not None}
+    return [name for name, split in splits.items() if list(splits.values()).count(split) > 1]
+
+
+def part_of(split: str, users: int, name: str = "") -> str:
+    """
+    What stands in a split's place for a part of it.
+
+    Args:
+        split (`str`): Its name.
+        users (`int`): Of the part.
+        name (`str`, *optional*, defaults to `""`): The part's own, if it has one.
+
+    Returns:
+        `str`: Such as `"validation (new, 3 users)"`.
+    """
+    return f"{split} ({', '.join(filter(None, [' '.join(name.split()), f'{users:,} user' + 's' * (users != 1)]))})"
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -36,7 +36,7 @@ from .arguments import (
     keeping_token_ids,
     reading_every_row,
 )
-from .cards import kept_checkpoint, kept_results
+from .cards import kept_checkpoint, kept_results, part_of, sharing_a_split
 from .optimization import decayed_parameter_names, published_optimizer
 from .resuming import STATE_NAME, BestCheckpointInPlace, find_best, is_finished, last_whole_checkpoint
 
@@ -68,7 +68,8 @@ class MMM4RecTrainer(Trainer):
       trained with. They are computed from ranks, so that memory does not grow with users x items, and do not change
       with the batch size or the number of processes. With `prediction_loss_only` the loss alone.
     - What the numbers mean is kept with them: `eval_protocol` in the log of the trainer's state, and the last
-      evaluation of each split in `output_dir/metrics.json`.
+      evaluation of each split in `output_dir/metrics.json`. One of fewer users than another of its split, and each of
+      several sets of one split, stands beside it under a name such as `validation (new, 3 users)`.
     - Weight decay leaves out biases, norms, `A_log`, `D` and `dt_bias`.
     - A loss that is not finite stops the training; metrics as bad as a random order are said once.
     - A run that was stopped goes on as if it had not been, early stopping included.
@@ -115,6 +116,9 @@ class MMM4RecTrainer(Trainer):
         self._protocol: dict[str, Any] = {}
         self._has_said_chance = False
         self.measured: dict[str, CardResult] = {}
+        # Names of the sets that share a split, by prefix; and the most users that were found of each split.
+        self._set_names: dict[str, str] = {}
+        self._most_users: dict[str, int] = {}
         # The folder is transformers' own choice for a trainer without arguments.
         args = TrainingArguments("tmp_trainer") if args is None else args
         check_arguments(args, has_own_metrics="compute_metrics" in kwargs)
@@ -261,8 +265,9 @@ class MMM4RecTrainer(Trainer):
         Returns:
             `dict[str, float]`: The metrics.
         """
-        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        with self._naming_sets(dataset, metric_key_prefix):
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         # Each set of a dictionary came through here by itself.
         if self._protocol and not isinstance(dataset, dict):
             history: list[Any] = self.state.log_history
@@ -273,6 +278,19 @@ class MMM4RecTrainer(Trainer):
                 numbers = {name.removeprefix(f"{metric_key_prefix}_"): value for name, value in metrics.items()}
                 self.measured[split] = CardResult(split, numbers, entry["eval_protocol"])
         return metrics
+
+    @contextlib.contextmanager
+    def _naming_sets(self, dataset: Any, prefix: str) -> Iterator[None]:
+        """Knows, while sets of a dictionary are evaluated, which of them are not the only one of their split."""
+        kept = self._set_names
+        if isinstance(dataset, dict):
+            self._set_names = {f"{prefix}_{name}": str(name) for name in sharing_a_split(dataset)}
+        elif isinstance(dataset, str) and isinstance(self.eval_dataset, dict) and prefix not in kept:
+            self._set_names = {prefix: dataset} if dataset in sharing_a_split(self.eval_dataset) else {}
+        try:
+            yield
+        finally:
+            self._set_names = kept
 
     def create_model_card(
         self,
@@ -453,7 +471,7 @@ class MMM4RecTrainer(Trainer):
         metrics |= {f"{prefix}_{self._named(name)}": share for name, share in ranker.coverage(covered).items()}
         split = getattr(dataloader.dataset, "split", None)
         self._protocol = {
-            "split": prefix if split is None else str(split),
+            "split": self._title(prefix if split is None else str(split), int(metrics[f"{prefix}_users"]), prefix),
             "num_items": ranker.num_rows - 1,
             "sampled": self.sampled,
             "exclude_history": self.exclude_history,
@@ -463,17 +481,50 @@ class MMM4RecTrainer(Trainer):
             "prepared": {},
         }
         self._say_chance(metrics, ranker, prefix)
-        if self.args.should_save:
-            path = Path(str(self.args.output_dir)) / METRICS_NAME
-            path.parent.mkdir(parents=True, exist_ok=True)
-            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            numbers = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+        numbers = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+        with self._written_metrics() as known:
             known[self._protocol["split"]] = {
                 "step": self.state.global_step,
                 "metrics": numbers,
                 "protocol": self._protocol,
             }
+
+    @contextlib.contextmanager
+    def _written_metrics(self) -> Iterator[dict[str, Any]]:
+        """What `metrics.json` holds, to be changed; written by the process that saves."""
+        path = Path(str(self.args.output_dir)) / METRICS_NAME
+        is_known = self.args.should_save and path.is_file()
+        known = json.loads(path.read_text(encoding="utf-8")) if is_known else {}
+        yield known
+        if self.args.should_save:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
+
+    def _title(self, split: str, users: int, prefix: str) -> str:
+        """The name of a split for the whole of it, as far as that is known, and another for a part of it."""
+        if prefix in self._set_names:
+            return part_of(split, users, self._set_names[prefix])
+        sets = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        rows = [len(part) for part in sets if str(getattr(part, "split", None)) == split and has_length(part)]
+        found = self._most_users.get(split, 0)
+        if users < max([found, *rows]):
+            name = prefix.removeprefix("eval").lstrip("_")
+            return part_of(split, users, "" if name in ("test", split) else name)
+        if 0 < found < users:
+            self._rename(split, part_of(split, found))
+        self._most_users[split] = users
+        return split
+
+    def _rename(self, split: str, part: str) -> None:
+        """What was kept as the whole of a split was a part."""
+        if split in self.measured:
+            result = self.measured.pop(split)
+            line = result.protocol.replace(f"{split} split", f"{part} split", 1)
+            self.measured[part] = CardResult(part, result.metrics, line)
+        with self._written_metrics() as known:
+            if split in known:
+                known[part] = known.pop(split)
+                known[part]["protocol"]["split"] = part
 
     def _say_chance(self, metrics: dict[str, Any], ranker: ItemRanker, prefix: str) -> None:
         """Warns, once, of a hit rate that a random order has as well."""

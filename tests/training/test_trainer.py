@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
@@ -340,13 +341,89 @@ def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences:
     assert saved["log_history"][-1]["eval_protocol"] == f"validation {meaning}"
 
     written = json.loads((tmp_path / "metrics.json").read_text())
-    assert written.keys() == {"validation", "test"}
-    assert written["test"]["metrics"]["users"] == 3 and written["test"]["step"] == 2
+    assert written.keys() == {"validation", "test", "test (3 users)"}
+    assert written["test (3 users)"]["metrics"]["users"] == 3 and written["test"]["metrics"]["users"] == 20
+    assert written["test"]["step"] == 2
     assert written["validation"]["metrics"]["ndcg@10"] == logged[0]["eval_valid_ndcg@10"]
     assert written["test"]["protocol"] == {
         "split": "test", "num_items": 25, "sampled": None, "exclude_history": False, "score_padding_item": False,
         "ks": [10, 20, 50], "ties": "expectation over a random order", "prepared": {},
     }  # fmt: skip
+
+
+def told_by(trainer: MMM4RecTrainer, k: int = 10) -> dict[str, tuple[float, ...]]:
+    """HR@k by split, which the card's text, its metadata and `metrics.json` tell alike; and users of the last."""
+    trainer.create_model_card()
+    folder = Path(trainer.args.output_dir)
+    card, written = ModelCard.load(folder / "README.md"), json.loads((folder / "metrics.json").read_text())
+    results = card.data.eval_results or []
+    found = {str(r.dataset_split): r.metric_value for r in results if r.metric_type == f"hr@{k}"}
+    assert len(found) == sum(r.metric_type == f"hr@{k}" for r in results)
+    for split, value in found.items():
+        table = card.text[card.text.index(f"{split[0].upper()}{split[1:]} split, target ranked among all 25 items") :]
+        assert table[table.index(f"| hr@{k} |") :].startswith(f"| hr@{k} | {value:.4f} |"), split
+        assert written[split]["protocol"]["split"] == split
+        assert written[split]["metrics"][f"hr@{k}"] == value
+    return {split: (value, written[split]["metrics"]["users"]) for split, value in found.items()}
+
+
+def test_sets_of_one_split_are_kept_side_by_side(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:
+    rows = sequences["validation"]
+    # Neither half is the whole, and both have as many users.
+    sets = {"old": rows.select(range(10)), "new\nusers": rows.select(range(10, 20)), "all": rows}
+    trainer = MMM4RecTrainer(
+        shop.make_model(sequences.item_ids),
+        shop.make_arguments(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1, save_strategy="no"),
+        train_dataset=sequences["train"],
+        eval_dataset={**sets, "last": sequences["test"]},
+    )
+    trainer.train()
+    counts = {name: plain_counts(trainer.model, part) for name, part in sets.items()}
+    hits = {name: metrics_from_counts(own)["hr@10"] for name, own in counts.items()}
+    expected = {
+        "validation (old, 10 users)": (pytest.approx(hits["old"]), 10),
+        "validation (new users, 10 users)": (pytest.approx(hits["new\nusers"]), 10),
+        "validation (all, 20 users)": (pytest.approx(hits["all"]), 20),
+        "test": (pytest.approx(metrics_from_counts(plain_counts(trainer.model, sequences["test"]))["hr@10"]), 20),
+    }
+    assert len(set(hits.values())) == 3
+    # At the last step of the training, and after it, in all the ways to name the sets.
+    assert told_by(trainer) == expected
+    for act in (trainer.evaluate, lambda: trainer.evaluate("old"), lambda: trainer.evaluate(sets)):
+        act()
+        assert told_by(trainer) == expected
+    meaning = "split, target ranked among all 25 items, history not masked, ties by expectation"
+    logged = [entry["eval_protocol"] for entry in trainer.state.log_history if "eval_old_users" in entry]
+    assert set(logged) == {f"validation (old, 10 users) {meaning}"}
+
+
+@pytest.mark.parametrize("order", [(20, 3, 1), (3, 20, 1), (1, 3, 20)])
+def test_a_part_of_a_split_does_not_stand_for_the_whole(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    trainer = MMM4RecTrainer(
+        shop.make_model(sequences.item_ids), shop.make_arguments(tmp_path), eval_dataset=sequences["validation"]
+    )
+    rows = sequences["test"]
+    counts = plain_counts(trainer.model, rows)
+    for _ in range(2):  # what is measured again takes the place of what was
+        for users in order:
+            trainer.evaluate(rows.select(range(users)))
+    trainer.predict(rows.select(range(2)))
+    # Of a set that the trainer was given its size is known before it was evaluated.
+    trainer.evaluate(sequences["validation"].select(range(4)), metric_key_prefix="eval_first")
+    trainer.evaluate(list(sequences["validation"])[:5], metric_key_prefix="listed")
+    shares = {users: pytest.approx(metrics_from_counts(counts[:users])["hr@10"]) for users in order}
+    validation = metrics_from_counts(plain_counts(trainer.model, sequences["validation"])[:5])["hr@10"]
+    first = metrics_from_counts(plain_counts(trainer.model, sequences["validation"])[:4])["hr@10"]
+    assert told_by(trainer) == {
+        "test": (shares[20], 20),
+        "test (3 users)": (shares[3], 3),
+        "test (1 user)": (shares[1], 1),
+        "validation (first, 4 users)": (pytest.approx(first), 4),
+        "listed": (pytest.approx(validation), 5),
+    }
+    assert "test (2 users)" in json.loads((tmp_path / "metrics.json").read_text())
 
 
 def test_masking_the_history_takes_the_whole_history_and_never_the_target(

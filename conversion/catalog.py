@@ -12,7 +12,7 @@ from mmm4rec_hf.data.published import ITEM_FILE, SEQUENCE_FILES, published_item_
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.outputs import replace_file
 
-from .checkpoint import check_tensor, load_tensors
+from .untrusted import check_tensor, load_tensors
 
 FEATURE_FILES = {"text": "text_feat.pth", "image": "image_feat.pth"}
 

@@ -103,7 +103,7 @@ def _add_errors(app: FastAPI) -> None:
     def answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
         async def handler(_: Request, error: Exception) -> Response:
             headers = {"Retry-After": "1"} if status == 429 else None
-            return JSONResponse({"detail": " ".join(str(error).split())}, status, headers)
+            return JSONResponse({"detail": schemas.displayable(" ".join(str(error).split()))}, status, headers)
 
         return handler
 

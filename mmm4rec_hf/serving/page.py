@@ -250,7 +250,7 @@ class Page:
         """A click on an item, or on one of the history's buttons."""
         action, item_id, place = (event._data.get(name) for name in ("action", "id", "place"))
         history = list(history)
-        known = isinstance(item_id, str) and item_id in self.recommender.state.catalog
+        known = self._holds(item_id)
         if action == "add" and known and len(history) < _MAX_HISTORY:
             history.append(item_id)
         elif action == "only" and known:
@@ -262,6 +262,12 @@ class Page:
                 other = min(max(place + (1 if action == "down" else -1), 0), len(history) - 1)
                 history[place], history[other] = history[other], history[place]
         return self._all(history, query, page, top_k, gap)
+
+    def _holds(self, item_id: Any) -> bool:
+        try:
+            return isinstance(item_id, str) and item_id in self.recommender.state.catalog
+        except ValueError:  # what cannot be an id at all
+            return False
 
     def clear(self, history: list[str], query: str, page: int, top_k: int, gap: str) -> tuple[Any, ...]:
         """An empty history."""

@@ -299,12 +299,18 @@ class Recommender:
             CannotAddItems: If there is no encoder, or there are too many new items.
             ItemExists: If the id is taken.
             PictureError: If the picture cannot be read.
-            ValueError: For an item without text and picture, a field that is nearly one of the texts, or an empty id.
+            ValueError: For an item without text and picture, a field that is nearly one of the texts, an empty id, or
+                half of a character.
             Busy: If too many items wait to be encoded.
         """
         if self.encoder is None:
             raise CannotAddItems(f"this server takes no new items: {self.encoder_problem}")
         item_id = canonical_id(item_id.strip())
+        for name, text in fields.items():
+            if _has_half(name) or _has_half(text):
+                raise ValueError(
+                    f"field {name!r} holds half of a UTF-16 pair, which is no text; mend it where it was cut"
+                )
         texts = self._state.catalog.name_alike({name: text.strip() for name, text in fields.items() if text.strip()})
         # A text by a name that pictures have would be a path or an address on this machine, which nobody may name.
         texts.pop("image", None)
@@ -372,6 +378,11 @@ class Recommender:
             "title": title_text(record),
             "has_image": self.pictures.shows(record.get("image")),
         }
+
+
+def _has_half(text: str) -> bool:
+    """Whether a text holds half of a UTF-16 pair, which no answer can be written with."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _alike(histories: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

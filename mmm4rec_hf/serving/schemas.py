@@ -1,5 +1,6 @@
 """What the API takes and gives, and how much of it."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
@@ -22,11 +23,16 @@ _Time = StrictInt | Annotated[StrictStr, StringConstraints(min_length=1, max_len
 
 
 def displayable(text: Any) -> str | None:
-    """A title as a text that can be sent: half a character of a broken file becomes a question mark."""
+    """A text as one that can be sent: half a character of a broken file becomes a question mark."""
     return None if text is None else str(text).encode("utf-8", "replace").decode("utf-8")
 
 
+def _displayable_fields(fields: dict[str, Any]) -> Any:
+    return json.loads(displayable(json.dumps(fields, ensure_ascii=False)) or "")
+
+
 Title = Annotated[str | None, BeforeValidator(displayable)]
+Fields = Annotated[dict[str, Any], BeforeValidator(_displayable_fields)]
 
 
 class _Request(BaseModel):
@@ -155,7 +161,7 @@ class Entry(BaseModel):
 class Item(Entry):
     """An item with all its fields."""
 
-    fields: dict[str, Any]
+    fields: Fields
 
 
 class ItemsPage(BaseModel):

@@ -372,3 +372,43 @@ def test_the_description_needs_no_other_server(client: TestClient) -> None:
         ("/items/{item_id}/image", "get"),
         ("/health", "get"),
     }
+
+
+@pytest.mark.parametrize("fields", [{"\ud800": "x"}, {"brand": "a\udc00"}, {"title": "\ud83d"}])
+def test_half_a_character_in_a_new_item_is_refused_before_it_is_added(
+    client: TestClient, fields: dict[str, str]
+) -> None:
+    answer = client.post("/items", data={"item_id": "new", "description": "red", "fields": json.dumps(fields)})
+    assert "holds half of a UTF-16 pair, which is no text" in detail(answer, 422)
+    assert client.get("/items/new").status_code == 404 and client.get("/health").json()["catalog_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("\ud800", "x", r"unknown form field '\ud800'"),
+        ("name\ud800", "x" * 10_001, "name? has 10,001 characters"),
+        ("description", "\ud800", "field 'description' holds half of a UTF-16 pair"),
+        ("item_id", "\ud800", "item_id: Input should be a valid string"),
+    ],
+)
+def test_half_a_character_of_a_form_in_another_encoding_is_refused(
+    client: TestClient, name: str, value: str, message: str
+) -> None:
+    def part(name: str, value: str) -> bytes:
+        letters = [text.encode("utf-7", "surrogatepass") for text in (name, value)]
+        return b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % tuple(letters)
+
+    form = {"item_id": "new", "title": "red"} | {name: value}
+    body = b"".join(part(*pair) for pair in form.items()) + b"--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
+    assert message in detail(client.post("/items", content=body, headers=headers), 422)
+    assert client.get("/health").json()["catalog_version"] == 1
+
+
+def test_half_a_character_in_an_item_of_a_broken_file_becomes_a_question_mark(
+    client: TestClient, recommender: Recommender
+) -> None:
+    recommender.state.catalog.records[3] |= {"title": "cut \ud83d", "brand": ["a\ud83d"], "odd\ud83d": 1}
+    item = client.get("/items/item-3").json()
+    assert item["title"] == "cut ?" and (item["fields"]["brand"], item["fields"]["odd?"]) == (["a?"], 1)

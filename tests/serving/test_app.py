@@ -1,5 +1,6 @@
 """Page and API in one application: what it must not give away, and what it must not ask for elsewhere."""
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -178,3 +179,23 @@ def test_files_of_other_servers_are_not_passed_on(app_client: TestClient, fetche
             for ask in (app_client.get, app_client.head):
                 assert ask(f"/gradio_api/{path}{address}").status_code in (400, 403), (path, address)
     assert fetched == []
+
+
+def test_half_a_character_is_an_answer_of_the_page_too(app_client: TestClient, recommender: Recommender) -> None:
+    events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
+
+    def ask(name: str, data: list[Any], **more: Any) -> str:
+        body = {"data": data, "fn_index": events[name]["id"], "session_hash": "a"} | more
+        headers = {"content-type": "application/json"}
+        answer = app_client.post(f"/gradio_api/run/{name}", content=json.dumps(body), headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    assert "has all of these words: cut ?" in ask("browse", ["cut \ud83d", None, None])
+    assert "has all of these words: cut ?" in ask("find", ["cut \ud83d", None])
+    texts = len(recommender.text_fields)
+    assert "half of a UTF-16 pair" in ask("add", ["new", None, "cut \ud83d", *["x"] * (texts - 1)])
+    assert "half of a UTF-16 pair" in ask("add", ["\ud83d", None, *["x"] * texts])
+    for item_id in ("\ud83d", ""):
+        act = ask("act", [None, "", None, 10, "a day"], event_data={"action": "add", "id": item_id})
+        assert "Choose at least one item" in act

@@ -17,6 +17,23 @@ _FORM_BYTES = 256 << 10
 _READING = {"GET", "HEAD", "OPTIONS"}
 # Gradio would fetch such an address and pass on what it gives.
 _FILE_OF_ELSEWHERE = re.compile("/gradio_api/file[=/]https?:", re.IGNORECASE)
+# What the page, and events asked for without it, need of Gradio. It has more: recordings, proxies, runs of others.
+_GRADIO = re.compile("/gradio_api/([^/=]*)", re.IGNORECASE)
+_NEEDED = frozenset(
+    (
+        "api",
+        "app_id",
+        "call",
+        "file",
+        "heartbeat",
+        "info",
+        "queue",
+        "run",
+        "startup-events",
+        "upload",
+        "upload_progress",
+    )
+)
 
 
 class _TooLarge(HTTPException):
@@ -30,7 +47,7 @@ class Limits:
     A server on this machine is reached by every page that its browser shows: a page elsewhere can post to
     `127.0.0.1`, or give its own name this machine's address. So requests that change something must come from a page
     of this server, and a server for this machine alone answers to this machine's names only. Nor does it fetch files
-    of other servers for those who ask it (403).
+    of other servers for those who ask it, or answer to what Gradio has and the page does without (403).
 
     Args:
         app (`ASGIApp`): What to protect.
@@ -58,8 +75,11 @@ class Limits:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         problem = self._foreign(scope["method"], headers)
+        asked = _GRADIO.search(scope["path"])
         if problem is None and _FILE_OF_ELSEWHERE.search(scope["path"]):
             problem = "this server fetches no files of other servers; ask theirs"
+        elif problem is None and asked and asked[1].lower() not in _NEEDED:
+            problem = f"this server has no {asked[1]!r}, as its page needs none"
         if problem is not None:
             await JSONResponse({"detail": problem}, 403)(scope, receive, send)
             return

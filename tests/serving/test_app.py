@@ -181,6 +181,24 @@ def test_files_of_other_servers_are_not_passed_on(app_client: TestClient, fetche
     assert fetched == []
 
 
+def test_what_gradio_has_and_the_page_does_without_is_closed(app_client: TestClient, fetched: list[str]) -> None:
+    recording = {"files": ("a.webm", b"RIFF", "video/webm")}
+    assert app_client.post("/gradio_api/process_recording", files=recording).status_code == 403
+    for path in ("component_server", "reset", "cancel", "vibe-edit", "stream/a/close", "run-history/connect"):
+        assert app_client.post(f"/gradio_api/{path}", json={}).status_code == 403, path
+    for path in (
+        "proxy=https://elsewhere.example/a",
+        "deep_link",
+        "token",
+        "user",
+        "profiling/traces",
+        "runs",
+        "mcp/sse",
+    ):
+        assert app_client.get(f"/gradio_api/{path}").status_code == 403, path
+    assert app_client.get("/gradio_api/startup-events").status_code == 200 and fetched == []
+
+
 def test_half_a_character_is_an_answer_of_the_page_too(app_client: TestClient, recommender: Recommender) -> None:
     events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
 

@@ -146,7 +146,7 @@ class Recommender:
     @property
     def max_history(self) -> int:
         """`int`: Events of a history that the model reads, the last ones."""
-        return int(self._state.pipeline.processor.max_sequence_length)
+        return int(self._state.pipeline.model.config.max_sequence_length)
 
     def close(self) -> None:
         """Ends the thread that asks the model."""

@@ -412,3 +412,9 @@ def test_half_a_character_in_an_item_of_a_broken_file_becomes_a_question_mark(
     recommender.state.catalog.records[3] |= {"title": "cut \ud83d", "brand": ["a\ud83d"], "odd\ud83d": 1}
     item = client.get("/items/item-3").json()
     assert item["title"] == "cut ?" and (item["fields"]["brand"], item["fields"]["odd?"]) == (["a?"], 1)
+
+
+def test_as_many_events_count_as_the_model_reads(recommender: Recommender, client: TestClient) -> None:
+    # Another pipeline with a longer model may have raised the processor's.
+    recommender.state.pipeline.processor.max_sequence_length = 50
+    assert client.get("/health").json()["max_history"] == 6

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     """Recommends to this process's users, and joins the parts."""
     state = process_state()
     args.model = find_model(args.model)
-    recommend = pipeline("sequential-recommendation", model=args.model, device=state.device)
+    recommend = pipeline("sequential-recommendation", model=args.model, device=state.device, trust_remote_code=False)
     parts = [args.output.with_name(f".{args.output.stem}.part-{rank}.parquet") for rank in range(state.num_processes)]
     write(parts[state.process_index], recommendations(recommend, args, state))
     state.wait_for_everyone()

@@ -346,9 +346,12 @@ class MMM4RecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
-            args, kwargs: Passed on to [`~ProcessorMixin.from_pretrained`].
+            args, kwargs: Passed on to [`~ProcessorMixin.from_pretrained`]. Code of the tokenizer's or the image
+                processor's own is run where `trust_remote_code=True` is given, and never asked for.
         """
         hub_kwargs = {name: value for name, value in kwargs.items() if name in _HUB_KWARGS}
+        # Of None transformers makes a question on the terminal, which a "y" that was meant for something else answers.
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         path = cached_file(
             pretrained_model_name_or_path,

@@ -285,7 +285,9 @@ def recommend(folder: Path, sequences: "SequenceDatasets", user: str) -> list[di
     from transformers import pipeline
 
     history, _ = history_of(sequences, user)
-    recommender = pipeline("sequential-recommendation", model=str(folder), device="cpu")  # type: ignore[call-overload]
+    recommender = pipeline(  # type: ignore[call-overload]
+        "sequential-recommendation", model=str(folder), device="cpu", trust_remote_code=False
+    )
     return recommender(history, top_k=10)
 
 

@@ -103,7 +103,9 @@ def run(args: argparse.Namespace) -> None:
     from transformers import pipeline
 
     model = find_model(args.model)
-    recommender: Any = pipeline("sequential-recommendation", model=model, device=args.device)  # type: ignore[call-overload]
+    recommender: Any = pipeline(  # type: ignore[call-overload]
+        "sequential-recommendation", model=model, device=args.device, trust_remote_code=False
+    )
     with _unknown_items_counted(recommender.processor):
         _recommend(args, recommender, model)
 

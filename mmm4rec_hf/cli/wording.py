@@ -25,6 +25,12 @@ _CALLS = (
     (r"give a root= that holds them", "give an --image-root that holds them"),
     (r"given as root=, where", "given as --image-root, where"),
     (r"\broot= names another place", "--image-root names another place"),
+    (
+        r"The repository (.+?) (?:contains|references) custom code .*`trust_remote_code=True` to allow custom code to "
+        r"be run\.",
+        r"\1 needs code of its own, which no command runs; if you trust it, load it in Python with "
+        "trust_remote_code=True",
+    ),
     (r"\bpass unreadable_pictures='missing'", "give --unreadable-pictures missing"),
 )
 # Options of the model that its configuration's errors tell to give, as a recipe names them.

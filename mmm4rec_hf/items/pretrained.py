@@ -176,8 +176,8 @@ def load_joint(
         )
     model, missing = _load_model(name, revision, device)
     _warn_of_missing(name, missing)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    image_processor = AutoImageProcessor.from_pretrained(name, revision=revision)
+    tokenizer = _load(AutoTokenizer, name, revision)
+    image_processor = _load(AutoImageProcessor, name, revision)
     return JointTextEncoder(model, tokenizer, name, dtype), JointImageEncoder(model, image_processor, name, dtype)
 
 
@@ -203,7 +203,7 @@ def load_text_encoder(
     _warn_of_missing(name, [key for key in missing if "pooler" not in key])
     return TextEncoder(
         model.get_encoder() if config.is_encoder_decoder else model,
-        AutoTokenizer.from_pretrained(name, revision=revision),
+        _load(AutoTokenizer, name, revision),
         name,
         dtype,
         pooling=pooling or stated.pooling or "mean",
@@ -220,7 +220,7 @@ def load_image_encoder(name: str, revision: str | None, device: torch.device, dt
     _warn_of_missing(name, [key for key in missing if "pooler" not in key])
     # A classifier's checkpoint often lacks the pooler, which then holds random weights.
     pooling = "cls" if any("pooler" in key for key in missing) else "pooler"
-    return ImageEncoder(model, AutoImageProcessor.from_pretrained(name, revision=revision), name, dtype, pooling)
+    return ImageEncoder(model, _load(AutoImageProcessor, name, revision), name, dtype, pooling)
 
 
 def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
@@ -228,12 +228,26 @@ def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
     if not Path(name).is_dir():
         check_hub_name(name)
     with fetching(name, "model"):
-        return AutoConfig.from_pretrained(name, revision=revision)
+        config: PreTrainedConfig = _load(AutoConfig, name, revision)
+    return config
 
 
 def _load_model(name: str, revision: str | None, device: torch.device) -> tuple[PreTrainedModel, list[str]]:
-    model, report = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, output_loading_info=True)
+    model, report = _load(AutoModel, name, revision, dtype=torch.float32, output_loading_info=True)
     return model.to(device), sorted(report["missing_keys"])
+
+
+def _load(auto_class: Any, name: str, revision: str | None, **options: Any) -> Any:
+    """By one of transformers' own classes; where nothing is said it would ask on the terminal to run another."""
+    try:
+        return auto_class.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name!r} needs code of its own repository, which is not run; name a model of transformers' own classes, "
+            "or give a function as text_encoder= or image_encoder="
+        ) from error
 
 
 def _warn_of_missing(name: str, missing: list[str]) -> None:

@@ -106,6 +106,20 @@ def test_scores_follow_every_change(
     torch.testing.assert_close(after, scores_without_memory(model))
 
 
+def test_other_features_at_the_address_of_the_ones_before_are_others(lively_model: Model) -> None:
+    """Memory of features that were replaced is given out again, to the ones after the next."""
+    model = lively_model().eval()
+    memory = model.items.text_features.numpy().copy()
+    model.items.text_features = torch.from_numpy(memory)
+    before = scores(model)
+    memory += 1
+    again = torch.from_numpy(memory)
+    assert again.data_ptr() == model.items.text_features.data_ptr()
+    model.items.text_features = again
+    assert not torch.allclose(scores(model), before)
+    torch.testing.assert_close(scores(model), scores_without_memory(model))
+
+
 def test_nothing_is_computed_twice(lively_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lively_model().eval()
     scores(model)

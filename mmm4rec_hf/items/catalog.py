@@ -24,7 +24,7 @@ from .fields import (
     title_by_both_names,
     with_title,
 )
-from .images import absolute_pictures, check_readable, is_picture, is_url, load_picture
+from .images import absolute_pictures, check_readable, is_in_hub_cache, is_picture, is_url, load_picture
 from .recorded import encoder_for_more
 from .sources import read_items
 from .storage import fetch_catalog, load_catalog, naming_damage, push_catalog, save_catalog
@@ -404,8 +404,8 @@ class ItemCatalog:
             name (`str` or `os.PathLike`): A folder, or the name of a data set on the Hub.
             root (`str` or `os.PathLike`, *optional*):
                 Where relative picture paths start, by default that folder. No relative path may lead out of it, and no
-                absolute one of a data set of the Hub, or where it is given; a folder's own are followed otherwise, as
-                `mmm4rec encode` writes them.
+                absolute one of a data set of the Hub, of a folder in its cache, or where it is given; a folder's own
+                are followed otherwise, as `mmm4rec encode` writes them.
             revision (`str`, *optional*): Of the data set.
             token (`str` or `bool`, *optional*): For a private data set.
 
@@ -413,7 +413,7 @@ class ItemCatalog:
             ValueError: If there is no catalogue, or its parts do not fit each other.
         """
         folder = Path(name)
-        is_ours = root is None and folder.is_dir()
+        is_ours = root is None and folder.is_dir() and not is_in_hub_cache(folder)
         if not folder.is_dir():
             folder = fetch_catalog(os.fspath(name), revision, token)
         parts = load_catalog(folder)

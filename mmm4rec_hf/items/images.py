@@ -78,6 +78,11 @@ def _hub_blobs(folder: Path) -> list[Path]:
     return []
 
 
+def is_in_hub_cache(folder: Path) -> bool:
+    """Whether a folder is a snapshot in the Hub's cache or below one: somebody else wrote what it holds."""
+    return any(_hub_blobs(place) for place in (folder.absolute(), folder.resolve()))
+
+
 def confined_pictures(
     records: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] | None, *, follow_links: bool = False
 ) -> Iterator[dict[str, Any]]:

@@ -277,6 +277,13 @@ def test_absolute_paths_are_followed_in_a_folder_of_ours_and_in_none_of_the_hub(
     ):
         with pytest.raises(PictureError, match="outside the items' folder"):
             fetched.picture("a")
+    # A model's repository that was downloaded as a whole, with the catalogue that lies in it.
+    snapshot = tmp_path / "models--org--films" / "snapshots" / "0123"
+    shutil.copytree(tmp_path / "saved", snapshot / "catalog")
+    (tmp_path / "link").symlink_to(snapshot)
+    for folder in (snapshot / "catalog", tmp_path / "link" / "catalog"):
+        with pytest.raises(PictureError, match="outside the items' folder"):
+            ItemCatalog.from_pretrained(folder).picture("a")
     line = json.dumps({"item_id": "a", "image": "../private/b.png"}) + "\n"
     (tmp_path / "saved" / "items.jsonl").write_text(line)
     with pytest.raises(PictureError, match="outside the items' folder"):

@@ -67,6 +67,17 @@ def with_epoch_microseconds(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
     return frame.with_columns(nw.col(name).cast(nw.Datetime("us")).dt.timestamp("us"))
 
 
+def in_order(frame: nw.LazyFrame, *names: str) -> nw.LazyFrame:
+    """The rows sorted by columns without missing values, the least first.
+
+    narwhals leaves the direction of a sort to DuckDB, where a setting of the connection may turn it.
+    """
+    if frame.implementation is nw.Implementation.DUCKDB:
+        native: Any = frame.to_native()
+        return nw.from_native(native.order(", ".join(f'"{name}" ASC' for name in names)))
+    return frame.sort(*names)
+
+
 def keep(frame: nw.LazyFrame) -> nw.LazyFrame:
     """The same rows computed once and for all, so that a loop over them does not repeat all that came before."""
     native: Any = frame.to_native()

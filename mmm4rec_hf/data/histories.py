@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from .engines import stream
+from .engines import in_order, stream
 from .filters import distinct_events
 from .interactions import Interactions
 from .splits import in_time_order
@@ -29,5 +29,5 @@ def stream_histories(data: Interactions) -> Iterator[pa.RecordBatch]:
     log, duplicated = distinct_events(data)
     if duplicated:
         logger.warning("dropped %d duplicated rows: each event counts once, as in training", duplicated)
-    ordered = in_time_order(log).sort("user_id", "position")
+    ordered = in_order(in_time_order(log), "user_id", "position")
     return stream(ordered.select("user_id", "item_id", "timestamp"))

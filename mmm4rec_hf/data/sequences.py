@@ -93,7 +93,7 @@ def prepare_sequences(
         known_items = sorted(log.select("item_id").unique().collect("polars")["item_id"].to_list())
     log = splits.in_time_order(log)
     log = splits.leave_one_out(log) if cuts is None else splits.temporal(log, *cuts)
-    log = log.sort("user_id", "position").select("user_id", "item_id", "timestamp", "role")
+    log = engines.in_order(log, "user_id", "position").select("user_id", "item_id", "timestamp", "role")
     if output_dir is None:
         return _stored(log, None, known_items, statistics, max_sequence_length)
     with replace_sequences(Path(output_dir)) as folder:

@@ -362,7 +362,7 @@ def _refuse(frame: nw.LazyFrame, wrong: nw.Expr, reason: str | Callable[[Any], s
     """Raise for the first row that an expression finds wrong."""
     names = ("user_id", "item_id", "timestamp")
     order = [name for name in ORDER if name in frame.collect_schema().names()]
-    first = frame.filter(wrong).sort(*order).select(*names).head(1).collect("polars")
+    first = engines.in_order(frame.filter(wrong), *order).select(*names).head(1).collect("polars")
     if len(first):
         # Not the row's number, which is no line's: files have headers, and their rows an order of their own.
         user, item, value = first.row(0)

@@ -11,6 +11,7 @@ import pytest
 
 from mmm4rec_hf import recommend_frame
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
+from mmm4rec_hf.data.histories import stream_histories
 
 random.seed(0)
 LOG = pl.DataFrame(
@@ -66,6 +67,34 @@ def test_duckdb_gives_the_split_of_polars(arguments: dict[str, Any]) -> None:
     connection = duckdb.connect()
     relation = connection.from_arrow(LOG.to_arrow())
     assert contents(prepare_sequences(load_interactions(relation), **arguments)) == expected(arguments)
+
+
+@pytest.mark.parametrize("setting", ["default_order = 'DESC'", "default_null_order = 'NULLS LAST'"])
+def test_no_setting_of_duckdb_changes_the_order_of_events(setting: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    connection.execute(f"SET {setting}")
+    rows = [("b", "x", 3), ("a", "x", 1), ("a", "y", 2), ("b", "z", 5), ("a", "z", 9)]
+    log = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    relation = connection.from_arrow(log.to_arrow())
+    prepared = prepare_sequences(load_interactions(relation), k_core=1)
+    assert contents(prepared) | {"statistics": None} == {
+        "users": ["a", "b"],
+        "items": ["x", "y", "z"],
+        "train": [],
+        "validation": [([1], [1], 2)],
+        "test": [([1, 2], [1, 2], 3), ([1], [3], 3)],
+        "statistics": None,
+    }
+    histories = [
+        tuple(event.values()) for batch in stream_histories(load_interactions(relation)) for event in batch.to_pylist()
+    ]
+    assert histories == [("a", "x", 1), ("a", "y", 2), ("a", "z", 9), ("b", "x", 3), ("b", "z", 5)]
+    # The first row that is wrong is the one that is named.
+    early, late = ("a", "x", "noon"), ("b", "y", "night")
+    wrong = pl.DataFrame([early, late], ["user_id", "item_id", "timestamp"], orient="row")
+    with pytest.raises(ValueError, match="timestamp 'noon' of user 'a'"):
+        load_interactions(connection.from_arrow(wrong.to_arrow()))
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from mmm4rec_hf.outputs import write_json
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.json"
+# What a fine-tuning or a pretraining writes beside its recipe, and replaces or takes for its own when it is there.
+_OF_A_RUN = ("model", "evaluation", "checkpoints", "log.jsonl", "training.json")
 
 
 def claim_output(folder: Path, recipe: Any) -> None:
@@ -23,7 +25,8 @@ def claim_output(folder: Path, recipe: Any) -> None:
         recipe (a dataclass): What the run does.
 
     Raises:
-        ValueError: If the folder is another recipe's, naming what differs.
+        ValueError: If the folder is another recipe's, naming what differs, or has no recipe and holds something of a
+            name that a run writes: what was not written by a run is never replaced.
     """
     now = json.loads(json.dumps(dataclasses.asdict(recipe)))
     # An option that has come since the run began was at its default.
@@ -39,6 +42,13 @@ def claim_output(folder: Path, recipe: Any) -> None:
                 "remove the folder to start over"
             )
         return
+    # The recipe is what a run writes first; of an empty folder nothing can be lost.
+    taken = [name for name in _OF_A_RUN if (folder / name).is_file() or any((folder / name).glob("*"))]
+    if taken:
+        raise ValueError(
+            f"{folder} holds {', '.join(taken)}, but no {RECIPE_NAME}: no run wrote it, and this one would replace "
+            "it; give another output_dir"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, now)
 

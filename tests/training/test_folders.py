@@ -1,0 +1,58 @@
+"""Output folders belong to one recipe, and what no run wrote is left alone."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
+from mmm4rec_hf.training.folders import claim_output
+from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
+from mmm4rec_hf.training.recipes import build
+
+
+@dataclass
+class Recipe:
+    output_dir: str
+    rate: float = 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model/mine.py", "evaluation/results.csv", "checkpoints/.env", "log.jsonl", "training.json"],
+)
+def test_what_no_run_wrote_is_not_taken_for_a_run(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("of the user")
+    with pytest.raises(ValueError, match=f"holds {name.partition('/')[0]}, but no recipe.json.*another output_dir"):
+        claim_output(tmp_path, Recipe(str(tmp_path)))
+    assert path.read_text() == "of the user" and not (tmp_path / "recipe.json").exists()
+
+
+def test_a_folder_with_other_things_and_empty_folders_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of the user")
+    (tmp_path / "checkpoints").mkdir()
+    claim_output(tmp_path, Recipe(str(tmp_path), 0.25))
+    assert json.loads((tmp_path / "recipe.json").read_text())["rate"] == 0.25
+    # It is a run's now, whatever that has written.
+    (tmp_path / "log.jsonl").write_text("")
+    claim_output(tmp_path, Recipe(str(tmp_path), 0.25))
+
+
+def test_both_trainings_leave_the_folder_of_a_user_as_it_is(
+    make_recipe: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    mine = tmp_path / "project" / "model" / "mine.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
+    recipe = make_recipe("project", max_steps=1)
+    shop = {name: recipe["domains"][0][name] for name in ("sequences", "catalog")}
+    with pytest.raises(ValueError, match="project holds model, but no recipe.json"):
+        pretrain(build(PretrainRecipe, recipe, "test"))
+    with pytest.raises(ValueError, match="project holds model, but no recipe.json"):
+        finetune(build(FinetuneRecipe, shop | {"output_dir": recipe["output_dir"], "model": recipe["model"]}, "test"))
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.py"]

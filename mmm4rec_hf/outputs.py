@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fnmatch
 import functools
 import hashlib
 import json
@@ -10,7 +11,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _TEMPORARY = re.compile(
 )
 # Also where a quota is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What file managers and network disks leave in any folder.
+_OF_THE_SYSTEM = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 _in_use: set[Path] = set()
 _cleaned: set[Path] = set()
 
@@ -39,17 +42,26 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(target: Path) -> Iterator[Path]:
+def replace_folder(target: Path, own: Sequence[str] | None = None) -> Iterator[Path]:
     """
     Gives a folder of another name to fill, which takes the place of `target` once everything went well.
 
+    Args:
+        target (`Path`): The folder, which need not be there.
+        own (`Sequence[str]`, *optional*):
+            What may lie in `target`, as [`refuse_other_files`] takes it. Without it nothing is looked at: for callers
+            that have looked.
+
     Raises:
-        ValueError: If `target` is where a disk is mounted, which nothing can take the place of.
+        ValueError: If `target` is where a disk is mounted, which nothing can take the place of; and as
+            [`refuse_other_files`], before anything is written, or of what came there in the meantime.
     """
     # What a link names is replaced, and the link stays.
     target = target.resolve() if target.is_symlink() else target
     if target.is_dir() and os.path.ismount(target):
         raise ValueError(f"{target} is the mount point of a disk and cannot be replaced; name a folder inside it")
+    if own is not None:
+        refuse_other_files(target, own)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         _temporary(target, "partial") as partial,
@@ -58,6 +70,8 @@ def replace_folder(target: Path) -> Iterator[Path]:
     ):
         partial.mkdir()
         yield partial
+        if own is not None:
+            refuse_other_files(target, own)
         if not target.exists():
             partial.rename(target)
         elif not _exchange(partial, target):
@@ -68,6 +82,59 @@ def replace_folder(target: Path) -> Iterator[Path]:
             except OSError:
                 replaced.rename(target)
                 raise
+
+
+def refuse_other_files(target: Path, own: Sequence[str]) -> None:
+    """
+    Makes sure that a folder which is to be replaced holds nothing else than what is written there: whatever a user
+    put beside it would be gone.
+
+    Args:
+        target (`Path`): The folder, which need not be there.
+        own (`Sequence[str]`):
+            What is written there, as paths below `target`: `"shards/shard-*.parquet"`, or `"images/"` for a folder
+            with all that it holds. The first is of a file that is always written; a folder without it is another's.
+            With none, `target` must be empty.
+
+    Raises:
+        ValueError: Naming what else lies there, or if `target` is a file.
+    """
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file and would be replaced by a folder; name another folder")
+    if not target.is_dir():
+        return
+    is_own = bool(own) and (target / own[0]).is_file()
+    if others := _others(target, own if is_own else ()):
+        shown = ", ".join([*others[:5], *(["..."] if len(others) > 5 else [])])
+        raise ValueError(
+            f"{target} holds something else than what is written there, which would be lost: {shown}; name another "
+            "folder, or move this away"
+        )
+
+
+def _others(folder: Path, own: Sequence[str], below: str = "") -> list[str]:
+    """What lies in a folder and matches none of the patterns; of a folder of other things its name alone."""
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        temporary = _TEMPORARY.fullmatch(entry.name)
+        # Left by a command that was killed, or of one that runs; what was renamed out of the way is whole.
+        if temporary and temporary["kind"] == "partial":
+            continue
+        name = below + (temporary["name"] if temporary else entry.name)
+        if not entry.is_dir(follow_symlinks=False):
+            # In a folder of its own kind alone does a star stand for anything.
+            patterns = [pattern for pattern in own if pattern.count("/") == name.count("/")]
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and not any(
+                fnmatch.fnmatchcase(entry.name, pattern) for pattern in _OF_THE_SYSTEM
+            ):
+                found.append(below + entry.name)
+        elif f"{name}/" in own:
+            continue
+        elif any(pattern.startswith(f"{name}/") for pattern in own):
+            found += _others(Path(entry.path), own, f"{name}/")
+        elif any(os.scandir(entry.path)):
+            found.append(f"{below}{entry.name}/")
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> None:
     """Runs `mmm4rec prepare`."""
     hide_bars_without_terminal()
     from ..data import load_interactions, prepare_sequences
-    from ..data.sequence_datasets import replace_sequences
+    from ..data.sequence_datasets import check_sequences_folder, replace_sequences
     from ..evaluation.protocol import PREPARE_NAME, read_layout, read_preparation
     from ..outputs import write_json
     from ..training.shards import write_shards
 
+    check_sequences_folder(args.output)
     catalog = None
     if args.items is not None:
         from ..items import ItemCatalog

@@ -1,6 +1,7 @@
 """The three datasets that train, choose and test a model, in memory and on disk."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -14,13 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.outputs import replace_folder
+from mmm4rec_hf.outputs import refuse_other_files, replace_folder
+from mmm4rec_hf.plain_json import read_object
 
 from .events import HistoryRows, UserEvents
 
 logger = logging.getLogger(__name__)
 
 EVENTS_FILE, USERS_FILE, ITEMS_FILE, ABOUT_FILE = "events.arrow", "users.arrow", "items.arrow", "sequences.json"
+# What belongs to sequences: what `mmm4rec prepare` says of them, and shards beside them; and what `datasets` keeps
+# next to a file whose rows were mapped or shuffled.
+_BESIDE = ("prepare.json", "shards/shards.json", "shards/item_ids.json", "shards/shard-*.parquet", "cache-*.arrow")
 
 
 class SequenceDatasets(datasets.DatasetDict):
@@ -204,12 +209,29 @@ def replace_sequences(target: Path) -> Iterator[Path]:
     As [`replace_folder`].
 
     Raises:
-        ValueError: If `target` holds something else than sequences.
+        ValueError: As [`check_sequences_folder`].
     """
-    if target.exists() and not (target / ABOUT_FILE).is_file() and (target.is_file() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and holds something else; name a new folder")
-    with replace_folder(target) as partial:
+    with replace_folder(target, _sequence_files(target)) as partial:
         yield partial
+
+
+def check_sequences_folder(target: Path) -> None:
+    """
+    Makes sure that sequences can be written to a folder without the loss of anything but earlier ones.
+
+    Raises:
+        ValueError: If `target` holds something else than sequences, naming it.
+    """
+    refuse_other_files(target, _sequence_files(target))
+
+
+def _sequence_files(folder: Path) -> list[str]:
+    """The files of the sequences that lie in a folder."""
+    names = {"train", "validation", "test"}
+    # Damaged ones are replaced as well.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        names |= {glob.escape(name) for name in read_object(folder / ABOUT_FILE)["splits"]}
+    return [ABOUT_FILE, EVENTS_FILE, USERS_FILE, ITEMS_FILE, *(f"{name}.arrow" for name in sorted(names)), *_BESIDE]
 
 
 def _with_labels(split: datasets.Dataset, indices: np.ndarray) -> datasets.Dataset:

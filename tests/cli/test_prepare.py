@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmm4rec_hf.cli import main
+from mmm4rec_hf.data import SequenceDatasets
 
 # Item x and user w leave the 2-core together: x has two events, one of them w's, and w has two, one of them x's.
 LOG = """user_id,item_id,timestamp
@@ -98,6 +99,46 @@ def test_sequences_that_are_replaced_by_others_are_told(
     for damaged in ("{", "[]"):
         (output / "prepare.json").write_text(damaged)
         assert told("1") == []
+
+
+def test_what_a_user_put_beside_the_sequences_stays_and_the_command_is_refused_before_the_work(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "shop"
+    line = ["--output", str(output), "--k-core", "1", "--shards", "1"]
+    log.write_text(f"{LOG}u,x,1400000090\n")  # u has an event to train on
+    # Given again, over shards too, it replaces what it wrote.
+    assert [main(["prepare", str(log), *line]) for _ in range(2)] == [0, 0]
+    for name in ("catalog/catalog.json", "run/model/config.json", "shards/notes.txt"):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text("mine")
+    inside = output / "log.csv"
+    inside.write_text(LOG)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    def load(*arguments: object, **options: object) -> None:
+        raise AssertionError("the log was read")
+
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr("mmm4rec_hf.data.load_interactions", load)
+        for source in (log, inside):
+            assert main(["prepare", str(source), *line]) == 1
+            assert capsys.readouterr().err == (
+                f"mmm4rec: error: {output} holds something else than what is written there, which would be lost: "
+                "catalog/, log.csv, run/, shards/notes.txt; name another folder, or move this away\n"
+            )
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_sequences_whose_rows_were_shuffled_are_prepared_again(log: Path, tmp_path: Path) -> None:
+    line = ["prepare", str(log), "--output", str(tmp_path / "sequences"), "--k-core", "1"]
+    assert main(line) == 0
+    # The library `datasets` keeps the order beside the rows.
+    assert len(SequenceDatasets.load_from_disk(tmp_path / "sequences")["test"].shuffle(seed=0)) == 3
+    assert list((tmp_path / "sequences").glob("cache-*.arrow"))
+    assert main(line) == 0
+    assert not list((tmp_path / "sequences").glob("cache-*.arrow"))
 
 
 def test_sequences_of_other_items_than_a_model_or_a_catalogue_are_told(

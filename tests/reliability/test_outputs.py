@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -139,6 +140,87 @@ def test_a_mount_point_is_refused_before_anything_is_written() -> None:
         replace_folder(target),
     ):
         raise AssertionError("a folder was made")
+
+
+OWN = ("about.json", "part-*.bin", "inner/part.bin", "pictures/")
+
+
+def fill(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("old")
+
+
+@pytest.mark.parametrize(
+    ("lies_there", "named"),
+    [
+        (["thesis.txt"], "thesis.txt"),
+        (["run/model/weights", "log.csv"], "log.csv, run/"),
+        (["part-7.txt", "inner/notes/a.txt", "inner/b.txt"], "inner/b.txt, inner/notes/, part-7.txt"),
+        # A star ends at a slash, and a folder is no file.
+        (["part-/x.bin", "part-9.bin/x"], "part-/, part-9.bin/"),
+        ([f"{n}.txt" for n in range(9)], "0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ..."),
+        # Renamed away by a command that was killed before it could rename it back.
+        ([".run.0a1b2c-12-01234567.replaced/model"], ".run.0a1b2c-12-01234567.replaced/"),
+    ],
+)
+def test_a_folder_that_holds_more_than_is_written_there_is_not_replaced(
+    tmp_path: Path, lies_there: list[str], named: str
+) -> None:
+    target = tmp_path / "folder"
+    fill(target, "about.json", "part-1.bin", "inner/part.bin", *lies_there)
+    before = sorted(target.rglob("*"))
+    message = f"holds something else than what is written there, which would be lost: {named}; name another folder, or"
+    with pytest.raises(ValueError, match=re.escape(message)), replace_folder(target, OWN):
+        raise AssertionError("the work was begun")
+    assert sorted(target.rglob("*")) == before and names(tmp_path) == ["folder"]
+
+
+def test_what_was_written_before_is_replaced_with_what_commands_and_systems_leave(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    own = ["about.json", "part-1.bin", "inner/part.bin", "pictures/a/b.png"]
+    left = [".inner.0a1b2c-12-01234567.partial/x", ".pictures.0a1b2c-12-01234567.replaced/c.png",
+            "inner/.part.bin.0a1b2c-12-01234567.partial/part.bin", ".DS_Store", "inner/._x"]  # fmt: skip
+    fill(target, *own, *left)
+    (target / "empty").mkdir()
+    with replace_folder(target, OWN) as partial:
+        fill(partial, "about.json")
+    assert names(target) == ["about.json"] and names(tmp_path) == ["folder"]
+
+
+def test_a_folder_without_the_file_that_tells_it_and_a_file_are_others(tmp_path: Path) -> None:
+    fill(tmp_path, "folder/part-1.bin", "file")
+    (tmp_path / "empty").mkdir()
+    for target, own, message in (
+        ("folder", OWN, "would be lost: part-1.bin; name another folder"),
+        ("folder", (), "would be lost: part-1.bin; name another folder"),
+        ("file", OWN, "file is a file and would be replaced by a folder; name another folder"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)), replace_folder(tmp_path / target, own):
+            raise AssertionError("the work was begun")
+    for target in ("empty", "absent"):
+        with replace_folder(tmp_path / target, ()) as partial:
+            fill(partial, "part")
+        assert names(tmp_path / target) == ["part"]
+
+
+def test_what_is_put_into_a_folder_during_the_work_is_not_lost(tmp_path: Path) -> None:
+    fill(tmp_path / "folder", "about.json")
+    with (
+        pytest.raises(ValueError, match="would be lost: thesis.txt"),
+        replace_folder(tmp_path / "folder", OWN) as partial,
+    ):
+        fill(partial, "about.json")
+        fill(tmp_path / "folder", "thesis.txt")
+    assert names(tmp_path / "folder") == ["about.json", "thesis.txt"] and names(tmp_path) == ["folder"]
+
+
+def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
+    fill(tmp_path, "folder/about.json", "disk/part.bin")
+    (tmp_path / "folder" / "inner").symlink_to(tmp_path / "disk", target_is_directory=True)
+    with pytest.raises(ValueError, match="would be lost: inner; name"), replace_folder(tmp_path / "folder", OWN):
+        raise AssertionError("the work was begun")
+    assert (tmp_path / "disk" / "part.bin").read_text() == "old"
 
 
 def test_the_name_that_a_writer_puts_into_a_file_is_that_of_the_file(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ import numpy as np
 import polars as pl
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.outputs import replace_folder
 from mmm4rec_hf.plain_json import read_json
 
 from .columns import LogColumns
 from .readers.files import RawLog
-from .sequence_datasets import SequenceDatasets, replace_sequences
+from .sequence_datasets import SequenceDatasets
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +87,11 @@ def write_published(datasets: SequenceDatasets, folder: str | os.PathLike) -> No
     Args:
         datasets (`SequenceDatasets`): What `prepare_sequences` returns, or `align(model.item_ids)` of it.
         folder (`str` or `os.PathLike`): A folder that is not there yet, or is empty.
+
+    Raises:
+        ValueError: If `folder` holds anything.
     """
-    with replace_sequences(Path(folder)) as target:
+    with replace_folder(Path(folder), ()) as target:
         for ids, name, first in ((datasets.item_ids, ITEM_FILE, 1), (datasets.user_ids, USER_FILE, 0)):
             _write_lines(target / name, ([identifier, index] for index, identifier in enumerate(ids, start=first)))
         for split, name in SEQUENCE_FILES.items():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ABOUT_NAME, ITEM_IDS_NAME = "shards.json", "item_ids.json"
+_FILES = (ABOUT_NAME, ITEM_IDS_NAME, "shard-*.parquet")
 SHARD_SCHEMA = pa.schema(
     {"user_id": pa.string(), "input_ids": pa.list_(pa.int32()), "timestamps": pa.list_(pa.int64())}
 )
@@ -35,17 +36,17 @@ def write_shards(sequences: "SequenceDatasets", folder: str | os.PathLike[str], 
     Args:
         sequences (`SequenceDatasets`): With a split `train`.
         folder (`str` or `os.PathLike`): The folder to write: `shard-00000.parquet`, ..., `item_ids.json` (the items in
-            the order of their 1-based indices) and `shards.json`.
+            the order of their 1-based indices) and `shards.json`. Shards that lie there already are replaced.
         num_shards (`int`): Files; a multiple of the number of processes lets each read files of its own.
 
     Raises:
-        ValueError: If there are fewer users to train on than files.
+        ValueError: If there are fewer users to train on than files, or `folder` holds something else than shards.
     """
     starts, stops = _training_histories(sequences)
     if not 1 <= num_shards <= len(starts):
         raise ValueError(f"the number of shards must be from 1 to {len(starts):,}, the users to train on")
     order = np.random.default_rng(0).permutation(len(starts))
-    with replace_folder(Path(folder)) as partial:
+    with replace_folder(Path(folder), _FILES) as partial:
         for number, members in enumerate(np.array_split(order, num_shards)):
             with pq.ParquetWriter(partial / f"shard-{number:05d}.parquet", SHARD_SCHEMA) as writer:
                 for table in _tables(sequences, starts[members], stops[members]):

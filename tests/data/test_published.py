@@ -71,6 +71,18 @@ def test_published_files_written_back_hold_the_same_lines(tmp_path: Path) -> Non
         assert contents[0] == contents[1], name
 
 
+def test_published_files_replace_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    publish(tmp_path / "in")
+    prepared = prepare_sequences(load_interactions(tmp_path / "in"), k_core=1)
+    prepared.save_to_disk(tmp_path / "sequences")
+    for folder, named in (("in", "eval_seq.jsonl, item2id.jsonl, "), ("sequences", "events.arrow, items.arrow, ")):
+        before = {path: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        with pytest.raises(ValueError, match=f"{folder} holds something else .* would be lost: {named}"):
+            write_published(prepared, tmp_path / folder)
+        assert {path: path.read_bytes() for path in (tmp_path / folder).iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [

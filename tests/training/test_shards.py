@@ -197,6 +197,20 @@ def test_what_cannot_be_streamed_is_refused(
         read_about(tmp_path / "shards")
 
 
+def test_shards_replace_shards_and_nothing_else(sequences: SequenceDatasets, tmp_path: Path) -> None:
+    for number in (3, 2):
+        write_shards(sequences, tmp_path / "shards", number)
+    assert read_about(tmp_path / "shards")[0]["shards"] == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    sequences.save_to_disk(tmp_path / "sequences")
+    for folder, named in (("mine", "thesis.txt"), ("sequences", "events.arrow, items.arrow, sequences.json, ")):
+        with pytest.raises(ValueError, match=f"{folder} holds something else .* would be lost: {named}"):
+            write_shards(sequences, tmp_path / folder, 2)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+    assert len(SequenceDatasets.load_from_disk(tmp_path / "sequences")) == 3
+
+
 def test_a_process_without_users_is_refused(sequences: SequenceDatasets, tmp_path: Path) -> None:
     write_shards(sequences, tmp_path / "shards", 1)
     rows = streamed(tmp_path / "shards", sequences, 39, 40)

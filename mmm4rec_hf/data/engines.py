@@ -67,6 +67,24 @@ def with_epoch_microseconds(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
     return frame.with_columns(nw.col(name).cast(nw.Datetime("us")).dt.timestamp("us"))
 
 
+def holds_nanoseconds(frame: nw.LazyFrame, name: str) -> bool:
+    """Whether a column is of points in time to the nanosecond."""
+    if frame.implementation is nw.Implementation.DUCKDB:
+        # narwhals knows none of those with a zone.
+        native: Any = frame.to_native()
+        return str(native.types[native.columns.index(name)]) in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS")
+    dtype = frame.collect_schema()[name]
+    return isinstance(dtype, nw.Datetime) and dtype.time_unit == "ns"
+
+
+def with_epoch_nanoseconds(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
+    """The frame with a column that [`holds_nanoseconds`] replaced by their int64 number since 1970, UTC."""
+    if frame.implementation is nw.Implementation.DUCKDB:
+        native: Any = frame.to_native()
+        return nw.from_native(native.project(f'* REPLACE (epoch_ns("{name}") AS "{name}")'))
+    return frame.with_columns(nw.col(name).dt.timestamp("ns"))
+
+
 def in_order(frame: nw.LazyFrame, *names: str) -> nw.LazyFrame:
     """The rows sorted by columns without missing values, the least first.
 

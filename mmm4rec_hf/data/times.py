@@ -77,11 +77,18 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
         return _from_numbers(frame.with_columns(nw.col("timestamp").cast(nw.Int64)), time_unit)
     if dtype.is_float():
         return _from_floats(frame, time_unit)
-    if isinstance(dtype, nw.Datetime) and dtype.time_unit == "ns":
-        return _in_seconds(frame.with_columns(nw.col("timestamp").dt.timestamp("ns")), TICKS_PER_SECOND["ns"])
+    if engines.holds_nanoseconds(frame, "timestamp"):
+        return _in_seconds(_finite(engines.with_epoch_nanoseconds(frame, "timestamp")), TICKS_PER_SECOND["ns"])
     if isinstance(dtype, nw.Datetime | nw.Date):
-        return _in_seconds(engines.with_epoch_microseconds(frame, "timestamp"), TICKS_PER_SECOND["us"])
+        return _in_seconds(_finite(engines.with_epoch_microseconds(frame, "timestamp")), TICKS_PER_SECOND["us"])
     raise TypeError(f"the timestamp column is of type {dtype}; expected numbers, ISO 8601 strings or datetimes")
+
+
+def _finite(frame: nw.LazyFrame) -> nw.LazyFrame:
+    """The frame, whose dates and times were none of them missing, unless one is DuckDB's `infinity`."""
+    if frame.implementation is nw.Implementation.DUCKDB:
+        _refuse(frame, nw.col("timestamp").is_null(), "is infinite; drop such rows or give them a time")
+    return frame
 
 
 def are_written(frame: nw.LazyFrame, time_format: str) -> bool:

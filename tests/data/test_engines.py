@@ -3,6 +3,7 @@
 import datetime
 import random
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -217,6 +218,49 @@ def test_every_type_of_time_is_one_second_on_every_engine(
     for frame in (log, log.to_pandas(), connection.from_arrow(log.to_arrow()), spark_log):
         loaded = load_interactions(frame).frame.collect("polars")
         assert loaded["timestamp"].to_list() == [1387674123], type(frame)
+
+
+# 2013-12-22 01:02:03 is second 1387674123, as `date -u -d @1387674123` says.
+@pytest.mark.parametrize(
+    ("of_duckdb", "second", "nanosecond"),
+    [
+        ("TIMESTAMP_NS '2013-12-22 01:02:03.123456789'", 1387674123, 123456789),
+        ("TIMESTAMP_NS '1969-12-31 23:59:59.999999999'", -1, 999999999),
+        ("TIMESTAMP_S '2013-12-22 01:02:03'", 1387674123, 0),
+        ("TIMESTAMP_MS '2013-12-22 01:02:03.004'", 1387674123, 4_000_000),
+        ("TIMESTAMP '2013-12-22 01:02:03.000004'", 1387674123, 4_000),
+        ("TIMESTAMPTZ '2013-12-22 02:02:03+01'", 1387674123, 0),
+    ],
+)
+def test_every_clock_of_duckdb_is_read(of_duckdb: str, second: int, nanosecond: int) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone='America/New_York'")
+    relation = connection.sql(f"SELECT 'u' AS user_id, 'a' AS item_id, {of_duckdb} AS timestamp")
+    loaded = load_interactions(relation).frame.collect("polars")
+    assert loaded.select("timestamp", "subsecond").rows() == [(second, nanosecond)]
+
+
+def test_nanoseconds_with_a_zone_are_read_on_duckdb(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    times = pl.Series([1387674123123456789]).cast(pl.Datetime("ns", "Europe/Berlin"))
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": times}).write_parquet(path)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone='America/New_York'")
+    loaded = load_interactions(connection.read_parquet(str(path))).frame.collect("polars")
+    # Earlier versions of DuckDB read such times in microseconds.
+    (row,) = loaded.select("timestamp", "subsecond").rows()
+    assert row in [(1387674123, 123456789), (1387674123, 123456000)]
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMPTZ", "DATE"])
+def test_infinite_times_of_duckdb_are_refused(kind: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    relation = connection.sql(f"SELECT 'u' AS user_id, 'a' AS item_id, 'infinity'::{kind} AS timestamp")
+    with pytest.raises(ValueError, match="of user 'u' and item 'a' is infinite; drop such rows"):
+        load_interactions(relation)
 
 
 @pytest.mark.slow

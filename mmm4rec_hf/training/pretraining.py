@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, set_seed
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, set_seed
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -165,7 +165,8 @@ class Progress:
 
 def pretrain(recipe: PretrainRecipe) -> dict[str, float]:
     """
-    Runs a pretraining, or goes on with one that was stopped: on a CPU with the same bits as if it had not been.
+    Runs a pretraining, or goes on with one that was stopped: on a CPU with the same bits as if it had not been. Of one
+    that has ended it reads the result.
 
     Args:
         recipe (`PretrainRecipe`): What to do.
@@ -248,12 +249,21 @@ class Pretraining:
     def run(self) -> dict[str, float]:
         """See [`pretrain`]."""
         recipe, progress = self.recipe, self.progress
-        if recipe.report_to:
-            self.accelerator.init_trackers("pretraining")
         record = RunRecord(self.output, self.accelerator.is_main_process)
         rows = {domain.name: domain.rows.num_targets for domain in self.domains}
         domains = {domain.name: domain.describe() for domain in self.domains}
         record.refuse_other_data(training_rows=rows, domains=domains)
+        # As the first process sees it: the others may not see the folder.
+        ended: list[dict[str, float] | None] = [None]
+        if record.has_ended and (self.output / MODEL_NAME).is_dir():
+            ended = [_logged_metrics(self.output / LOG_NAME, record.content["kept"])]
+        if (metrics := broadcast_object_list(ended)[0]) is not None:
+            logger.info(
+                "%s holds this run, which has ended: nothing is trained; remove the folder to start over", self.output
+            )
+            return metrics
+        if recipe.report_to:
+            self.accelerator.init_trackers("pretraining")
         self._resume()
         processes = self.accelerator.num_processes
         facts = {"training_rows": rows, "domains": domains, "parameters": count_parameters(self.recommender)}
@@ -417,6 +427,13 @@ def _optimizer(recipe: PretrainRecipe, module: nn.Module) -> torch.optim.Optimiz
 def _mean_over_domains(metrics: Mapping[str, float], name: str) -> float:
     values = [value for key, value in metrics.items() if key.endswith(f"/{name}")]
     return sum(values) / len(values)
+
+
+def _logged_metrics(path: Path, step: int) -> dict[str, float]:
+    """What the validation of a step came to, each metric with its domain; empty where the log tells of none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    logged = [entry for entry in map(json.loads, lines) if entry["step"] == step]
+    return {name: value for entry in logged for name, value in entry.items() if "/" in name}
 
 
 def _forget_lines_after(path: Path, step: int) -> None:

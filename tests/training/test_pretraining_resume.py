@@ -1,6 +1,8 @@
 """A pretraining that was stopped and went on is one that was not: the same bits in everything that it leaves."""
 
 import json
+import logging
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -119,13 +121,26 @@ def test_a_run_killed_at_a_step_and_in_the_middle_of_a_checkpoint_ends_with_the_
     assert_same_runs(whole["output_dir"], stopped["output_dir"])
 
 
-def test_a_run_that_had_ended_is_not_run_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = make_recipe()
+@pytest.mark.parametrize("save_steps", [2, None], ids=["checkpoints", "none"])
+def test_a_run_that_had_ended_is_not_run_again(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, save_steps: int | None
+) -> None:
+    recipe = make_recipe(save_steps=save_steps)
     expected = run(recipe)
-    log = (Path(recipe["output_dir"]) / "log.jsonl").read_text()
-    monkeypatch.setattr(Pretraining, "_step", lambda self, batches: pytest.fail("a step was taken"))
+    folder = Path(recipe["output_dir"])
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    caplog.set_level(logging.INFO, "mmm4rec_hf")
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "_step", lambda self, batches: pytest.fail("a step was taken"))
+        assert run(recipe) == expected and len(expected) > 4
+    assert "has ended: nothing is trained" in caplog.text
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    # Without its model there is nothing to read.
+    weights = (folder / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder / "model")
     assert run(recipe) == expected
-    assert (Path(recipe["output_dir"]) / "log.jsonl").read_text() == log
+    if save_steps is None:
+        assert (folder / "model" / "model.safetensors").read_bytes() == weights
 
 
 def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(

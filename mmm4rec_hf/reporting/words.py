@@ -25,7 +25,8 @@ METRIC_UNITS = {
 BASELINE_WORDS = {
     "popularity": "items with the most training events first, the same for everyone",
     "co-occurrence": "items that most often followed the user's last item within 5 steps first",
-    "similar text": "items whose text is most like that of the user's last item first",
+    "similar text": "items whose text is most like that of the user's last item first, that item itself last unless "
+    "users often take one again at once",
     RANDOM: "what shuffling all items reaches on average, by arithmetic",
 }
 _SPLITS = {

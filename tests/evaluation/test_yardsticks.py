@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
-from mmm4rec_hf.data import SequenceDatasets
-from mmm4rec_hf.evaluation.evaluator import compare, evaluate_model
+from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
+from mmm4rec_hf.evaluation.evaluator import Evaluation, compare, evaluate_model
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines, load_baselines
 from mmm4rec_hf.items import ItemCatalog
 
@@ -41,6 +42,8 @@ def test_every_target_is_ranked_as_by_hand(
         history = [names[index - 1] for index in row["input_ids"]]
         target = names[row["labels"] - 1]
         similar = {item: round(float(vectors[item] @ vectors[history[-1]]), 5) for item in vectors}
+        if not exclude_history:
+            similar[history[-1]] = -np.inf  # few take an item twice in a row: it stands last
         # Of items that followed the last one equally often the popular come first.
         after = {item: (round(weight, 5), popularity[item]) for item, weight in followed[history[-1]].items()}
         known: dict[str, dict[str, Any]] = {"popularity": popularity, "co-occurrence": after, "similar text": similar}
@@ -49,6 +52,33 @@ def test_every_target_is_ranked_as_by_hand(
             above = sum(scores[item] > scores[target] for item in rivals)
             level = sum(scores[item] == scores[target] for item in rivals)
             assert found[name].targets.select("above", "level").row(place) == (above, level), (name, place)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_similar_text_gives_no_place_to_the_last_item_unless_it_is_often_taken_again(again: bool) -> None:
+    """25 pairs of like texts. Users take an item and then its like, or each item twice in a row."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        pairs = rng.permutation(25)[:3] * 2
+        steps = np.stack([pairs, pairs if again else pairs + 1], axis=1).ravel()
+        rows += [(f"u{user}", f"i{item:02}", 1_400_000_000 + n) for n, item in enumerate(steps)]
+    everything = [("all", f"i{item:02}", 1_300_000_000 + item) for item in range(50)]
+    log = pl.DataFrame(rows + everything, schema=["user_id", "item_id", "timestamp"], orient="row")
+    sequences = prepare_sequences(load_interactions(log), k_core=1)
+    features = np.eye(25)[[int(name[1:]) // 2 for name in sequences.item_ids]]
+    features += np.random.default_rng(1).normal(size=features.shape) * 0.01
+    targets = pl.DataFrame(
+        {
+            "user_id": sequences.user_ids_of("test"),
+            "item_id": [sequences.item_ids[row["labels"] - 1] for row in sequences["test"]],
+        }
+    )
+    protocol = {"split": "test", "num_items": 50, "exclude_history": False, "score_padding_item": False, "ks": [1]}
+    evaluation = Evaluation(targets.with_columns(above=0, level=1), protocol, {})
+    found = evaluate_baselines(evaluation, sequences, sequences.item_ids, features)["similar text"]
+    # Beside the one user who takes everything once, the first place is the like, or the item itself: always right.
+    assert found.targets.filter(pl.col("user_id") != "all").select("above", "level").unique().rows() == [(0, 1)]
 
 
 def test_baselines_are_kept_beside_the_evaluation_and_tested_against_it(

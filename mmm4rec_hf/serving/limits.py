@@ -17,23 +17,10 @@ _FORM_BYTES = 256 << 10
 _READING = {"GET", "HEAD", "OPTIONS"}
 # Gradio would fetch such an address and pass on what it gives.
 _FILE_OF_ELSEWHERE = re.compile("/gradio_api/file[=/]https?:", re.IGNORECASE)
-# What the page, and events asked for without it, need of Gradio. It has more: recordings, proxies, runs of others.
+# What the page needs of Gradio. It has more: recordings, proxies, runs of others, and a queue that keeps every answer
+# until somebody reads it, which takes any number of events.
 _GRADIO = re.compile("/gradio_api/([^/=]*)", re.IGNORECASE)
-_NEEDED = frozenset(
-    (
-        "api",
-        "app_id",
-        "call",
-        "file",
-        "heartbeat",
-        "info",
-        "queue",
-        "run",
-        "startup-events",
-        "upload",
-        "upload_progress",
-    )
-)
+_NEEDED = frozenset(("app_id", "file", "heartbeat", "run", "startup-events", "upload", "upload_progress"))
 
 
 class _TooLarge(HTTPException):

@@ -44,7 +44,7 @@ def test_a_page_of_another_site_reaches_nothing_of_it(app_client: TestClient) ->
     for path in ("/", "/config", "/items", "/docs", "/thumbnail?item_id=item-1"):
         assert app_client.get(path, headers={"host": "evil.example"}).status_code == 403
     headers = {"origin": "http://evil.example"}
-    for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/items", "/recommend"):
+    for path in ("/gradio_api/run/predict", "/gradio_api/upload", "/items", "/recommend"):
         assert app_client.post(path, headers=headers).status_code == 403
 
 
@@ -52,7 +52,7 @@ def test_uploads_of_the_page_are_bounded(app_client: TestClient) -> None:
     large = {"files": ("a.png", bytes(11 << 20))}
     answer = app_client.post("/gradio_api/upload", files=large)
     assert answer.status_code == 413 and "more than 10 MB" in answer.json()["detail"]
-    assert app_client.post("/gradio_api/queue/join", content=b" " * (2 << 20)).status_code == 413
+    assert app_client.post("/gradio_api/run/predict", content=b" " * (2 << 20)).status_code == 413
 
 
 def test_thumbnails_are_pictures_even_where_the_file_is_broken(
@@ -127,17 +127,10 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def answers(client: TestClient, event: dict[str, Any], data: list[Any]) -> list[str]:
-    """What each way gives to ask for an event of the page: at once, through the queue, by name and by number."""
-    name, session = event["api_name"], secrets.token_hex(4)
-    body = {"data": data, "fn_index": event["id"], "session_hash": session}
-    paths = ("run/predict", f"run/{name}", f"api/{name}", f"api/{name}/")
-    given = [client.post(f"/gradio_api/{path}", json=body).text for path in paths]
-    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-    given.append(client.get("/gradio_api/queue/data", params={"session_hash": session}).text)
-    called = client.post(f"/gradio_api/call/{name}", json={"data": data})
-    assert called.status_code == 200
-    given.append(client.get(f"/gradio_api/call/{name}/{called.json()['event_id']}").text)
-    return given
+    """What each way gives to ask for an event of the page: by number, as the page does, and by name."""
+    body = {"data": data, "fn_index": event["id"], "session_hash": secrets.token_hex(4)}
+    paths = ("run/predict", f"run/{event['api_name']}", f"run/{event['api_name']}/")
+    return [client.post(f"/gradio_api/{path}", json=body).text for path in paths]
 
 
 @pytest.mark.parametrize("path", ["https://elsewhere.example/big.bin", "secret.svg", "in a list"])
@@ -194,9 +187,22 @@ def test_what_gradio_has_and_the_page_does_without_is_closed(app_client: TestCli
         "profiling/traces",
         "runs",
         "mcp/sse",
+        "info",
+        "queue/status",
     ):
         assert app_client.get(f"/gradio_api/{path}").status_code == 403, path
     assert app_client.get("/gradio_api/startup-events").status_code == 200 and fetched == []
+
+
+def test_no_event_waits_in_a_queue_where_answers_are_kept(app_client: TestClient) -> None:
+    (event,) = [each for each in app_client.get("/config").json()["dependencies"] if each["api_name"] == "browse"]
+    body = {"data": ["", None, None], "fn_index": event["id"], "session_hash": "a"}
+    assert app_client.post("/gradio_api/run/browse", json=body).status_code == 200
+    for path in ("queue/join", "QUEUE/join", "call/browse", "call/v2/browse", "api/browse", "api/browse/"):
+        answer = app_client.post(f"/gradio_api/{path}", json=body)
+        assert answer.status_code == 403 and "this server has no" in answer.json()["detail"], path
+    for path in ("/queue/join", "/call/browse", "//gradio_api/queue/join", "/gradio_api//queue/join"):
+        assert app_client.post(path, json=body).status_code in (403, 404, 405), path
 
 
 def test_half_a_character_is_an_answer_of_the_page_too(app_client: TestClient, recommender: Recommender) -> None:

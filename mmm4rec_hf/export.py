@@ -85,10 +85,12 @@ def export_user_encoder(
             `max_sequence_length`; gives `user_embeds` `(b, H)`.
 
     Raises:
-        ValueError: For other `inputs`.
+        ValueError: For other `inputs`, and for `"features"` of a model to which they do not tell all of an item.
     """
     if inputs not in ("features", "embeds"):
         raise ValueError(f"inputs must be 'features' or 'embeds', got {inputs!r}")
+    if inputs == "features":
+        _check_features_tell_all(model)
     backbone, example = _backbone(model), _example(model, inputs)
     encoder = UserEncoder(backbone) if inputs == "features" else EmbedsUserEncoder(backbone)
     was_training = backbone.training
@@ -120,8 +122,10 @@ def export_onnx(
 
     Raises:
         ImportError: Without onnx and onnxscript.
-        ValueError: For other `inputs`.
+        ValueError: As [`export_user_encoder`], and for a model in bfloat16, which onnxruntime does not compute with.
     """
+    if model.dtype == torch.bfloat16:
+        raise ValueError("the model is in bfloat16, which onnxruntime does not compute with; export model.float()")
     try:
         import onnx  # noqa: F401  # torch's own error names one package after the other
         import onnxscript  # noqa: F401
@@ -221,6 +225,19 @@ def _backbone(model: "MMM4RecModel | MMM4RecForSequentialRecommendation") -> "MM
     from .modeling import MMM4RecForSequentialRecommendation
 
     return model.model if isinstance(model, MMM4RecForSequentialRecommendation) else model
+
+
+def _check_features_tell_all(model: "MMM4RecModel | MMM4RecForSequentialRecommendation") -> None:
+    from .modeling import MMM4RecForSequentialRecommendation
+
+    if not isinstance(model, MMM4RecForSequentialRecommendation):
+        return
+    beyond = [name for name in ("use_item_bias", "learned_missing") if getattr(model.config, name)]
+    if beyond:
+        raise ValueError(
+            f"the model has {' and '.join(beyond)}: its user vectors are not made of features alone; give "
+            'inputs="embeds", or its backbone, model.model'
+        )
 
 
 def _example(

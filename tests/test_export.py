@@ -140,3 +140,18 @@ def test_other_files_and_forms_are_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"mmm4rec-hf\[onnx\]"):
         OnnxUserEncoder(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("option", ["use_item_bias", "learned_missing"])
+def test_features_alone_are_refused_where_they_do_not_tell_all_of_an_item(option: str, tmp_path: Path) -> None:
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**SIZES, **{option: True}))
+    for export in (export_user_encoder, lambda model: export_onnx(model, tmp_path / "a.onnx")):
+        with pytest.raises(ValueError, match=f'the model has {option}: .* give inputs="embeds"'):
+            export(model)
+
+
+def test_a_model_in_bfloat16_is_refused_before_a_file_is_written(tmp_path: Path) -> None:
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**SIZES)).bfloat16()
+    with pytest.raises(ValueError, match=r"bfloat16, .*; export model\.float\(\)"):
+        export_onnx(model, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,9 @@ class PretrainRecipe:
         weight_decay (`float`, *optional*, defaults to 0.0): Of the optimizer.
         lr_scheduler_type (`str`, *optional*, defaults to `"constant_with_warmup"`): As transformers names it.
         warmup_steps (`int`, *optional*, defaults to 0): Steps to the full learning rate.
-        max_grad_norm (`float`, *optional*): Gradients are scaled down to this norm.
+        max_grad_norm (`float`, *optional*):
+            Gradients are scaled down to this norm; 0, as in [`~transformers.TrainingArguments`], leaves them as they
+            are.
         mixed_precision (`"no"`, `"bf16"` or `"fp16"`, *optional*, defaults to `"no"`): To compute in.
         compile (`bool`, *optional*, defaults to `False`): Whether to use `torch.compile`.
         eval_steps (`int`, *optional*): Steps between validations, by default those of an epoch.
@@ -143,8 +145,12 @@ class PretrainRecipe:
                     "early_stopping_patience", "save_steps")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, got {self.batch_size}: the others are the negatives")
         names = [domain.name for domain in self.domains]
@@ -305,7 +311,7 @@ class Pretraining:
                 loss = self.objective(**batch)
                 losses.append(loss.detach())
                 self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients and self.recipe.max_grad_norm is not None:
+                if self.accelerator.sync_gradients and self.recipe.max_grad_norm:
                     self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.max_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()

@@ -108,6 +108,16 @@ def test_weights_of_each_item_are_no_start_and_the_remedy_is_one(make_recipe: Ma
     assert model.config.fusion == "static"
 
 
+def test_a_largest_norm_of_zero_leaves_gradients_as_they_are(make_recipe: MakeRecipe) -> None:
+    options: dict[str, Any] = {"max_steps": 2, "eval_steps": None, "save_steps": None}
+    logs = []
+    for name, norm in (("none", None), ("zero", 0.0), ("small", 1e-6)):
+        recipe = make_recipe(name, max_grad_norm=norm, optimizer="nadam", weight_decay=0.0, **options)
+        metrics = run(recipe)
+        logs.append((lines(recipe), metrics))
+    assert logs[0] == logs[1] != logs[2]
+
+
 def test_what_comes_next_is_learned_in_every_domain(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(max_steps=150, eval_steps=None, save_steps=None)
     recipe["model"] = recipe["model"] | dict.fromkeys(("hidden_dropout", "embedding_dropout", "time_dropout"), 0.0)
@@ -205,6 +215,10 @@ def test_features_of_different_encoders_are_refused(
         ({"max_steps": None}, "give either max_steps or num_train_epochs, got None and None"),
         ({"num_train_epochs": 2}, "give either max_steps or num_train_epochs, got 8 and 2.0"),
         ({"sampling_temperature": -1}, "sampling_temperature must be positive"),
+        ({"sampling_temperature": math.nan}, "sampling_temperature must be positive, got nan"),
+        ({"max_grad_norm": -1}, "max_grad_norm must not be negative, got -1"),
+        ({"warmup_steps": -5}, "warmup_steps must not be negative, got -5"),
+        ({"learning_rate": math.nan}, "learning_rate must not be negative, got nan"),
         ({"domains": []}, "domains must be one or more"),
         ({"negatives": "none"}, "negatives must be one of 'domain', 'all'"),
         ({"model": {"use_item_bias": True}}, "use_item_bias cannot be given"),

@@ -77,7 +77,7 @@ def load_item_ids(name: str | os.PathLike, num_items: int, hub_options: dict[str
         ValueError: If there are more or fewer ids than items, or the file is damaged.
     """
     # Imported here: who compares ids alone, such as a reader of logs, does without transformers.
-    from transformers.utils import cached_file
+    from transformers.utils import cached_file, logging
 
     path = cached_file(
         name,
@@ -87,6 +87,11 @@ def load_item_ids(name: str | os.PathLike, num_items: int, hub_options: dict[str
         **hub_options,
     )
     if path is None:
+        if not Path(name).is_dir():
+            logging.get_logger(__name__).warning(
+                f"{name} has no {ITEM_IDS_NAME}, or the Hub cannot be reached: the ids of the model's {num_items} "
+                "items are not known, and of a processor's only their number is compared"
+            )
         return None
     try:
         item_ids = json.loads(Path(path).read_text(encoding="utf-8"))

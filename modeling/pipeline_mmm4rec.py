@@ -66,13 +66,7 @@ class SequentialRecommendationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("the sequential-recommendation pipeline needs a processor; pass processor=...")
-        model_ids = self.model.item_ids
-        if model_ids is not None and model_ids != self.processor.item_ids:
-            raise ValueError(
-                f"the model and the processor hold different items ({len(model_ids)} and "
-                f"{len(self.processor.item_ids)}, or in another order); call set_items(catalog) of both with the same "
-                "catalogue"
-            )
+        self._check_same_items()
         kept, read = self.processor.max_sequence_length, self.model.config.max_sequence_length
         if kept < read:
             # Only ever raised: another pipeline's model may read more than this one, and each cuts what is too long.
@@ -87,6 +81,17 @@ class SequentialRecommendationPipeline(Pipeline):
         self._top_items: TopItems | None = None
         # One call of the model uses all cores already: several at once would only make each slower.
         self._turn = threading.RLock()
+
+    def _check_same_items(self) -> None:
+        """By their ids, or by their number where a model does not know its own and the processor has some."""
+        model_ids, ids, num_items = self.model.item_ids, self.processor.item_ids, self.model.config.num_items
+        if model_ids is None and (num_items is None or not ids or num_items == len(ids)):
+            return
+        if model_ids != ids:
+            raise ValueError(
+                f"the model and the processor hold different items ({num_items} and {len(ids)}, or in another order); "
+                "call set_items(catalog) of both with the same catalogue"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_turn"}

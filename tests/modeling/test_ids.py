@@ -1,11 +1,12 @@
 """External ids: kept to the letter, or refused."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id, load_item_ids
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,18 @@ def test_an_integer_is_refused_from_where_python_does_not_write_it() -> None:
 def test_what_is_neither_text_nor_an_integer_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="must be a string or an integer"):
         canonical_id(value)
+
+
+def test_ids_that_a_repository_has_not_or_the_hub_does_not_give_are_missed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("transformers.utils.cached_file", lambda *_, **__: None)
+    assert load_item_ids(tmp_path, 6, {}) is None and not caplog.records
+    assert load_item_ids("author/films", 6, {}) is None
+    told = (
+        "author/films has no item_ids.json, or the Hub cannot be reached: the ids of the model's 6 items are not known"
+    )
+    assert caplog.records[0].getMessage().startswith(told)
 
 
 def test_the_empty_string_is_refused() -> None:

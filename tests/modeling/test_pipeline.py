@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
 from mmm4rec_hf.modeling import retrieval_mmm4rec
@@ -218,6 +218,31 @@ def test_a_model_and_a_processor_of_different_items_are_refused(lively_model: Mo
         processor.set_items(tiny_catalog(second))
         with pytest.raises(ValueError, match="different items"):
             pipeline("sequential-recommendation", model=model, processor=processor, device="cpu")
+
+
+def test_of_a_model_that_knows_no_ids_the_number_of_items_is_compared(
+    make_pipeline: Callable[..., Any],
+    tiny_catalog: Catalog,
+    lively_model: Model,
+    tiny_config: Callable[..., MMM4RecConfig],
+    tmp_path: Path,
+) -> None:
+    make_pipeline().save_pretrained(tmp_path)
+    (tmp_path / "item_ids.json").unlink()
+    expected = make_pipeline()(history("0", "3"), top_k=2)
+    found = pipeline("sequential-recommendation", model=str(tmp_path), device="cpu")(history("0", "3"), top_k=2)
+    assert [entry["item_id"] for entry in found] == [entry["item_id"] for entry in expected]
+    lines = (tmp_path / "items.jsonl").read_text().splitlines()
+    for changed in (lines[:-1], [*lines, '{"item_id": "more", "title": null}']):
+        (tmp_path / "items.jsonl").write_text("\n".join(changed))
+        with pytest.raises(ValueError, match=rf"different items \(6 and {len(changed)}, or in another order\)"):
+            pipeline("sequential-recommendation", model=str(tmp_path), device="cpu")
+    # A base model has no items yet, and a processor may be given them later.
+    processor = MMM4RecProcessor()
+    pipeline("sequential-recommendation", model=lively_model(), processor=processor, device="cpu")
+    processor.set_items(tiny_catalog(["a", "b"]))
+    base = MMM4RecForSequentialRecommendation(tiny_config())
+    pipeline("sequential-recommendation", model=base, processor=processor, device="cpu").set_items(tiny_catalog(IDS))
 
 
 @pytest.mark.parametrize("is_saved", [False, True])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm4rec_hf.outputs import write_json
+from mmm4rec_hf.plain_json import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ _OF_A_RUN = ("model", "evaluation", "checkpoints", "log.jsonl", "training.json")
 def claim_output(folder: Path, recipe: Any) -> None:
     """
     Marks an output folder as one recipe's, so that a run goes on where the same recipe stopped and never elsewhere.
+    The folder may have been moved or renamed since.
 
     Args:
         folder (`Path`): The folder, made where it is missing.
@@ -34,8 +36,9 @@ def claim_output(folder: Path, recipe: Any) -> None:
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     path = folder / RECIPE_NAME
     if path.is_file():
-        before = defaults | json.loads(path.read_text(encoding="utf-8"))
-        differences = list(_differences(before, now))
+        before = defaults | read_object(path)
+        # Where the folder lies is known, and a run may have been moved.
+        differences = list(_differences(before | {"output_dir": None}, now | {"output_dir": None}))
         if differences:
             raise ValueError(
                 f"{folder} holds a run of another recipe ({'; '.join(differences)}); give another output_dir, or "

@@ -43,6 +43,33 @@ def test_a_folder_with_other_things_and_empty_folders_is_taken(tmp_path: Path) -
     claim_output(tmp_path, Recipe(str(tmp_path), 0.25))
 
 
+def test_a_moved_run_goes_on_by_its_recipe(tmp_path: Path) -> None:
+    claim_output(tmp_path / "one", Recipe(str(tmp_path / "one")))
+    written = (tmp_path / "one" / "recipe.json").read_text()
+    (tmp_path / "one").rename(tmp_path / "two")
+    for name in (str(tmp_path / "two"), f"{tmp_path}/two/"):
+        claim_output(Path(name), Recipe(name))
+        with pytest.raises(ValueError, match=r"another recipe \(rate 0.5 before, 0.75 now\)"):
+            claim_output(Path(name), Recipe(name, 0.75))
+    assert (tmp_path / "two" / "recipe.json").read_text() == written
+
+
+def test_a_recipe_that_is_no_recipe_is_named(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"recipe.json is damaged: it must hold a JSON object"):
+        claim_output(tmp_path, Recipe(str(tmp_path)))
+
+
+def test_a_pretraining_that_was_moved_is_read_by_its_command(
+    make_recipe: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    recipe = make_recipe("one", max_steps=2, eval_steps=2)
+    metrics = pretrain(build(PretrainRecipe, recipe, "test"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert pretrain(build(PretrainRecipe, recipe | {"output_dir": f"{tmp_path}/two/"}, "test")) == metrics
+    assert not (tmp_path / "one").exists()
+
+
 def test_both_trainings_leave_the_folder_of_a_user_as_it_is(
     make_recipe: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -14,8 +14,7 @@ from transformers import pipeline
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
-from mmm4rec_hf.modeling import retrieval_mmm4rec
-from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
+from mmm4rec_hf.modeling import cache_mmm4rec, retrieval_mmm4rec
 from mmm4rec_hf.modeling.pipeline_mmm4rec import in_batches
 
 from .conftest import IDS
@@ -185,8 +184,8 @@ def test_a_call_looks_once_whether_weights_have_changed(
     make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recommend = make_pipeline()
-    looked, look = [], WeightCache._fingerprint
-    monkeypatch.setattr(WeightCache, "_fingerprint", lambda *args: looked.append(look(*args)) or looked[-1])
+    looked, look = [], cache_mmm4rec._fingerprint
+    monkeypatch.setattr(cache_mmm4rec, "_fingerprint", lambda *args: looked.append(look(*args)) or looked[-1])
     before = recommend([history("0"), history("1", "2")])
     assert len(looked) == 1
     with torch.no_grad():

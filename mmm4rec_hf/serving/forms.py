@@ -57,9 +57,7 @@ def named_fields(form: FormData, text_fields: Collection[str], source_fields: Ma
         if is_id:
             found.item_id = _checked_id(name, value, form)
         if name in text_fields or name == source_fields.get("title") or usual_fields("title", [name]):
-            if len(value) > schemas.MAX_TEXT:
-                raise ValueError(f"{name} has {len(value):,} characters; at most {schemas.MAX_TEXT:,} are taken")
-            found.texts[name] = value
+            found.texts[name] = checked_text(name, value)
         elif _is_picture(name, source_fields):
             raise ValueError(
                 f"form field {name!r} is the picture, and a text was sent; upload its file: {name}=@mug.jpg"
@@ -68,6 +66,23 @@ def named_fields(form: FormData, text_fields: Collection[str], source_fields: Ma
             told = remedy(name, {*FORM_FIELDS, *text_fields, *source_fields.values()})
             raise ValueError(f"unknown form field {name!r} (other texts go into fields={{...}}); {told}")
     return found
+
+
+def checked_text(name: str, text: str, limit: int = schemas.MAX_TEXT) -> str:
+    """
+    A field of a new item, as it is.
+
+    Args:
+        name (`str`): Of the field.
+        text (`str`): What it says.
+        limit (`int`, *optional*, defaults to 10,000): Characters that it may have.
+
+    Raises:
+        ValueError: If it has more.
+    """
+    if len(text) > limit:
+        raise ValueError(f"{name} has {len(text):,} characters; at most {limit:,} are taken")
+    return text
 
 
 def _is_picture(name: str, source_fields: Mapping[str, str]) -> bool:

@@ -17,6 +17,7 @@ from mmm4rec_hf.items.images import PictureError
 
 from . import schemas
 from .api import create_api
+from .forms import checked_text
 from .markup import Markup, problem, shown
 from .pictures import MAX_UPLOAD_BYTES, read_upload
 from .recommender import CannotAddItems, Recommender, UnknownItem
@@ -331,8 +332,12 @@ class Page:
             return problem("Give the item an id of its own."), *kept
         fields = dict(zip(self.recommender.text_fields, (text or "" for text in texts), strict=True))
         try:
+            # Once more: a browser keeps to the lengths of the form, and others post what they like.
+            checked_text("the id", item_id, schemas.MAX_ID)
+            for name, text in fields.items():
+                checked_text(name, text)
             image = None if path is None else _content(path)
-            entry = self.recommender.add_item(item_id[: schemas.MAX_ID], fields, image)
+            entry = self.recommender.add_item(item_id, fields, image)
         except PictureError as error:
             return problem(f"This picture cannot be used: {error}."), *kept
         except (Busy, CannotAddItems, UnknownItem, ValueError) as error:

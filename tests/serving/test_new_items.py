@@ -80,6 +80,23 @@ def test_the_page_s_form_makes_the_same_text(shop_recommender: Recommender) -> N
 
 
 @pytest.mark.parametrize(
+    ("item_id", "texts", "message"),
+    [
+        ("new", ["x" * 10_001, "bar"], "has 10,001 characters; at most 10,000 are taken"),
+        ("new", ["red bar", "x" * 10_001], "category has 10,001 characters; at most 10,000 are taken"),
+        ("x" * 201, ["red bar", "bar"], "the id has 201 characters; at most 200 are taken"),
+        ("x" * 200, ["x" * 10_000, "x" * 10_000], ""),
+    ],
+)
+def test_the_page_s_form_takes_no_more_than_its_fields_say(
+    shop_recommender: Recommender, item_id: str, texts: list[str], message: str
+) -> None:
+    told = Page(shop_recommender).add(item_id, None, *texts)[0]
+    assert message in told and ("The item was not added" in told) is bool(message)
+    assert len(shop_recommender.state.catalog) == (2 if message else 3)
+
+
+@pytest.mark.parametrize(
     ("form", "message"),
     [
         ({"name": "red", "title": "blue"}, "'title' and 'name' are one field of this catalogue"),

@@ -85,6 +85,22 @@ def with_epoch_nanoseconds(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
     return frame.with_columns(nw.col(name).dt.timestamp("ns"))
 
 
+def compared_to_the_letter(frame: nw.LazyFrame, names: Sequence[str]) -> nw.LazyFrame:
+    """The frame with columns of strings that are compared and sorted by their bytes, whatever their collation was."""
+    native: Any = frame.to_native()
+    if frame.implementation is nw.Implementation.DUCKDB:
+        replaced = ", ".join(f'"{name}" COLLATE "binary" AS "{name}"' for name in names)
+        return nw.from_native(native.project(f"* REPLACE ({replaced})"))
+    if frame.implementation is nw.Implementation.PYSPARK:
+        from pyspark.sql import functions
+
+        # Before Spark 4 there are no others.
+        if hasattr(functions, "collate"):
+            columns = {name: functions.collate(name, "UTF8_BINARY") for name in names}
+            return nw.from_native(native.withColumns(columns))
+    return frame
+
+
 def in_order(frame: nw.LazyFrame, *names: str) -> nw.LazyFrame:
     """The rows sorted by columns without missing values, the least first.
 

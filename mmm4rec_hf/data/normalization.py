@@ -47,6 +47,7 @@ def normalized_log(
         *([_as_rating(schema["rating"], where)] if "rating" in found else []),
         _as_order(frame, schema["order"], where),
     )
+    frame = engines.compared_to_the_letter(frame, ("user_id", "item_id"))
     frame, statistics = _drop_rows_without_ids(frame, where)
     try:
         if usual_format is not None and time_unit is None and time_format is None and are_written(frame, usual_format):

@@ -98,6 +98,44 @@ def test_no_setting_of_duckdb_changes_the_order_of_events(setting: str) -> None:
         load_interactions(connection.from_arrow(wrong.to_arrow()))
 
 
+LETTERS = [("A", "x", 1), ("a", "x", 2), ("a", "X", 3), ("A", "X", 4), ("B", "x", 5), ("A", "x", 1), ("B", "X", 6)]
+
+
+def check_letters(log: Any) -> None:
+    """Of frames that hold [`LETTERS`]: no two ids that differ in their letters are one, and the bytes sort them."""
+    prepared = prepare_sequences(load_interactions(log), k_core=1)
+    assert (prepared.user_ids, prepared.item_ids) == (["A", "B", "a"], ["X", "x"])
+    assert prepared.statistics["duplicated_rows"] == 1
+    rows = [(row["input_ids"].tolist(), row["timestamps"].tolist(), row["labels"]) for row in prepared["test"]]
+    assert rows == [([2], [1], 1), ([2], [5], 1), ([2], [2], 1)]
+    of_catalog = prepare_sequences(load_interactions(log), k_core=1, item_ids=["x"])
+    assert of_catalog.statistics["rows_outside_catalog"] == 3
+    # Each user has two events and each item three.
+    with pytest.raises(ValueError, match="nothing is left of the log: no users and items with 3 events"):
+        prepare_sequences(load_interactions(log), k_core=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "user_type"),
+    [("SELECT 1", "VARCHAR COLLATE NOCASE"), ("SET default_collation = 'NOCASE'", "VARCHAR")],
+)
+def test_duckdb_compares_ids_to_the_letter_whatever_its_collation(setting: str, user_type: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    connection.execute(setting)
+    connection.execute(f"CREATE TABLE log (user_id {user_type}, item_id {user_type}, timestamp BIGINT)")
+    connection.executemany("INSERT INTO log VALUES (?, ?, ?)", LETTERS)
+    check_letters(connection.table("log"))
+
+
+@pytest.mark.slow
+def test_spark_compares_ids_to_the_letter_whatever_its_collation(spark: Any) -> None:
+    if not hasattr(pytest.importorskip("pyspark.sql.functions"), "collate"):
+        pytest.skip("this Spark knows no collations")
+    text = "string collate UTF8_LCASE"
+    check_letters(spark.createDataFrame(LETTERS, f"user_id {text}, item_id {text}, timestamp long"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_spark_gives_the_split_of_polars(spark: Any, arguments: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Pretraining over several domains under Accelerate: in-batch negatives, exact resume, a base model without items."""
 
+import inspect
 import json
 import logging
 import math
@@ -76,7 +77,8 @@ class PretrainRecipe:
             `"nadam"`: see [`published_optimizer`]. `"adamw"`: without decay of biases, norms, rates and step sizes.
         learning_rate (`float`, *optional*, defaults to 2.5e-4): Of the optimizer.
         weight_decay (`float`, *optional*, defaults to 0.0): Of the optimizer.
-        lr_scheduler_type (`str`, *optional*, defaults to `"constant_with_warmup"`): As transformers names it.
+        lr_scheduler_type (`str`, *optional*, defaults to `"constant_with_warmup"`):
+            As transformers names it; one that needs no more options, and no metric.
         warmup_steps (`int`, *optional*, defaults to 0): Steps to the full learning rate.
         max_grad_norm (`float`, *optional*):
             Gradients are scaled down to this norm; 0, as in [`~transformers.TrainingArguments`], leaves them as they
@@ -220,11 +222,6 @@ class Pretraining:
         ]
         set_seed(recipe.seed)
         self.recommender = _recommender(recipe, self.domains)
-        # Only now: a recipe that fails to load must not keep its corrected form out.
-        if self.accelerator.is_main_process:
-            claim_output(self.output, recipe)
-        self.accelerator.wait_for_everyone()
-
         objective = InBatchObjective(self.recommender, recipe.mask_same_target)
         if recipe.compile:
             # In place, and not by Accelerate: what it was told first in a process holds for all later runs there.
@@ -235,7 +232,7 @@ class Pretraining:
         self.max_steps = recipe.max_steps or math.ceil((recipe.num_train_epochs or 0) * epoch)
         self.eval_steps = recipe.eval_steps or epoch
         # Not prepared: Accelerate would step it once for each process.
-        self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.warmup_steps, self.max_steps)
+        self.scheduler = _scheduler(recipe, optimizer, self.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.accelerator.register_for_checkpointing(self.scheduler)
         set_seed(recipe.seed, device_specific=True)
@@ -251,6 +248,10 @@ class Pretraining:
         self.position = self.batches.state()
         self.progress = Progress()
         self.pace: Pace | None = None
+        # At the end: a recipe from which nothing can be made must not keep its corrected form out.
+        if self.accelerator.is_main_process:
+            claim_output(self.output, recipe)
+        self.accelerator.wait_for_everyone()
 
     def run(self) -> dict[str, float]:
         """See [`pretrain`]."""
@@ -428,6 +429,24 @@ def _optimizer(recipe: PretrainRecipe, module: nn.Module) -> torch.optim.Optimiz
     if recipe.optimizer == "nadam":
         return published_optimizer(module, recipe.learning_rate, recipe.weight_decay)
     return torch.optim.AdamW(parameter_groups(module, recipe.weight_decay), lr=recipe.learning_rate)
+
+
+def _scheduler(recipe: PretrainRecipe, optimizer: torch.optim.Optimizer, max_steps: int) -> Any:
+    name = recipe.lr_scheduler_type
+    try:
+        scheduler = get_scheduler(name, optimizer, recipe.warmup_steps, max_steps)
+    except (TypeError, ValueError) as error:
+        # Besides unknown ones: those with options that a recipe does not have.
+        raise ValueError(
+            f"lr_scheduler_type {name!r} cannot be used ({error}); give one that needs warmup_steps alone, such as "
+            "cosine, linear or constant_with_warmup"
+        ) from error
+    if "metrics" in inspect.signature(scheduler.step).parameters:
+        raise ValueError(
+            f"lr_scheduler_type {name!r} follows a metric, and a pretraining's learning rate the steps; give cosine, "
+            "linear or constant_with_warmup"
+        )
+    return scheduler
 
 
 def _mean_over_domains(metrics: Mapping[str, float], name: str) -> float:

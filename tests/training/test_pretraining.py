@@ -314,6 +314,25 @@ def test_a_compiled_pretraining_is_the_one_that_is_not(
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr_scheduler_type": "cosin"}, r"lr_scheduler_type 'cosin' cannot be used \(.*'cosine'"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type 'cosine_with_min_lr' cannot be used"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "'reduce_lr_on_plateau' follows a metric"),
+        ({"lr_scheduler_type": "greedy"}, "'greedy' follows a metric"),
+    ],
+)
+def test_a_recipe_that_nothing_can_be_made_of_does_not_keep_its_corrected_form_out(
+    make_recipe: MakeRecipe, changes: dict[str, Any], message: str
+) -> None:
+    recipe = make_recipe(max_steps=1, save_steps=None)
+    with pytest.raises(ValueError, match=message):
+        run(recipe | changes)
+    assert not Path(recipe["output_dir"]).exists()
+    Pretraining(build(PretrainRecipe, recipe | {"lr_scheduler_type": "cosine"}, "test"))
+
+
 def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> None:
     run(make_recipe(max_steps=2))
     with pytest.raises(ValueError, match=r"another recipe \(learning_rate 0.01 before, 0.5 now\)"):

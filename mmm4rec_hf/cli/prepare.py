@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(partial / PREPARE_NAME, made | {"source": args.log, "layout": layout})
     if before:
         _tell_replaced(args.output, before, made | layout)
+    _tell_empty_splits(sequences, args.split)
     days = dict(zip(("first_event", "last_event"), sequences.days or (), strict=False))
     if args.json:
         print_json({"output": str(args.output), "prepared": made, "statistics": sequences.statistics} | days)
@@ -130,6 +131,20 @@ def _tell_replaced(output: Path, before: dict[str, Any], now: dict[str, Any]) ->
         "ones is no longer tested on them; to have both, name another --output",
         *(output, then, since),
     )
+
+
+def _tell_empty_splits(sequences: "SequenceDatasets", split: str) -> None:
+    """Warns of splits without rows: the first to notice would be the command that needs them."""
+    from ..data.sequence_datasets import why_empty
+
+    needed = {
+        "train": "finetune and pretrain have nothing to learn from",
+        "validation": "finetune cannot choose the best epoch",
+        "test": "finetune and evaluate have nothing to evaluate",
+    }
+    for name, rows in sequences.items():
+        if len(rows) == 0:
+            logger.warning("the split %r is empty, as %s: %s", name, why_empty(name, split), needed[name])
 
 
 def _print_left_out(sequences: "SequenceDatasets", k_core: int, valid_from: str | None) -> None:

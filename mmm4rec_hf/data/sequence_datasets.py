@@ -203,6 +203,30 @@ def shown_ids(ids: Sequence[str]) -> str:
     return ", ".join([*map(repr, ids[:5]), *(["..."] if len(ids) > 5 else [])])
 
 
+def why_empty(name: str, split: str | None) -> str:
+    """
+    Why a split has no rows, for a message.
+
+    Args:
+        name (`str`): Of the split: `"train"`, `"validation"` or `"test"`.
+        split (`str`, *optional*): How the log was split, `"leave_one_out"` or `"temporal"`; `None` if nothing tells.
+    """
+    reasons = {
+        # A user's last event tests, the one before validates, the first has no history.
+        "leave_one_out": {
+            "train": "no user has four events",
+            "validation": "no user has three events",
+            "test": "no user has two events",
+        },
+        "temporal": {
+            "train": "no user has two events before valid_from",
+            "validation": "no user has an event from valid_from to before test_from and one before it",
+            "test": "no user has an event from test_from on and one before it",
+        },
+    }
+    return reasons.get(split or "", {}).get(name, "no user has enough events for it")
+
+
 @contextlib.contextmanager
 def replace_sequences(target: Path) -> Iterator[Path]:
     """

@@ -141,6 +141,36 @@ def test_sequences_whose_rows_were_shuffled_are_prepared_again(log: Path, tmp_pa
     assert not list((tmp_path / "sequences").glob("cache-*.arrow"))
 
 
+@pytest.mark.parametrize(
+    ("cuts", "told"),
+    [
+        # v and u have three events, so that one validates, one tests, and the first has no history.
+        (None, ["the split 'train' is empty, as no user has four events: finetune and pretrain have nothing"]),
+        (
+            ("2014-05-14", "2015-01-01"),
+            [
+                "the split 'validation' is empty, as no user has an event from valid_from to before test_from and one "
+                "before it: finetune cannot choose the best epoch",
+                "the split 'test' is empty, as no user has an event from test_from on and one before it: finetune and",
+            ],
+        ),
+        # u's second event trains, its third validates, and v's second tests.
+        (("2014-05-13T16:53:50Z", "2014-05-13T16:54:01Z"), []),
+    ],
+)
+def test_splits_without_rows_are_warned_of(
+    log: Path, tmp_path: Path, cuts: tuple[str, str] | None, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    line = ["prepare", str(log), "--output", str(tmp_path / "sequences"), "--k-core", "1"]
+    if cuts is not None:
+        line += ["--split", "temporal", "--valid-from", cuts[0], "--test-from", cuts[1]]
+    caplog.set_level(logging.WARNING, "mmm4rec_hf")
+    assert main(line) == 0
+    messages = [message for message in caplog.messages if "is empty" in message]
+    assert len(messages) == len(told)
+    assert all(message.startswith(expected) for message, expected in zip(messages, told, strict=True))
+
+
 def test_sequences_of_other_items_than_a_model_or_a_catalogue_are_told(
     shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

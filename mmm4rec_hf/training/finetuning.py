@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from mmm4rec_hf.data import SequenceDatasets
+from mmm4rec_hf.data.sequence_datasets import why_empty
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
@@ -122,12 +124,14 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         `output_dir/training.json` what `mmm4rec report` tells of the training.
 
     Raises:
-        ValueError: If `output_dir` holds a run of another recipe or on other data, or data and model do not fit.
+        ValueError: If `output_dir` holds a run of another recipe or on other data, or data and model do not fit, or
+            a split has no rows that the run needs: the validation split may be empty where nothing is validated.
     """
     output = Path(recipe.output_dir)
     arguments = _training_arguments(recipe)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
     sequences = load_sequences(recipe.sequences, catalog, recipe.catalog)
+    _check_splits(recipe, arguments, sequences)
     if beyond := len(catalog) - sequences.num_items_with_events:
         logger.info(
             "%s of %s items of the catalogue are in no sequence: they are ranked by their texts and pictures alone",
@@ -243,6 +247,25 @@ def kept_line(trainer: MMM4RecTrainer) -> str:
     if not is_best:
         return f"{place}, the last"
     return f"{place}, the best of {len(epochs)} validations by {name}" if len(epochs) > 1 else f"{place}, by {name}"
+
+
+def _check_splits(recipe: FinetuneRecipe, arguments: TrainingArguments, sequences: SequenceDatasets) -> None:
+    """Refuses, before anything is trained, sequences without rows that are needed in the course or at the end."""
+    needed = {
+        "train": "there is nothing to learn from",
+        "validation": "the best epoch is chosen by it",
+        "test": "the model is evaluated by it at the end",
+    }
+    for name, use in needed.items():
+        is_used = name != "validation" or arguments.eval_strategy != IntervalStrategy.NO
+        if not is_used or len(sequences[name]) > 0:
+            continue
+        split = read_preparation(recipe.sequences).get("split")
+        remedy = "prepare other times of valid_from and test_from" if split == "temporal" else "prepare a longer log"
+        if name == "validation":
+            remedy += ", or validate nothing: training.eval_strategy=no training.load_best_model_at_end=false"
+        reason = why_empty(name, split)
+        raise ValueError(f"the split {name!r} of {recipe.sequences} is empty, as {reason}, and {use}; {remedy}")
 
 
 def _would_take_minutes(recipe: FinetuneRecipe, arguments: TrainingArguments, num_rows: int) -> bool:

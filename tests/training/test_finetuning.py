@@ -46,6 +46,79 @@ def make(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> MakeReci
     return recipe
 
 
+# The splits that have rows where no user has more events.
+SPLITS = {4: ["train", "validation", "test"], 3: ["validation", "test"], 2: ["test"]}
+
+
+@pytest.mark.parametrize("longest", [4, 3, 2])
+def test_a_split_that_a_run_needs_and_that_is_empty_is_refused_before_the_first_step(
+    make: MakeRecipe, tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+    rows = [(f"u{u}", item_ids[u + n], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(longest)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    folder = tmp_path / "few"
+    made = prepare_sequences(load_interactions(frame), k_core=1, output_dir=folder)
+    assert [name for name in ("train", "validation", "test") if len(made[name])] == SPLITS[longest]
+
+    def train(self: MMM4RecTrainer, *args: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(MMM4RecTrainer, "train", train)
+    if longest == 4:
+        with pytest.raises(Killed):
+            finetune(make(sequences=str(folder)))
+        return
+    (folder / "prepare.json").write_text(json.dumps({"k_core": 1, "split": "leave_one_out"}))
+    with pytest.raises(
+        ValueError, match="'train' of .*few is empty, as no user has four events, and there is nothing"
+    ):
+        finetune(make(sequences=str(folder)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        # All events are of days 0 to 9.
+        (
+            (5, 20),
+            "'test' of .*cut is empty, as no user has an event from test_from on and one before it, and the mod",
+        ),
+        ((20, 30), "'validation' of .*cut is empty, as no user has an event from valid_from to before test_from and"),
+    ],
+)
+def test_cuts_that_leave_a_split_empty_cost_no_training(
+    make: MakeRecipe, tmp_path: Path, times: tuple[int, int], message: str
+) -> None:
+    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+    rows = [(f"u{u}", item_ids[(u + n) % 12], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(10)]
+    log = load_interactions(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
+    cuts = dict(zip(("valid_from", "test_from"), (1_400_000_000 + 86_400 * day for day in times), strict=True))
+    folder = tmp_path / "cut"
+    prepare_sequences(log, k_core=1, split="temporal", output_dir=folder, **cuts)
+    (folder / "prepare.json").write_text(json.dumps({"k_core": 1, "split": "temporal"}))
+    with pytest.raises(ValueError, match=f"{message}.*; prepare other times of valid_from and test_from"):
+        finetune(make(sequences=str(folder)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_validates_nothing_needs_no_validation_split(make: MakeRecipe, tmp_path: Path) -> None:
+    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+    rows = [(f"u{u}", item_ids[(u + n) % 12], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(10)]
+    log = load_interactions(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
+    # Between the cuts there is no event, from the second on one of each user.
+    cuts = {"valid_from": 1_400_000_000 + 8 * 86_400 + 1, "test_from": 1_400_000_000 + 9 * 86_400}
+    prepare_sequences(log, k_core=1, split="temporal", output_dir=tmp_path / "cut", **cuts)
+    with pytest.raises(
+        ValueError, match=r"or validate nothing: training.eval_strategy=no training.load_best_model_at"
+    ):
+        finetune(make(sequences=str(tmp_path / "cut")))
+    training = make().training | {"eval_strategy": "no", "load_best_model_at_end": False}
+    assert finetune(make(sequences=str(tmp_path / "cut"), training=training)).targets.height == 6
+    assert (tmp_path / "out" / "model").is_dir()
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A pretrained model of two layers without items."""

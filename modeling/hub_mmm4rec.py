@@ -1,10 +1,14 @@
 """A saved folder to a repository on the Hub, as one commit."""
 
+import json
 import os
-from pathlib import Path
+import re
+from collections.abc import Container, Iterator
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import logging
 
 from .card_mmm4rec import CARD_NAME, card_of_repository
@@ -13,6 +17,29 @@ logger = logging.get_logger(__name__)
 
 # Of the arguments of `save_pretrained`, those that are of an upload.
 UPLOAD_OPTIONS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
+
+_CATALOG_FOLDER, _CATALOG_INFO, _CATALOG_ITEMS = "catalog/", "catalog.json", "items.jsonl"
+_WEIGHTS = re.compile(
+    r"model(?P<variant>\.\w+)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(?P<of_index>\.\w+)?\.json"
+)
+_CODE = re.compile(r"\w+_mmm4rec\.py")
+_MODEL = {"config.json", "item_ids.json", "log_layout.json"}
+# Of the processor, and of the tokenizers that transformers knows.
+_PROCESSOR = {
+    "processor_config.json", "preprocessor_config.json", "items.jsonl",
+    "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
+    "tokenizer.model", "spm.model", "spm_char.model", "source.spm", "target.spm", "target_vocab.json",
+    "vocab-src.json", "vocab-tgt.json", "entity_vocab.json", "bpe.codes", "byte_maps.json", "dict.txt", "emoji.json",
+    "normalizer.json", "prophetnet.tokenizer", "word_shape.json", "word_pronunciation.json",
+}  # fmt: skip
+_CATALOG = {_CATALOG_INFO, _CATALOG_ITEMS, "features.safetensors"}
+_WORDS_OF_THE_AUTHOR = {CARD_NAME, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt"}
+_CONFIGURATIONS = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+# How the folders of the Hub's cache begin.
+_CACHED = ("datasets--", "models--", "spaces--")
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".svg")
 
 
 def push_folder(
@@ -30,10 +57,13 @@ def push_folder(
     repo_type: str = "model",
 ) -> CommitInfo:
     """
-    Uploads a saved folder, hidden files left out.
+    Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
+    log, and left out.
 
     Args:
-        folder (`str` or `os.PathLike`): The folder. The code in its card is made to name the repository.
+        folder (`str` or `os.PathLike`):
+            The folder. Besides what is saved into it go a README.md, in which the code is made to name the repository,
+            the pictures that it shows, those of the catalogue, and a LICENSE or NOTICE.
         repo_id (`str`): `organization/name`; the repository is made where it is missing.
         commit_message (`str`, *optional*, defaults to `"Upload model"`): First line of the commit.
         commit_description (`str`, *optional*): The rest of it.
@@ -49,11 +79,10 @@ def push_folder(
         `CommitInfo`: With the address of the commit.
 
     Raises:
-        ValueError: If the name cannot be one, no token is there, or the Hub refuses the upload.
+        ValueError: If the name cannot be one, no token is there, the Hub refuses the upload, or a file that would be
+            uploaded is a link that leads out of the folder.
     """
-    root = Path(folder)
-    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    files = {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.split("/"))}
+    files = _files_to_upload(Path(folder))
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
@@ -85,6 +114,114 @@ def push_folder(
         raise ValueError(
             f"the Hub refused the upload to {repo_id}; it needs a token that may write there: {reason}"
         ) from error
+
+
+def _files_to_upload(root: Path) -> dict[str, Path]:
+    """
+    What a folder holds that is uploaded, by its name in the repository.
+
+    Raises:
+        ValueError: If one of the files is a link that leads out of the folder.
+    """
+    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if _is_leaf(path)}
+    found = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
+    wanted = {name for name in found if _is_of_this_package(name)}
+    wanted |= {name for name in _named_code(root) if name in found}
+    for folder in ("", _CATALOG_FOLDER):
+        if folder + _CATALOG_INFO in found and folder + _CATALOG_ITEMS in found:
+            wanted |= set(_catalog_pictures(found[folder + _CATALOG_ITEMS], folder)) & found.keys()
+    if CARD_NAME in found:
+        card = found[CARD_NAME].read_text(encoding="utf-8")
+        wanted |= {name for name in found if name.lower().endswith(_PICTURE_SUFFIXES) and name in card}
+    for name in sorted(wanted):
+        if not _is_inside(found[name], root):
+            raise ValueError(
+                f"{found[name]} is a link that leads out of {root}, and what it leads to would be uploaded; put the "
+                "file itself there, or take the link away"
+            )
+    kept = {parent for name in wanted for parent in PurePosixPath(name).parents}
+    others = list(dict.fromkeys(_outermost(name, kept) for name in found if name not in wanted))
+    if others:
+        more = f" and {len(others) - 10} more" if others[10:] else ""
+        logger.warning(
+            f"of {root} {', '.join(others[:10])}{more} are left out, being no files of a saved model or catalogue; "
+            "`hf upload` takes what you want to add"
+        )
+    return {name: path for name, path in found.items() if name in wanted}
+
+
+def _is_leaf(path: Path) -> bool:
+    # A link to a folder is not walked into.
+    return path.is_symlink() or path.is_file()
+
+
+def _outermost(name: str, kept: Container[PurePosixPath]) -> str:
+    """A file's name, or that of the outermost folder around it that is not kept."""
+    folders = reversed(PurePosixPath(name).parents)
+    return next((f"{folder}/" for folder in folders if folder not in kept and folder.name), name)
+
+
+def _is_of_this_package(name: str) -> bool:
+    beside = name.removeprefix(_CATALOG_FOLDER)
+    of_processor = beside.removeprefix("processor/")  # that of its encoder lies in a catalogue
+    if beside in _CATALOG or (
+        of_processor != beside and (of_processor in _PROCESSOR or _CODE.fullmatch(of_processor))
+    ):
+        return True
+    is_named = name in _MODEL or name in _PROCESSOR or name in _WORDS_OF_THE_AUTHOR
+    return is_named or bool(_WEIGHTS.fullmatch(name) or _CODE.fullmatch(name))
+
+
+def _named_code(root: Path) -> set[str]:
+    """Files of code that are not of this package, and that the configurations name, such as a tokenizer's."""
+    names: set[str] = set()
+    for configuration in _CONFIGURATIONS:
+        try:
+            auto_map = json.loads((root / configuration).read_text(encoding="utf-8"))["auto_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # there is none, or loading it will say so
+        for references in auto_map:
+            for reference in references if isinstance(references, list) else [references]:
+                # `repository--module.Class` lies elsewhere.
+                if isinstance(reference, str) and re.fullmatch(r"\w+\.\w+", reference):
+                    names.add(f"{reference.split('.')[0]}.py")
+    for name in [name for name in names if not _CODE.fullmatch(name) and _is_code(root / name, root)]:
+        names |= {os.path.relpath(path, root) for path in get_relative_import_files(root / name)}
+    return names
+
+
+def _is_code(path: Path, root: Path) -> bool:
+    return path.is_file() and _is_inside(path, root)
+
+
+def _catalog_pictures(items: Path, folder: str) -> Iterator[str]:
+    """Names of the pictures in a catalogue's own folder that its items show."""
+    for record in _records(items):
+        image = record.get("image")
+        if isinstance(image, str) and (image.startswith("images/") or image.lower().endswith(_PICTURE_SUFFIXES)):
+            yield folder + PurePosixPath(image).as_posix()
+
+
+def _records(items: Path) -> Iterator[dict]:
+    with items.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} of {items} is no JSON ({error}); save the catalogue again") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number} of {items} holds no item; save the catalogue again")
+            yield record
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether what a path leads to lies in the folder, or where the Hub's cache keeps the files of it."""
+    real, base = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+    bases = [base]
+    for parent in (base, *base.parents):
+        if parent.parent.name == "snapshots" and parent.parent.parent.name.startswith(_CACHED):
+            bases.append(parent.parent.parent / "blobs")
+    return any(real.is_relative_to(allowed) for allowed in bases)
 
 
 __all__ = ["UPLOAD_OPTIONS", "push_folder"]

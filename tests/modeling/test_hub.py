@@ -79,6 +79,79 @@ def test_a_pull_request_needs_no_branch_and_a_card_is_kept_on_request(
     assert "README.md" in calls["create_commit"]["files"]
 
 
+def put(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_what_is_no_part_of_a_model_stays_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = {
+        "README.md": "# films\n![curve](figures/loss.png)\n",
+        "figures/loss.png": "", "LICENSE": "", "config.json": "{}", "modeling_mmm4rec.py": "",
+        "model.safetensors.index.json": "", "model-00001-of-00002.safetensors": "", "model.fp16.safetensors": "",
+        "item_ids.json": "[]", "items.jsonl": "", "log_layout.json": "{}", "processor_config.json": "{}",
+        "tokenizer.json": "", "vocab.txt": "", "catalog/catalog.json": "{}",
+        "catalog/items.jsonl": '{"item_id": "1", "image": "images/1.jpg"}\n{"item_id": "2", "image": "pics/2.PNG"}\n'
+        '{"item_id": "3", "image": "secret.txt"}\n{"item_id": "4", "image": "../users.png"}\n{"item_id": "5"}\n',
+        "catalog/features.safetensors": "", "catalog/images/1.jpg": "", "catalog/pics/2.PNG": "",
+        "catalog/processor/tokenizer.json": "",
+    }  # fmt: skip
+    kept = {
+        "vocab_extra.txt": "", "users.jsonl": "", "users.png": "", "model.onnx": "", "notes.md": "",
+        "training_args.bin": "", "checkpoint-10/optimizer.pt": "", "checkpoint-10/model.safetensors": "",
+        "figures/other.png": "", "catalog/secret.txt": "", "catalog/images/gone.jpg": "", "runs/a/events": "",
+    }  # fmt: skip
+    put(folder, sent | kept)
+    assert pushed(monkeypatch, Hub(), folder)["create_commit"]["files"] == set(sent)
+    (told,) = [record.getMessage() for record in caplog.records]
+    for name in ("users.jsonl", "checkpoint-10/", "catalog/secret.txt", "figures/other.png", " and 1 more are left"):
+        assert name in told, name
+    assert "optimizer" not in told
+
+
+def test_code_that_a_configuration_names_goes_along_with_what_it_imports(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    own = '{"auto_map": {"AutoTokenizer": ["words.Slow", null], "AutoModel": "modeling_mmm4rec.M", "A": "a--b.C"}}'
+    put(folder, {"tokenizer_config.json": own, "words.py": "from .letters import abc\n", "letters.py": "abc = 1\n"})
+    put(folder, {"plot.py": "", "processor_config.json": "[", "modeling_mmm4rec.py": ""})
+    files = pushed(monkeypatch, Hub(), folder)["create_commit"]["files"]
+    assert {name for name in files if name.endswith(".py")} == {"words.py", "letters.py", "modeling_mmm4rec.py"}
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub_mmm4rec, "HfApi", lambda token: Hub())
+    put(
+        tmp_path,
+        {"model/config.json": "{}", "model/images/one.txt": "", "id_rsa": "PRIVATE", "shop/items.jsonl": "{}"},
+    )
+    folder = tmp_path / "model"
+    (folder / "vocab.txt").symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(
+        ValueError, match="vocab.txt is a link that leads out of .*model, and what it leads to would be"
+    ):
+        push_folder(folder, "films")
+    (folder / "vocab.txt").unlink()
+    # Inside of it, links are what they lead to; one to a folder is not walked into.
+    (folder / "vocab.txt").symlink_to(folder / "images" / "one.txt")
+    (folder / "catalog").symlink_to(tmp_path / "shop")
+    assert pushed(monkeypatch, Hub(), folder)["create_commit"]["files"] == {"config.json", "vocab.txt"}
+
+
+def test_a_snapshot_in_the_hub_s_cache_is_uploaded_whose_files_are_links(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = tmp_path / "hub" / "models--author--films"
+    put(cache, {"blobs/a1": "{}", "snapshots/0f/item_ids.json": "[]"})
+    (cache / "snapshots" / "0f" / "config.json").symlink_to("../../blobs/a1")
+    files = pushed(monkeypatch, Hub(), cache / "snapshots" / "0f")["create_commit"]["files"]
+    assert files == {"config.json", "item_ids.json"}
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -34,7 +34,7 @@ from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
 from .progress import Pace, progress_line
 from .recipes import check_options
-from .record import RunRecord, count_parameters
+from .record import RunRecord, count_parameters, describe_base
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -185,8 +185,8 @@ def pretrain(recipe: PretrainRecipe) -> dict[str, float]:
         the best one by the mean of `metric_for_best_model` over domains, or the last one without validation rows.
 
     Raises:
-        ValueError: If `output_dir` holds another recipe's run, the domains do not fit each other, or the batch cannot
-            be divided among the processes.
+        ValueError: If `output_dir` holds a run of another recipe, on other data or from other weights of the same
+            base, the domains do not fit each other, or the batch cannot be divided among the processes.
         RuntimeError: If the loss is not finite, naming the step.
     """
     return Pretraining(recipe).run()
@@ -259,7 +259,9 @@ class Pretraining:
         record = RunRecord(self.output, self.accelerator.is_main_process)
         rows = {domain.name: domain.rows.num_targets for domain in self.domains}
         domains = {domain.name: domain.describe() for domain in self.domains}
-        record.refuse_other_data(training_rows=rows, domains=domains)
+        base = {} if recipe.start_from is None else describe_base(find_model(recipe.start_from))
+        data = {"training_rows": rows, "domains": domains, "start_from": base}
+        record.refuse_other_data(**data)
         # As the first process sees it: the others may not see the folder.
         ended: list[dict[str, float] | None] = [None]
         if record.has_ended and (self.output / MODEL_NAME).is_dir():
@@ -273,8 +275,8 @@ class Pretraining:
             self.accelerator.init_trackers("pretraining")
         self._resume()
         processes = self.accelerator.num_processes
-        facts = {"training_rows": rows, "domains": domains, "parameters": count_parameters(self.recommender)}
-        record.begin(progress.step, processes, kind="pretraining", **facts)
+        parameters = count_parameters(self.recommender)
+        record.begin(progress.step, processes, kind="pretraining", **data, parameters=parameters)
         batches = iter(self.batches)
         hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
         # A bar tells the time that is left by itself.

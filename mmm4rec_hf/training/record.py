@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from torch import nn
 from mmm4rec_hf.evaluation.protocol import read_layout, read_source
 from mmm4rec_hf.outputs import write_json
 from mmm4rec_hf.plain_json import read_object
+from mmm4rec_hf.saved_models import CONFIG_NAME
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # How the log was laid out, where a model lies without the record of its run.
 RECORD_NAME, LAYOUT_NAME = "training.json", "log_layout.json"
 _DIGEST = re.compile("[0-9a-f]{16}")
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PACKAGES = ("mmm4rec-hf", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -54,7 +57,9 @@ class RunRecord:
         Refuses to go on with a run whose data have changed below it: it would be taken for one of the data of now.
 
         Args:
-            facts: Entries of the record that tell data apart. Paths and names in `data` do not.
+            facts:
+                Entries of the record that tell data apart, such as those of [`describe_data`] and [`describe_base`].
+                Paths and names in `data` do not.
 
         Raises:
             ValueError: Naming what differs.
@@ -176,6 +181,43 @@ def describe_features(catalog: "ItemCatalog") -> dict[str, str | None]:
         modality: None if features is None else _digest(features, *([] if mask is None else [mask]))
         for modality, (features, mask) in parts.items()
     }
+
+
+def describe_base(base: str, revision: str | None = None) -> dict[str, str]:
+    """
+    Which weights a run started from.
+
+    Args:
+        base (`str`): A pretrained model that was loaded: its folder or Hub name, as [`find_model`] gives it.
+        revision (`str`, *optional*): Of that model.
+
+    Returns:
+        `dict[str, str]`: `weights`, a digest of the files that hold them; empty where they are in files of a kind that
+        a model of ours is not saved to.
+    """
+    # Imported here: a report is to be quick.
+    from transformers.utils import cached_file
+
+    config = cached_file(base, CONFIG_NAME, revision=revision or "main")
+    files = [path for path in Path(str(config)).parent.iterdir() if _WEIGHTS.fullmatch(path.name)]
+    return {"weights": digest_of_files(files)} if files else {}
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """
+    Of what files hold, in the order of their names.
+
+    Args:
+        paths (`Iterable[Path]`): Files of any size; where they lie makes no difference.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        # With the size, so that no end of one file is the next one's beginning.
+        digest.update(path.stat().st_size.to_bytes(8, "big"))
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def _digest(*parts: Any) -> str:

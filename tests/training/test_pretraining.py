@@ -372,3 +372,22 @@ def test_an_output_folder_takes_no_other_features_of_the_same_items(make_recipe:
     catalog.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"other data \(domains.bb.features.image \w{16} before, \w{16} now\); give"):
         run(recipe)
+
+
+def test_an_output_folder_takes_no_other_weights_of_the_same_base(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    base = saved_recommender(make_recipe(), tmp_path / "base")
+    recipe = make_recipe(start_from=str(tmp_path / "base"), model={}, max_steps=1, save_steps=None)
+    metrics = run(recipe)
+    (tmp_path / "base" / "README.md").write_text("another card")
+    assert run(recipe) == metrics
+    # As a version left it that did not note the base.
+    path = Path(recipe["output_dir"]) / "training.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in record.items() if name != "start_from"}))
+    assert run(recipe) == metrics
+    path.write_text(json.dumps(record))
+    with torch.no_grad():
+        next(base.model.encoder.parameters()).add_(1e-3)
+    base.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match=r"other data \(start_from.weights \w{16} before, \w{16} now\); give another"):
+        run(recipe)

@@ -14,7 +14,7 @@ from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
-from mmm4rec_hf.training.record import RunRecord
+from mmm4rec_hf.training.record import RunRecord, describe_base
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 from .test_finetuning import SIZES, Killed
@@ -93,3 +93,23 @@ def test_of_several_processes_one_writes(tmp_path: Path) -> None:
     record.begin(0, 2)
     record.end(5)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_of_a_base_is_of_all_its_weights_and_of_nothing_else(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    contents = {"config.json": b"{}", "model-00001-of-00002.safetensors": b"ab"}
+    contents |= {"model-00002-of-00002.safetensors": b"c", "README.md": b"x"}
+    for folder in (one, other):
+        folder.mkdir()
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+    (other / "README.md").write_bytes(b"y")
+    (other / "model.fp16.safetensors").write_bytes(b"d")
+    assert describe_base(str(one)) == describe_base(str(other))
+    # The same bytes, otherwise cut.
+    (other / "model-00001-of-00002.safetensors").write_bytes(b"a")
+    (other / "model-00002-of-00002.safetensors").write_bytes(b"bc")
+    assert describe_base(str(one)) != describe_base(str(other))
+    for name in list(contents)[1:3]:
+        (other / name).unlink()
+    assert describe_base(str(other)) == {}

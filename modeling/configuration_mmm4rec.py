@@ -24,6 +24,12 @@ _AUTO_MAP = {
 }
 # Arguments of every transformers model that look like a misspelt option of this one.
 _FOREIGN_NAMES = {"attn_implementation", "experts_implementation"}
+# Beyond these, float32 holds no rate, or scores and weights leave it.
+_RANGES = {
+    "score_temperature": (1e-6, 1e6), "norm_eps": (1e-30, 1.0), "initializer_range": (0.0, 1e3),
+    "time_initializer_range": (0.0, 1e3), "time_step_min": (1e-30, 1e3), "time_step_max": (1e-30, 1e3),
+    "time_step_floor": (0.0, 1e3),
+}  # fmt: skip
 _CUSTOM_PIPELINE: dict[str, Any] = {
     "impl": "pipeline_mmm4rec.SequentialRecommendationPipeline",
     "pt": ["AutoModelForPreTraining"],
@@ -242,8 +248,6 @@ class MMM4RecConfig(PreTrainedConfig):
             raise ValueError(
                 f"modality_dropout={self.modality_dropout} needs learned_missing=True: a vector for what is left out"
             )
-        if self.score_temperature <= 0:
-            raise ValueError(f"score_temperature must be positive, got {self.score_temperature}")
         if self.use_cooccurrence and self.item_loss != "full":
             raise ValueError(
                 f"use_cooccurrence needs item_loss='full', got {self.item_loss!r}: it is learned against all items"
@@ -254,6 +258,10 @@ class MMM4RecConfig(PreTrainedConfig):
             raise ValueError(
                 f"time_step_min ({self.time_step_min}) must be in (0, time_step_max ({self.time_step_max})]"
             )
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN is in no range
+                raise ValueError(f"{name} must be from {least:g} to {most:g}, got {value}")
 
     @property
     def needs_item_frequencies(self) -> bool:

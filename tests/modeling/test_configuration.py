@@ -1,14 +1,49 @@
 """Options are checked, typos refused, and everything survives a round trip."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
 
 from mmm4rec_hf import MMM4RecConfig
+
+FLOATS = [
+    "score_temperature", "norm_eps", "initializer_range", "time_initializer_range", "time_step_min", "time_step_max",
+    "time_step_floor", "hidden_dropout", "embedding_dropout", "time_dropout", "modality_dropout",
+]  # fmt: skip
+
+
+def test_the_floats_are_these() -> None:
+    kinds = MMM4RecConfig.__annotations__
+    assert set(FLOATS) == {name for name, kind in kinds.items() if "float" in str(kind)}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e-320, 1e30])
+def test_a_float_of_no_sane_size_is_refused(name: str, value: float) -> None:
+    # A standard deviation, a floor or a share of nearly nothing is one.
+    if value == 1e-320 and name.endswith(("initializer_range", "dropout", "floor")):
+        value = -value
+    with pytest.raises(StrictDataclassClassValidationError, match=rf"{name}\b.* .*{re.escape(str(value))}"):
+        MMM4RecConfig(learned_missing=True, **{name: value})
+
+
+def test_the_edges_of_the_ranges_are_taken() -> None:
+    edges = [
+        {"score_temperature": 1e-6}, {"score_temperature": 1e6}, {"norm_eps": 1e-30}, {"norm_eps": 1.0},
+        {"initializer_range": 0.0}, {"initializer_range": 1e3}, {"time_initializer_range": 0.0},
+        {"time_initializer_range": 1e3}, {"time_step_min": 1e-30, "time_step_max": 1e-30}, {"time_step_max": 1e3},
+        {"time_step_min": 1e3, "time_step_max": 1e3}, {"time_step_floor": 0.0}, {"time_step_floor": 1e3},
+    ]  # fmt: skip
+    for options in edges:
+        config = MMM4RecConfig(**options)
+        assert {name: getattr(config, name) for name in options} == options
 
 
 def test_the_defaults_are_the_published_recipe() -> None:

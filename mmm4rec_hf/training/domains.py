@@ -11,9 +11,9 @@ from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.items import ItemCatalog
 
 from .matching import load_sequences
-from .record import describe_data, describe_features
+from .record import describe_data, describe_features, digest_of_files
 from .rows import MappedRows, RowSource, StreamedRows
-from .shards import read_about
+from .shards import ITEM_IDS_NAME, read_about, shard_files
 
 MODALITIES = ("text", "image")
 
@@ -86,8 +86,17 @@ class Domain:
         return len(self.catalog)
 
     def describe(self) -> dict[str, Any]:
-        """What tells its data from others, for a run's record: as [`describe_data`], and `features`."""
+        """
+        What tells its data from others, for a run's record.
+
+        Returns:
+            `dict[str, Any]`: As [`describe_data`], and `features`; of a domain with shards also `shards`, a digest for
+            which all of them are read.
+        """
         facts: dict[str, Any] = {"features": describe_features(self.catalog)}
+        if self._recipe.shards is not None:
+            folder = Path(self._recipe.shards)
+            facts["shards"] = digest_of_files([*map(Path, shard_files(folder)), folder / ITEM_IDS_NAME])
         if self.sequences is not None and self._recipe.sequences is not None:
             facts |= describe_data(self.sequences, self._recipe.sequences)
         return facts

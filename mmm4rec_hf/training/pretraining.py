@@ -257,10 +257,8 @@ class Pretraining:
         """See [`pretrain`]."""
         recipe, progress = self.recipe, self.progress
         record = RunRecord(self.output, self.accelerator.is_main_process)
-        rows = {domain.name: domain.rows.num_targets for domain in self.domains}
-        domains = {domain.name: domain.describe() for domain in self.domains}
-        base = {} if recipe.start_from is None else describe_base(find_model(recipe.start_from))
-        data = {"training_rows": rows, "domains": domains, "start_from": base}
+        # Shards are read for it, which may be many: by one process.
+        data = self._describe_data() if self.accelerator.is_main_process else {}
         record.refuse_other_data(**data)
         # As the first process sees it: the others may not see the folder.
         ended: list[dict[str, float] | None] = [None]
@@ -302,6 +300,15 @@ class Pretraining:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         return progress.best_metrics
+
+    def _describe_data(self) -> dict[str, Any]:
+        """What the run is on, for its record."""
+        start_from = self.recipe.start_from
+        return {
+            "training_rows": {domain.name: domain.rows.num_targets for domain in self.domains},
+            "domains": {domain.name: domain.describe() for domain in self.domains},
+            "start_from": {} if start_from is None else describe_base(find_model(start_from)),
+        }
 
     def _step(self, batches: Iterator[tuple[dict[str, Tensor], dict[str, Any]]]) -> float:
         """One step of the optimizer; the mean loss over its batches and all processes."""

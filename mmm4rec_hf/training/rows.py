@@ -128,11 +128,18 @@ class StreamedRows:
         return rows
 
     def state(self) -> dict[str, Any]:
-        """The epoch, the block, where that begins in the shards, and the rows taken from it."""
-        return {"epoch": self._epoch, "block": self._block, "begin": self._begin, "taken": self._taken}
+        """The epoch, the block, where that begins in the shards and of how many, and the rows taken from it."""
+        state = {"epoch": self._epoch, "block": self._block, "begin": self._begin, "taken": self._taken}
+        return state | {"files": len(self.files)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """See [`RowSource.restore`]."""
+        # An earlier version noted no number.
+        if (files := state.get("files", len(self.files))) != len(self.files):
+            raise ValueError(
+                f"the run was stopped in {files} shards, there are {len(self.files)} now; give another output_dir, "
+                "or remove the folder to start over"
+            )
         self._epoch, self._block = state["epoch"], state["block"]
         self._open(state["begin"])
         self._taken = state["taken"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -119,6 +120,40 @@ def test_a_stream_goes_on_where_its_state_was_taken(
         assert [[as_row(*row) for row in other.take(0, 0, 5)] for _ in range(2)] == read[place : place + 2]
 
 
+@pytest.mark.parametrize("name", ["s[1]", "[!a]*?", "two::colons", "hash#1 100%41"])
+def test_shards_are_streamed_from_a_folder_of_any_name(sequences: SequenceDatasets, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    write_shards(sequences, folder / "shards", 2)
+    # What the name as a pattern would find.
+    write_shards(sequences, tmp_path / "s1" / "shards", 3)
+    rows = one_epoch(streamed(folder / "shards", sequences, 0, 1))
+    assert Counter(as_row(*row) for row in rows) == training_rows(sequences)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_stream_goes_on_from_the_state_of_a_version_that_read_by_load_dataset(
+    sequences: SequenceDatasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(row_sources, "USERS_PER_BLOCK", 4)
+    write_shards(sequences, tmp_path / "shards", 2)
+    rows = streamed(tmp_path / "shards", sequences, 0, processes)
+    while rows.state()["block"] < 2:
+        rows.take(0, 0, 5)
+    # As that version opened them: the order of the files is drawn from the seed and the epoch.
+    files = sorted(str(path) for path in (tmp_path / "shards").glob("*.parquet"))
+    files = [files[place] for place in np.random.default_rng([0, 0]).permutation(2)]
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    loaded = split_dataset_by_node(loaded, 0, processes)
+    users = iter(loaded)
+    for _ in range(2 * 4):
+        next(users)
+    state = json.loads(json.dumps(rows.state() | {"begin": loaded.state_dict()}))
+    other = streamed(tmp_path / "shards", sequences, 0, processes)
+    other.restore(state)
+    expected = [as_row(*row) for row in rows.take(0, 0, 40)]
+    assert [as_row(*row) for row in other.take(0, 0, 40)] == expected
+
+
 def test_a_domain_reads_shards_in_its_catalogues_order(make_domain: MakeDomain, tmp_path: Path) -> None:
     domain = make_domain("shop")
     sequences = SequenceDatasets.load_from_disk(domain["sequences"])
@@ -169,6 +204,50 @@ def test_a_pretraining_streams_shards_and_goes_on_with_the_same_bits(
         for name in ("log.jsonl", "model/model.safetensors")
     )
     assert logs[0] == logs[1] and weights[0] == weights[1]
+
+
+def test_a_run_takes_no_other_shards(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(max_steps=1, save_steps=None)
+    domain = recipe["domains"][0]
+    folder = tmp_path / "shards"
+    sequences = SequenceDatasets.load_from_disk(domain["sequences"])
+    write_shards(sequences, folder, 2)
+    recipe["domains"] = [{"name": "a", "catalog": domain["catalog"], "shards": str(folder)}]
+
+    def run() -> None:
+        pretrain(build(PretrainRecipe, recipe, "test"))
+
+    run()
+    # The same shards, written once more.
+    write_shards(sequences, folder, 2)
+    run()
+    path = tmp_path / "out" / "training.json"
+    record = json.loads(path.read_text())
+    # As many users and events, of other items.
+    file = folder / "shard-00000.parquet"
+    table = pq.read_table(file)
+    items = [[item % len(sequences.item_ids) + 1 for item in user] for user in table["input_ids"].to_pylist()]
+    column = pa.array(items, table.schema.field("input_ids").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("input_ids"), "input_ids", column), file)
+    with pytest.raises(ValueError, match=r"other data \(domains.a.shards \w{16} before, \w{16} now\); give another"):
+        run()
+    write_shards(sequences, folder, 3)
+    with pytest.raises(ValueError, match="domains.a.shards"):
+        run()
+    # As a version left it that did not note the shards.
+    del record["domains"]["a"]["shards"]
+    path.write_text(json.dumps(record))
+    run()
+
+
+def test_a_stream_does_not_go_on_in_another_number_of_shards(sequences: SequenceDatasets, tmp_path: Path) -> None:
+    write_shards(sequences, tmp_path / "shards", 3)
+    state = streamed(tmp_path / "shards", sequences, 0, 1).state()
+    write_shards(sequences, tmp_path / "shards", 4)
+    with pytest.raises(ValueError, match="was stopped in 3 shards, there are 4 now"):
+        streamed(tmp_path / "shards", sequences, 0, 1).restore(state)
+    del state["files"]
+    streamed(tmp_path / "shards", sequences, 0, 1).restore(state)
 
 
 def test_prepare_writes_shards_beside_the_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

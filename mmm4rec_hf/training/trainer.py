@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
-from transformers.utils import PROCESSOR_NAME
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, SaveStrategy, TrainOutput, has_length
+from transformers.utils import PROCESSOR_NAME, PushInProgress
+from transformers.utils.hub import hf_api
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 from mmm4rec_hf.data.cooccurrence import count_near_items
@@ -25,6 +27,7 @@ from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
 from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts, CardResult, card_of_repository, model_card, write_card
+from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.modeling.processing_mmm4rec import ITEMS_NAME, MMM4RecProcessor
 from mmm4rec_hf.outputs import write_json
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.json"
-_BESIDE_WEIGHTS = ("*_mmm4rec.py", ITEM_IDS_NAME, ITEMS_NAME, PROCESSOR_NAME)
+_OF_THE_MODEL = ("config.json", "model*.safetensors*", "*_mmm4rec.py", ITEM_IDS_NAME, ITEMS_NAME, PROCESSOR_NAME)
 
 
 class _Untitled(NamedTuple):
@@ -93,6 +96,8 @@ class MMM4RecTrainer(Trainer):
             NAdam with an L2 penalty on every weight, as published, with `learning_rate` and `weight_decay` of `args`.
         kwargs: Passed on to [`~transformers.Trainer`].
     """
+
+    push_in_progress: Any
 
     def __init__(
         self,
@@ -361,14 +366,97 @@ class MMM4RecTrainer(Trainer):
         if not processor.item_ids and self.model.item_ids is not None:
             processor.set_items(_Untitled(self.model.item_ids))
 
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Uploads what loads the model, as [`push_folder`] does: not `training_args.bin`, which holds the token of `args`
+        and the paths of this machine, nor logs and checkpoints.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`): First line of the commit.
+            blocking (`bool`, *optional*, defaults to `True`): Whether to wait for the end of the upload.
+            token (`str`, *optional*): By default that of `args`, or the one that `hf auth login` stored.
+            revision (`str`, *optional*): The branch, by default `args.hub_revision` or `main`.
+            private (`bool`, *optional*): Whether a new repository is private; by default as `args` say.
+            kwargs: For the card, see [`~MMM4RecTrainer.create_model_card`].
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`], a `Future` of it where `blocking=False`, and `None` in other processes
+            than the first.
+
+        Raises:
+            ValueError: If the Hub refuses the upload.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        tags = [*_as_list(kwargs.pop("tags", None)), *_as_list(getattr(self.model, "model_tags", None))]
+        self.create_model_card(tags=list(dict.fromkeys(tags)), **kwargs)
+        self._finish_current_push()
+        upload = self._upload(commit_message or "End of training", token, revision)
+        return upload.result() if blocking else upload
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # transformers takes weights and configuration along, and nothing that a model of another package needs.
-        if self.is_world_process_zero():
-            for pattern in _BESIDE_WEIGHTS:
-                for path in Path(checkpoint_folder).glob(pattern):
-                    shutil.copy(path, str(self.args.output_dir))
-            self.create_model_card()
-        super()._push_from_checkpoint(checkpoint_folder)
+        # transformers takes weights and configuration along, nothing that a model of another package needs, and
+        # training_args.bin with the token.
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        is_pushing = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if is_pushing and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        output = str(self.args.output_dir)
+        # Checkpoints are removed while the upload goes on.
+        for pattern in _OF_THE_MODEL:
+            for path in Path(checkpoint_folder).glob(pattern):
+                shutil.copy(path, output)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(output)
+        self.create_model_card()
+        at = f"step {self.state.global_step}"
+        if self.args.save_strategy != SaveStrategy.STEPS:
+            at = f"epoch {int(self.state.epoch or 0)}"
+        message = f"Training in progress, {at}"
+        jobs: Any = [self._upload(message)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            is_last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            jobs.append(
+                hf_api().upload_folder(
+                    repo_id=str(self.hub_model_id),
+                    folder_path=checkpoint_folder,
+                    path_in_repo="last-checkpoint" if is_last else Path(checkpoint_folder).name,
+                    commit_message=f"{message}, checkpoint",
+                    token=self.args.hub_token,
+                    run_as_future=True,
+                    ignore_patterns=[TRAINING_ARGS_NAME],
+                    revision=self.args.hub_revision,
+                )
+            )
+        if self.push_in_progress is not None and is_pushing:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress = PushInProgress(jobs)
+
+    def _upload(self, commit_message: str, token: str | None = None, revision: str | None = None) -> Any:
+        """A `Future` of the upload of `output_dir`, after those that go on."""
+        return hf_api().run_as_future(
+            push_folder,
+            str(self.args.output_dir),
+            str(self.hub_model_id),
+            commit_message=commit_message,
+            token=self.args.hub_token if token is None else token,
+            revision=self.args.hub_revision if revision is None else revision,
+        )
 
     def evaluation_loop(
         self,

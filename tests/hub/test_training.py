@@ -1,6 +1,7 @@
 """What a training pushes, and what a training starts from, by name."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -42,9 +43,10 @@ model = model_of()
 catalog = catalog.select(sequences.item_ids)
 model.set_items(catalog)
 args = TrainingArguments(
-    "run", num_train_epochs=4, per_device_train_batch_size=16, learning_rate=0.05, eval_strategy="epoch", seed=1,
+    os.path.abspath("run"), hub_token="hf_of_the_author",
+    num_train_epochs=4, per_device_train_batch_size=16, learning_rate=0.05, eval_strategy="epoch", seed=1,
     save_strategy="epoch", load_best_model_at_end=True, metric_for_best_model="ndcg@10", hub_model_id="author/tuned",
-    push_to_hub=True, hub_strategy="every_save", hub_always_push=True, report_to=[], use_cpu=True, disable_tqdm=True,
+    push_to_hub=True, hub_strategy="checkpoint", hub_always_push=True, report_to=[], use_cpu=True, disable_tqdm=True,
 )
 trainer = mmm4rec_hf.MMM4RecTrainer(
     model, args, train_dataset=sequences["train"], eval_dataset=sequences["validation"]
@@ -61,16 +63,24 @@ found = [pipeline("sequential-recommendation", model=trainer.model, processor=pr
 found.append(pipeline("sequential-recommendation", model="author/tuned")(history))
 print(json.dumps({
     "best": best["eval_ndcg@10"], "last": log[-1]["eval_ndcg@10"], "tested": tested["test_hr@10"],
-    "step": best["step"], "found": [[(item["item_id"], item["score"]) for item in items] for items in found],
+    "step": best["step"], "folder": os.getcwd(),
+    "found": [[(item["item_id"], item["score"]) for item in items] for items in found],
 }))
 """
     ).stdout
     seen = json.loads(out.splitlines()[-1])
     titles = [commit.title for commit in hub.commits("author/tuned")]
     assert titles[-1] == "End of training" and sum("Training in progress" in title for title in titles) >= 2
-    # Every state in between can be loaded as well.
-    for commit in hub.commits("author/tuned")[-3:]:
+    # Every state in between can be loaded as well, or gone on from, and none tells who trained it where.
+    assert "last-checkpoint/optimizer.pt" in hub.files("author/tuned")
+    for commit in hub.commits("author/tuned")[-4:]:
         assert {"model.safetensors", "item_ids.json", "modeling_mmm4rec.py", "README.md"} <= commit.files.keys()
+    for commit in hub.commits("author/tuned"):
+        names = commit.files.keys()
+        assert not [name for name in names if name.endswith(("args.bin", "metrics.json")) or "checkpoint-" in name]
+        assert not [name for name, content in commit.files.items() if b"hf_of_the_author" in content]
+        paths = [name for name, content in commit.files.items() if os.fsencode(seen["folder"]) in content]
+        assert paths in ([], ["last-checkpoint/trainer_state.json"])
     card = ModelCard(hub.files("author/tuned")["README.md"].decode())
     results = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results or []}
     assert results["validation", "ndcg@10"] == pytest.approx(seen["best"]) and seen["best"] != seen["last"]

@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     from ..processes import local_device
 
     other = None if args.compare is None else Evaluation.load(args.compare)
+    if other is not None:
+        _check_cut_offs(ks, other, args)
     model = MMM4RecForSequentialRecommendation.from_pretrained(args.model)
     model.to(args.device or local_device())
     sequences, catalog = SequenceDatasets.load_from_disk(args.data), _catalog(args)
@@ -122,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     # Last, where it is read: how the model did.
     print_against_best(evaluation, baselines, model.config, against)
     if comparison is not None and other is not None:
-        metric = deciding_metric(evaluation)
+        metric = deciding_metric(evaluation, other)
         values = (evaluation.metrics[metric], str(args.compare), other.metrics[metric])
         print(f"\n{sentence(metric, *values, comparison[metric])}")
 
@@ -161,6 +163,17 @@ def _cut_offs(text: str) -> list[int]:
         return [int(k) for k in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--ks must be whole numbers such as 10,20,50, got {text!r}") from error
+
+
+def _check_cut_offs(ks: list[int], other: "Evaluation", args: argparse.Namespace) -> None:
+    """Refuses two evaluations that no metric can compare."""
+    others = other.protocol["ks"]
+    if not set(ks) & set(others):
+        known = ",".join(map(str, others))
+        raise UsageError(
+            f"--compare {args.compare} was measured at the cut-offs {known}, none of which is in --ks {args.ks}: "
+            f"give --ks {known} as well"
+        )
 
 
 def _catalog(args: argparse.Namespace) -> "ItemCatalog | None":

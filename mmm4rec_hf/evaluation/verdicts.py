@@ -54,9 +54,9 @@ def best_name(values: Mapping[str, float]) -> str | None:
     return max(values, key=lambda name: values[name], default=None)
 
 
-def deciding_metric(evaluation: Evaluation) -> str:
-    """NDCG@10, or where that was not asked for NDCG at the first cut-off that was."""
-    ks = evaluation.protocol["ks"]
+def deciding_metric(evaluation: Evaluation, other: Evaluation | None = None) -> str:
+    """NDCG@10, or where that was not asked for, of both, NDCG at the first cut-off that was."""
+    ks = [k for k in evaluation.protocol["ks"] if other is None or k in other.protocol["ks"]]
     return f"ndcg@{10 if 10 in ks else ks[0]}"
 
 

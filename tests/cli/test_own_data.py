@@ -1,6 +1,7 @@
 """A shop by commands, from its log and its items to an evaluation and its report: ids and pictures of every kind."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,22 @@ def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
     # Without them, none of another evaluation stay.
     assert main(command) == 0
     assert not (tmp_path / "kept" / "baselines.parquet").exists()
+
+
+def test_two_evaluations_are_compared_at_the_cut_offs_of_both(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(model), str(shop / "sequences"), "--device", "cpu"]
+    kept = str(tmp_path / "kept")
+    assert main([*command, "--ks", "2,3", "--output", kept]) == 0
+    capsys.readouterr()
+    assert main([*command, "--ks", "10,3", "--compare", kept]) == 0
+    table = capsys.readouterr().out.partition(f"Minus {kept}, paired by user:\n")[2]
+    assert re.findall(r"^ *(ndcg@\S+)", table, re.MULTILINE) == ["ndcg@3"]
+    assert re.findall(r"^NDCG@3 is ", table, re.MULTILINE)
+    assert refusal(capsys, *command, "--compare", kept, status=2).endswith(
+        f"--compare {kept} was measured at the cut-offs 2,3, none of which is in --ks 10,20,50: give --ks 2,3 as well"
+    )
 
 
 def test_an_evaluation_says_how_many_users_it_skipped(

@@ -10,9 +10,7 @@ from mmm4rec_hf.evaluation.evaluator import Evaluation, check_comparable, compar
 from mmm4rec_hf.evaluation.significance import bootstrap_intervals
 from mmm4rec_hf.evaluation.subgroups import GROUPS
 
-from .runs import Run
-
-RANDOM = "random order"
+from .runs import RANDOM, Run
 
 
 class Estimate(NamedTuple):
@@ -42,11 +40,16 @@ class Panel:
 
     Args:
         runs (`list[Run]`): Those that were.
+        baselines (`dict[str, Evaluation]`): Those of its runs, each once. Where runs have a baseline of one name with
+            other ranks, as of other features of the items, it is called `NAME of RUN`.
+        judges (`dict[str, dict[str, str]]`): By run, by the baseline's name: what its own one is called here.
         estimates (`dict[str, dict[str, Estimate]]`): By system, by metric: runs, baselines, and a random order.
         comparisons (`list[Comparison]`): Paired tests.
     """
 
     runs: list[Run]
+    baselines: dict[str, Evaluation] = field(default_factory=dict)
+    judges: dict[str, dict[str, str]] = field(default_factory=dict)
     estimates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
 
@@ -55,11 +58,6 @@ class Panel:
         """`Evaluation`: Of the first run; the others have its targets and protocol."""
         assert self.runs[0].evaluation is not None  # of panels
         return self.runs[0].evaluation
-
-    @property
-    def baselines(self) -> dict[str, Evaluation]:
-        """`dict[str, Evaluation]`: Those of all its runs."""
-        return {name: baseline for run in self.runs for name, baseline in run.baselines.items()}
 
 
 def make_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -181,7 +179,28 @@ def _same_targets(first: Evaluation, second: Evaluation) -> bool:
     return first.protocol["ks"] == second.protocol["ks"]
 
 
+def _collect_baselines(panel: Panel) -> None:
+    """Fills in `baselines` and `judges`."""
+    for name in dict.fromkeys(name for run in panel.runs for name in run.baselines):
+        runs = [run for run in panel.runs if name in run.baselines]
+        owners = {
+            run.name: next(first for first in runs if _same_ranks(first.baselines[name], run.baselines[name]))
+            for run in runs
+        }
+        differ = len({owner.name for owner in owners.values()}) > 1
+        for run_name, owner in owners.items():
+            label = f"{name} of {owner.name}" if differ else name
+            panel.judges.setdefault(run_name, {})[name] = label
+            panel.baselines[label] = owner.baselines[name]
+
+
+def _same_ranks(first: Evaluation, second: Evaluation) -> bool:
+    """Of evaluations on the same targets."""
+    return first.targets.select("above", "level").equals(second.targets.select("above", "level"))
+
+
 def _measure(panel: Panel) -> None:
+    _collect_baselines(panel)
     baselines = panel.baselines
     evaluations = {run.name: run.evaluation for run in panel.runs if run.evaluation is not None}
     for name, evaluation in (evaluations | baselines).items():
@@ -190,7 +209,8 @@ def _measure(panel: Panel) -> None:
         panel.estimates[RANDOM] = expected
     first = panel.runs[0].name
     for name, evaluation in evaluations.items():
-        others = baselines if name == first else {first: evaluations[first], **baselines}
+        own = {label: baselines[label] for label in panel.judges.get(name, {}).values()}
+        others = own if name == first else {first: evaluations[first], **own}
         for other, judged_by in others.items():
             for metric, row in compare(evaluation, judged_by).items():
                 numbers = (row["difference"], row["low"], row["high"], row["p_value"])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mmm4rec_hf.evaluation.verdicts import metric_title
 from mmm4rec_hf.extras import how_to_install
 
-from .estimates import RANDOM, Estimate, Panel
-from .runs import Points, Run
+from .estimates import Estimate, Panel
+from .runs import RANDOM, Points, Run
 from .words import GROUP_TITLES, METRIC_UNITS
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.training.finetuning import TRAINING_DEFAULTS
 
 from . import figures, words
-from .estimates import RANDOM, Estimate, Panel, families, headline_metrics, make_panels, subgroup_estimates
-from .runs import Run, read_runs
+from .estimates import Estimate, Panel, families, headline_metrics, make_panels, subgroup_estimates
+from .runs import RANDOM, Run, read_runs
 
 TEMPLATE_NAME = "report.html.jinja"
 DEFAULT_METRIC = "ndcg@10"
@@ -172,7 +172,8 @@ def _results(panel: Panel, metric: str, stem: str, number: str) -> Section:
         [system, *(words.interval(values[name]) if name in values else "" for name in names)]
         for system, values in panel.estimates.items()
     ]
-    baselines = "; ".join(f"{name}: {text}" for name, text in words.BASELINE_WORDS.items() if name in panel.estimates)
+    there = {RANDOM} & panel.estimates.keys() | {name for judges in panel.judges.values() for name in judges}
+    baselines = "; ".join(f"{name}: {text}" for name, text in words.BASELINE_WORDS.items() if name in there)
     header = ["mean (95% interval)", *map(metric_title, names)]
     section.tables.append(Table(header, rows + _family_rows(panel, names), f"{baselines}."))
     section.tables += _comparisons(panel, shown)

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mmm4rec_hf.training.record import RECORD_NAME
 from mmm4rec_hf.training.resuming import STATE_NAME
 
 METRICS_NAME, TARGETS_NAME = "metrics.json", "targets.parquet"
+RANDOM = "random order"  # what chance is called in a report
 # Steps of the optimizer and a value at each.
 Points = list[tuple[int, float]]
 
@@ -79,7 +80,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
         folders (`Sequence[str]`): One or more, see [`read_run`].
 
     Returns:
-        `list[Run]`: In the given order, each with a name of its own: the end of its path.
+        `list[Run]`: In the given order, each with a name of its own, which no baseline has: the end of its path.
 
     Raises:
         FileNotFoundError, ValueError: As [`read_run`], and for a folder given twice.
@@ -88,7 +89,9 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
     for place, path in enumerate(paths):
         if path in paths[:place]:
             raise ValueError(f"the run {folders[place]} was given twice; name each run once")
-    return [read_run(folder, name) for folder, name in zip(folders, _names(paths), strict=True)]
+    runs = [read_run(folder) for folder in folders]
+    taken = {RANDOM, *(name for run in runs for name in run.baselines)}
+    return [replace(run, name=name) for run, name in zip(runs, _names(paths, taken), strict=True)]
 
 
 def read_run(folder: str | os.PathLike[str], name: str | None = None) -> Run:
@@ -150,11 +153,11 @@ def _run(
     return Run(name, path, kind, recipe, record, curves, evaluation, baselines, tables, config)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, with as many parts before it as tell all apart."""
+def _names(paths: Sequence[Path], taken: Collection[str]) -> list[str]:
+    """The last part of each path, with as many parts before it as tell all apart, and from what is `taken`."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-parts:]) for path in paths]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and not set(names) & set(taken):
             break
     return names
 

@@ -8,8 +8,8 @@ from typing import Any
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.verdicts import best_name, sentence
 
-from .estimates import RANDOM, Estimate, Panel
-from .runs import Run
+from .estimates import Estimate, Panel
+from .runs import RANDOM, Run
 
 GROUP_TITLES = {
     "history_length": "events in the history",
@@ -59,7 +59,7 @@ def headline(panel: Panel, run: Run, metric: str) -> str:
             + (f" (95% interval {hits.low:.1%} to {hits.high:.1%})" if hits.low is not None else "")
             + "."
         )
-    best = best_baseline(panel, metric)
+    best = best_baseline(panel, metric, run)
     if best is not None:
         row = next(row for row in panel.comparisons if (row.system, row.other, row.metric) == (run.name, best, metric))
         value = panel.estimates[best][metric].value
@@ -67,9 +67,10 @@ def headline(panel: Panel, run: Run, metric: str) -> str:
     return " ".join(parts)
 
 
-def best_baseline(panel: Panel, metric: str) -> str | None:
-    """The baseline with the largest metric."""
-    return best_name({name: panel.estimates[name][metric].value for name in panel.baselines})
+def best_baseline(panel: Panel, metric: str, run: Run | None = None) -> str | None:
+    """The baseline with the largest metric, of a run's own or of all."""
+    names = panel.baselines if run is None else panel.judges.get(run.name, {}).values()
+    return best_name({name: panel.estimates[name][metric].value for name in names})
 
 
 def data_words(run: Run) -> str:

@@ -37,12 +37,21 @@ def evaluation_of(above: list[int], level: int = 1, **protocol: Any) -> Evaluati
 def make_run(tmp_path: Path) -> MakeRun:
     """Writes the folder of a fine-tuning: its recipe, record, evaluation, baselines and configuration."""
 
-    def make(name: str, above: list[int] | None = None, seed: int = 0, text: str = "Films", **protocol: Any) -> Path:
+    def make(
+        name: str,
+        above: list[int] | None = None,
+        seed: int = 0,
+        text: str = "Films",
+        baselines: dict[str, list[int]] | None = None,
+        **protocol: Any,
+    ) -> Path:
         folder = tmp_path / name
         # Two of four targets at the first place, one at the fourth, one at the hundredth.
         evaluation = evaluation_of([0, 0, 3, 99] * 10 if above is None else above, **protocol)
-        popularity = evaluation_of([9] * len(evaluation.targets), **protocol)
-        evaluation.save(folder / "evaluation", {"popularity": popularity})
+        ranked = baselines or {"popularity": [9] * len(evaluation.targets)}
+        evaluation.save(
+            folder / "evaluation", {name: evaluation_of(ranks, **protocol) for name, ranks in ranked.items()}
+        )
         recipe = {
             "sequences": "sequences", "catalog": "catalog", "output_dir": str(folder), "start_from": None,
             "training": {"seed": seed, "num_train_epochs": 2}, "card": {"training_data": text}, "model": {},

@@ -174,6 +174,38 @@ def test_runs_on_the_same_targets_are_tested_against_the_first_and_others_stand_
     assert page.row("2 seeds as one: mean (least to most)")["NDCG@5"].startswith(f"{mean:.4f}\n")
 
 
+def test_each_run_is_judged_by_its_own_baselines(make_run: MakeRun, tmp_path: Path) -> None:
+    """Of two catalogues: in that of `a` similar text finds every target, in that of `b` none."""
+    a = make_run("a", above=[3] * 40, seed=1, baselines={"popularity": [9] * 40, "similar text": [0] * 40})
+    b = make_run("b", above=[4] * 40, seed=2, baselines={"popularity": [9] * 40, "similar text": [99] * 40})
+    for folders in ([a, b], [b, a]):
+        write_report(folders, tmp_path / "report.html")
+        page = Page(tmp_path / "report.html")
+        assert page.row("similar text of a")["HR@10"].startswith("1.0000")
+        assert page.row("similar text of b")["HR@10"].startswith("0.0000")
+        assert "similar text" not in [row[0] for row in page.tables[0]] and "similar text: items whose" in page.words
+        first, second = (folder.name for folder in folders)
+        assert {row[0] for row in page.tables[1][1:]} == {
+            "a less popularity", "a less similar text of a", "b less popularity", "b less similar text of b",
+            f"{second} less {first}",
+        }  # fmt: skip
+        # Place 4 gains 1 / log2(5), place 5 1 / log2(6), place 10 of popularity 1 / log2(11).
+        assert "NDCG@10 is 0.4307, that of the best baseline, similar text of a, 1.0000" in page.words
+        assert "NDCG@10 is 0.3869, that of the best baseline, popularity, 0.2891" in page.words
+
+
+@pytest.mark.parametrize("name", ["popularity", "similar text", "random order"])
+def test_a_run_that_is_called_like_a_baseline_keeps_its_numbers(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    baselines = {"popularity": [9] * 40, "similar text": [9] * 40}
+    write_report([make_run(f"films/{name}", above=[0] * 40, baselines=baselines)], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    # First places beside tenth ones, and 10 of 200 by chance.
+    assert page.row(f"films/{name}")["MRR@10"].startswith("1.0000")
+    assert page.row("popularity")["MRR@10"].startswith("0.1000")
+    assert page.row("random order")["HR@10"] == "0.0500"
+    assert "NDCG@10 is 1.0000, that of the best baseline, popularity, 0.2891" in page.words
+
+
 def test_a_pretraining_and_a_trainer_s_folder_are_told_without_intervals(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

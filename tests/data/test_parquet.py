@@ -113,6 +113,86 @@ def test_logs_of_other_columns_are_refused_where_these_are_read(tmp_path: Path) 
         load_interactions(paths)
 
 
+HOUR = datetime(2020, 6, 1, 1)  # UTC: second 1590973200
+ONE_TYPE: list[tuple[str, list[pl.Series], list[object]]] = [
+    ("user_id", [pl.Series([7]), pl.Series(["007"])], ["7", "007"]),
+    ("user_id", [pl.Series([7], dtype=pl.Int32), pl.Series([2**63], dtype=pl.UInt64)], ["7", str(2**63)]),
+    ("item_id", [pl.Series(["a"], dtype=pl.Categorical), pl.Series(["b"])], ["a", "b"]),
+    ("item_id", [pl.Series(["a"], dtype=pl.Enum(["a"])), pl.Series(["b"], dtype=pl.Enum(["b"]))], ["a", "b"]),
+    ("timestamp", [pl.Series([1590973200]), pl.Series([5], dtype=pl.Int32)], [1590973200, 5]),
+    ("timestamp", [pl.Series([1590973200]), pl.Series(["2020-06-01 01:00:01"])], [1590973200, 1590973201]),
+    ("timestamp", [pl.Series([1590973200]), pl.Series([5.0])], [1590973200, 5]),
+    ("timestamp", [pl.Series([HOUR], dtype=pl.Datetime(unit)) for unit in ("ms", "ns", "us")], [1590973200] * 3),
+    ("timestamp", [pl.Series([HOUR.date()]), pl.Series([HOUR])], [1590973200 - 3600, 1590973200]),
+    (
+        "timestamp",
+        # Three in the morning in Berlin, where summer time is two hours ahead.
+        [
+            pl.Series([HOUR]).dt.replace_time_zone("UTC"),
+            pl.Series([HOUR + timedelta(hours=2)]).cast(pl.Datetime("ms")).dt.replace_time_zone("Europe/Berlin"),
+        ],
+        [1590973200] * 2,
+    ),
+    ("rating", [pl.Series([4]), pl.Series([4.5]), pl.Series([None])], [4.0, 4.5, None]),
+    ("order", [pl.Series([4], dtype=pl.Int16), pl.Series([2**62])], [4, 2**62]),
+]
+
+
+def write_parts(folder: Path, name: str, values: list[pl.Series]) -> list[Path]:
+    paths = [folder / f"{month}.parquet" for month in ("may", "june", "july")[: len(values)]]
+    for place, (path, part) in enumerate(zip(paths, values, strict=True)):
+        columns: dict[str, object] = {"user_id": ["u"], "item_id": ["a"], "timestamp": [place], name: part}
+        pl.DataFrame(columns).write_parquet(path)
+    return paths
+
+
+@pytest.mark.parametrize(("name", "values", "expected"), ONE_TYPE)
+def test_parts_of_other_types_are_read_where_nothing_is_lost(
+    tmp_path: Path, name: str, values: list[pl.Series], expected: list[object]
+) -> None:
+    paths = write_parts(tmp_path, name, values)
+    for given, wanted in ((paths, expected), (paths[::-1], expected[::-1])):
+        read = load_interactions(given, order_column="order" if name == "order" else None)
+        assert read.frame.collect("polars")[name].to_list() == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "timestamp",
+            [pl.Series([HOUR]), pl.Series([HOUR]).dt.replace_time_zone("UTC")],
+            r"timestamp column 'timestamp' is of type Datetime\(.*\) in .*may.parquet and of type Datetime\(.*UTC.*\) "
+            "in .*june.parquet: bring both to UTC",
+        ),
+        (
+            "user_id",
+            [pl.Series([7]), pl.Series([7.0])],
+            "user_id column .* Int64 in .*may.* Float64 in .*june.parquet: ",
+        ),
+        (
+            "timestamp",
+            [pl.Series([7]), pl.Series([HOUR])],
+            "Int64 in .*may.parquet and of type Datetime.*: bring both",
+        ),
+        ("timestamp", [pl.Series([7]), pl.Series([7.0], dtype=pl.Float32)], "Int64 in .* and of type Float32 in "),
+        ("timestamp", [pl.Series([7]), pl.Series([2**63], dtype=pl.UInt64)], "Int64 in .* and of type UInt64 in "),
+        (
+            "timestamp",
+            [pl.Series([datetime(1600, 1, 1)]), pl.Series([HOUR], dtype=pl.Datetime("ns"))],
+            "timestamp column .*may.parquet .*june.parquet: .*1600",
+        ),
+        ("timestamp", [pl.Series([2**53 + 1]), pl.Series([7.0])], "is a float that may have lost digits"),
+        ("rating", [pl.Series([4]), pl.Series(["4"])], "rating column 'rating' is of type Int64 in .* String in "),
+    ],
+)
+def test_parts_whose_types_do_not_go_together_are_refused_by_column_and_file(
+    tmp_path: Path, name: str, values: list[pl.Series], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_interactions(write_parts(tmp_path, name, values))
+
+
 def test_times_of_older_writers_outside_the_range_of_nanoseconds_keep_their_year(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     times = [datetime(1600, 1, 1), datetime(2020, 6, 1, 1, 2, 3, 456_789), datetime(9999, 12, 31)]

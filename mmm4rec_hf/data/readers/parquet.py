@@ -6,6 +6,7 @@ PyArrow reads them, as polars asks for as much memory as a damaged page says, an
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -25,8 +26,8 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
     """A log from Parquet files with the same columns, one after the other; only the columns needed are read.
 
     Raises:
-        ValueError: For files that are no Parquet, differ in their columns or hold far more than their size, and for
-            unknown or ambiguous columns.
+        ValueError: For files that are no Parquet, differ in their columns, or in types that no one type holds without
+            loss, or hold far more than their size, and for unknown or ambiguous columns.
     """
     where = describe(paths)
     try:
@@ -41,11 +42,62 @@ def read_parquet(paths: list[Path], columns: LogColumns) -> RawLog:
                 )
         check_declared(paths, found.values())
         tables = [_frame(_open(path).read(columns=list(found.values()))) for path in paths]
-        table = pl.concat(tables).select(pl.col(theirs).alias(ours) for ours, theirs in found.items())
     except DAMAGE as error:
         raise unreadable(where, error) from error
+    table = pl.DataFrame(
+        [_of_one_kind([table[theirs] for table in tables], ours, paths).alias(ours) for ours, theirs in found.items()]
+    )
     check_unpacked(table, paths)
     return RawLog(nw.from_native(table.lazy()), LogColumns.ours(found), where)
+
+
+def _of_one_kind(parts: list[pl.Series], ours: str, paths: Sequence[Path]) -> pl.Series:
+    """
+    A column of several files, one after the other, whose types may differ where nothing is lost by it.
+
+    Raises:
+        ValueError: For other types, naming the column and two of the files.
+    """
+    # A column of missing values alone has no type of its own.
+    places = {part.dtype: place for place, part in reversed(list(enumerate(parts))) if part.dtype != pl.Null}
+    kind = _common_kind(places, ours) if len(places) > 1 else next(iter(places), pl.Null())
+    try:
+        if kind is not None:
+            return pl.concat([part if part.dtype == kind else part.cast(kind) for part in parts])
+        has_zone = any(getattr(kind, "time_zone", None) for kind in places)
+        reason = "bring both to UTC, with a zone in both or in neither" if has_zone else "bring both to one type"
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+    (first, one), (second, other) = sorted(
+        ((place, kind) for kind, place in places.items()), key=lambda pair: pair[0]
+    )[:2]
+    raise ValueError(
+        f"the {ours} column {parts[0].name!r} is of type {one} in {paths[first]} and of type {other} in "
+        f"{paths[second]}: {reason}"
+    )
+
+
+def _common_kind(kinds: Collection[pl.DataType], ours: str) -> pl.DataType | None:
+    """The type that takes the values of all these types as they are, if there is one."""
+    integers = [kind for kind in kinds if kind.is_integer()]
+    texts = [kind for kind in kinds if kind in (pl.String, pl.Categorical, pl.Enum)]
+    if ours == "rating":
+        return pl.Float64() if all(kind.is_numeric() for kind in kinds) else None
+    if len(integers) + len(texts) == len(kinds):
+        # Ids are text in the end, and times of text may be written in digits.
+        return pl.String() if texts or ours.endswith("_id") else pl.Int64()
+    if ours != "timestamp":
+        return None
+    if all(kind.is_integer() or kind == pl.Float64 for kind in kinds):
+        # An integer that loses digits by it is beyond those that are taken of floats.
+        return pl.Float64()
+    if not all(isinstance(kind, pl.Date | pl.Datetime) for kind in kinds):
+        return None
+    zones = {getattr(kind, "time_zone", None) for kind in kinds}
+    if len(zones) > 1 and None in zones:
+        return None
+    units: list[Any] = [getattr(kind, "time_unit", "ms") for kind in kinds]
+    return pl.Datetime(max(units, key=("ms", "us", "ns").index), None if None in zones else "UTC")
 
 
 def read_parquet_table(path: Path) -> pl.DataFrame:

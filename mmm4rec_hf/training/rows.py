@@ -1,16 +1,18 @@
 """Rows to train on, from sequences on disk or streamed from shards, in an order that can be taken up again."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from mmm4rec_hf.data import SequenceDatasets
 
-from .shards import read_about, shard_files
+from .shards import USERS_PER_GROUP, read_about, shard_files
 
 # Users whose rows are shuffled together when they are streamed.
 USERS_PER_BLOCK = 1024
@@ -91,6 +93,14 @@ def held_out_rows(sequences: SequenceDatasets, split: str) -> Iterator[Row]:
         yield Row(items[:-1], timestamps[:-1], int(items[-1]))
 
 
+def _users(files: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of shards, a user each."""
+    for name in files:
+        with pq.ParquetFile(name) as file:
+            for batch in file.iter_batches(USERS_PER_GROUP):
+                yield from batch.to_pylist()
+
+
 class StreamedRows:
     """
     The training rows of Parquet shards, which may be larger than memory: a block of users is read, and its rows are
@@ -148,11 +158,18 @@ class StreamedRows:
         """Opens the shards in the epoch's order, and reads the block that begins there."""
         order = np.random.default_rng([self.seed, self._epoch]).permutation(len(self.files))
         files = [self.files[place] for place in order]
-        stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+        # Not load_dataset: to it a folder's name may be a pattern, or a chain of URLs.
+        stream = datasets.IterableDataset.from_generator(_users, gen_kwargs={"files": files})
         self._stream = split_dataset_by_node(stream, *self.process)
-        if begin is not None:
+        read = 0
+        if begin is not None and "ArrowExamplesIterable" in json.dumps(begin):
+            # Of a run that an earlier version began, where load_dataset read the shards: the blocks say the same.
+            read = self._block * USERS_PER_BLOCK
+        elif begin is not None:
             self._stream.load_state_dict(begin)
         self._users = iter(self._stream)
+        for _ in range(read):
+            next(self._users)
         self._read_block()
 
     def _next_block(self) -> None:

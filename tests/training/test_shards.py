@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets.distributed import split_dataset_by_node
 
 from mmm4rec_hf.cli import main
 from mmm4rec_hf.data import SequenceDatasets

@@ -45,6 +45,8 @@ _FORMS = {
     ),
     "/items": "a form, not JSON, such as curl -F item_id=new-1 -F title='Blue mug' -F image=@mug.jpg",
 }
+# What an event of the page has beside the texts of a new item.
+_EVENT_BYTES = 32 << 10
 _OTHER_FORM = {"missing", "extra_forbidden", "json_invalid", "model_attributes_type", "list_type"}
 _Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
 
@@ -73,7 +75,12 @@ def create_api(recommender: Recommender, *, local_only: bool = False, allowed_ho
         responses={status: {"model": schemas.Problem} for status in (422, 429)},
     )
     app.add_middleware(
-        Limits, upload_paths=("/items", "/gradio_api/upload"), local_only=local_only, allowed_hosts=allowed_hosts
+        Limits,
+        upload_paths=("/items", "/gradio_api/upload"),
+        # A character is four bytes at most.
+        event_bytes=_EVENT_BYTES + 4 * schemas.MAX_TEXT * len(recommender.text_fields),
+        local_only=local_only,
+        allowed_hosts=allowed_hosts,
     )
     _add_errors(app)
     # Of these routes alone: the page's pictures have parameters of their own.

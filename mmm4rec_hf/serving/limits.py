@@ -39,6 +39,8 @@ class Limits:
     Args:
         app (`ASGIApp`): What to protect.
         upload_paths (`Sequence[str]`): Where pictures may be posted.
+        event_bytes (`int`, *optional*, defaults to 1 MiB):
+            What an event of the page may have; Gradio keeps some of it as long as the session.
         local_only (`bool`, *optional*, defaults to `False`): Whether the server is for this machine alone.
         allowed_hosts (`Sequence[str]`, *optional*): Names by which it is reached besides, such as a proxy's.
     """
@@ -47,11 +49,13 @@ class Limits:
         self,
         app: ASGIApp,
         upload_paths: Sequence[str],
+        event_bytes: int = MAX_JSON_BYTES,
         local_only: bool = False,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
         self.app = app
         self.upload_paths = tuple(upload_paths)
+        self.event_bytes = event_bytes
         self.local_only = local_only
         self.allowed_hosts = {host.lower() for host in allowed_hosts}
 
@@ -104,7 +108,9 @@ class Limits:
 
     def _limit(self, scope: Scope) -> int:
         path = scope["path"].rstrip("/")
-        return MAX_UPLOAD_BYTES + _FORM_BYTES if path in self.upload_paths else MAX_JSON_BYTES
+        if path in self.upload_paths:
+            return MAX_UPLOAD_BYTES + _FORM_BYTES
+        return self.event_bytes if _GRADIO.search(path) else MAX_JSON_BYTES
 
     def _foreign(self, method: str, headers: dict[str, str]) -> str | None:
         host = _host_name("//" + headers.get("host", ""))
@@ -140,7 +146,8 @@ def _too_large(limit: int) -> JSONResponse:
 
 
 def _size_problem(limit: int) -> str:
-    return f"the request has more than {limit >> 20} MB; send less at once"
+    size = f"{limit >> 20} MB" if limit >= 1 << 20 else f"{limit >> 10} KB"
+    return f"the request has more than {size}; send less at once"
 
 
 def is_loopback(host: str) -> bool:

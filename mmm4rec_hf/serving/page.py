@@ -25,6 +25,8 @@ from .worker import Busy
 
 _PAGE_SIZE = 24
 _MAX_HISTORY = 100
+# Whose histories are kept; of more, who has clicked least lately starts anew.
+_MAX_VISITORS = 500
 _TIMES = {"a minute": 60, "an hour": 3600, "a day": 86_400, "a month": 30 * 86_400}
 # Only differences of times count.
 _START = 1_700_000_000
@@ -89,14 +91,24 @@ def create_app(recommender: Recommender, *, local_only: bool = False, allowed_ho
     )
 
 
-class _UploadsOnly(gr.Blocks):
+class _Blocks(gr.Blocks):
     """
-    A page whose events take no file but one that was uploaded to it.
+    A page whose events take no file but one that was uploaded to it, and which keeps of a visitor the history alone.
 
     Gradio looks for files in the value of every part, a text box as well, downloads those that are addresses, and
     copies those that are paths of this machine to where a visitor can fetch them: of pages that are mounted, it does
     not check paths. Every way to ask for an event comes here.
     """
+
+    async def process_api(
+        self, block_fn: Any, inputs: list[Any], state: Any = None, *args: Any, **options: Any
+    ) -> dict[str, Any]:
+        """As Gradio's, which would keep what every part was last given, for links to a state of the page."""
+        try:
+            return await super().process_api(block_fn, inputs, state, *args, **options)
+        finally:
+            if state is not None:
+                state.config_values.clear()
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
         """As Gradio's, after a look for files that nobody uploaded."""
@@ -132,7 +144,8 @@ class Page:
         """The parts, and what each click does."""
         clicks = _asset("page.js")
         # What was uploaded is deleted after a quarter of an hour.
-        with _UploadsOnly(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
+        with _Blocks(title="MMM4Rec", analytics_enabled=False, delete_cache=(300, 900)) as blocks:
+            blocks.state_session_capacity = _MAX_VISITORS
             history, page = gr.State([]), gr.State(1)
             gr.HTML(self._header(), elem_classes="m4-top")
             with gr.Row(elem_classes="m4-columns"):

@@ -205,6 +205,54 @@ def test_no_event_waits_in_a_queue_where_answers_are_kept(app_client: TestClient
         assert app_client.post(path, json=body).status_code in (403, 404, 405), path
 
 
+def session_states(client: TestClient) -> Any:
+    """What Gradio keeps of the visitors of a page."""
+    (app,) = [route.app for route in client.app.routes if hasattr(getattr(route, "app", None), "state_holder")]
+    return app.state_holder
+
+
+def test_of_a_visitor_the_history_is_kept_and_no_more(app_client: TestClient) -> None:
+    events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
+
+    def ask(session: str, name: str, data: list[Any], **more: Any) -> str:
+        body = {"data": data, "fn_index": events[name]["id"], "session_hash": session} | more
+        answer = app_client.post("/gradio_api/run/predict", json=body)
+        assert answer.status_code == 200
+        return answer.text
+
+    ask("first", "find", ["z" * 20_000, None])
+    for item_id in ("item-1", "item-2"):
+        ask("first", "act", [None, "y" * 20_000, None, 10, "a day"], event_data={"action": "add", "id": item_id})
+    kept = session_states(app_client)["first"]
+    assert [value for value in kept.state_data.values() if isinstance(value, list)] == [["item-1", "item-2"]]
+    assert not any(letter * 50 in repr(vars(kept)) for letter in "yz") and kept.config_values == {}
+    # The next click goes on from there.
+    told = ask("first", "act", [None, "", None, 10, "a day"], event_data={"action": "up", "id": None, "place": 1})
+    assert kept.state_data and told.index("item-2") < told.index("item-1")
+    states = session_states(app_client)
+    for number in range(510):
+        states[str(number)].is_closed = False
+    assert len(states.session_data) == 500 and "first" not in states
+
+
+def test_an_event_is_as_large_as_its_texts_may_be(app_client: TestClient, recommender: Recommender) -> None:
+    events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
+    count = len(recommender.text_fields)
+    body = {"fn_index": events["add"]["id"], "session_hash": "a"}
+
+    def ask(data: list[Any]) -> Any:
+        content = json.dumps(body | {"data": data}, ensure_ascii=False).encode()
+        return app_client.post(
+            "/gradio_api/run/predict", content=content, headers={"content-type": "application/json"}
+        )
+
+    answer = ask(["new", None, *["\N{BAR OF SOAP}" * 10_000] * count])
+    assert answer.status_code == 200 and "The catalogue has 37 items now" in answer.text
+    answer = ask(["other", None, *["\N{BAR OF SOAP}" * 10_000] * count, "x" * (33 << 10)])
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == f"the request has more than {32 + count * 40_000 // 1024} KB; send less at once"
+
+
 def test_half_a_character_is_an_answer_of_the_page_too(app_client: TestClient, recommender: Recommender) -> None:
     events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
 

@@ -46,6 +46,7 @@ _NOT_OF_PRETRAINING = {
     "num_neighbours", "score_padding_item",
 }  # fmt: skip
 CHECKPOINTS_NAME, LOG_NAME = "checkpoints", "log.jsonl"
+_POSITION = "position-{}.json"
 
 
 @dataclass
@@ -377,7 +378,7 @@ class Pretraining:
 
     def _write_checkpoint(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder))
-        position = folder / f"position-{self.accelerator.process_index:05d}.json"
+        position = folder / _POSITION.format(f"{self.accelerator.process_index:05d}")
         position.write_text(json.dumps(self.position), encoding="utf-8")
         if self.accelerator.is_main_process:
             (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
@@ -387,14 +388,16 @@ class Pretraining:
         checkpoint = last_whole_checkpoint(self.output / CHECKPOINTS_NAME)
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint)
+            # Each process has a position and random numbers of its own: fewer would leave rows out and repeat others.
+            wrote, processes = len(list(checkpoint.glob(_POSITION.format("*")))), self.accelerator.num_processes
+            if wrote != processes:
+                raise ValueError(
+                    f"{checkpoint} has what {wrote} process{'es' * (wrote != 1)} wrote, these are {processes}; start "
+                    "as many as before, with an output_dir that all of them see"
+                )
             self.accelerator.load_state(str(checkpoint))
             vars(self.progress).update(json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
-            position = checkpoint / f"position-{self.accelerator.process_index:05d}.json"
-            if not position.is_file():
-                raise ValueError(
-                    f"{checkpoint} was written by fewer processes than these {self.accelerator.num_processes}; start "
-                    "as many as before"
-                )
+            position = checkpoint / _POSITION.format(f"{self.accelerator.process_index:05d}")
             self.position = json.loads(position.read_text(encoding="utf-8"))
             self.batches.restore(self.position)
         self.accelerator.wait_for_everyone()

@@ -68,6 +68,20 @@ def test_two_killed_processes_go_on_as_if_they_had_not_been(
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
+def test_a_run_of_two_processes_does_not_go_on_in_one_or_three(
+    make_recipe: MakeRecipe, run_all: Runs, tmp_path: Path
+) -> None:
+    recipe = make_recipe(batch_size=12)
+    codes, _ = run_all([{"pretrain": recipe, "processes": 2, "kill_at": ("_step", 6)}])
+    assert codes == [[-signal.SIGKILL, -signal.SIGKILL]]
+    for processes in (1, 3):
+        codes, _ = run_all([{"pretrain": recipe, "processes": processes}])
+        assert codes == [[1] * processes]
+        refused = f"checkpoint-000000004 has what 2 processes wrote, these are {processes}; start as many as before"
+        for rank in range(processes):
+            assert refused in (tmp_path / f"log-0-{rank}.txt").read_text()
+
+
 def test_a_batch_that_cannot_be_divided_is_refused_by_every_process(
     make_recipe: MakeRecipe, run_all: Runs, tmp_path: Path
 ) -> None:

@@ -157,12 +157,26 @@ def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(
     assert_same_runs(whole["output_dir"], stopped["output_dir"])
 
 
-def test_more_processes_than_before_are_refused(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stopped_run(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Path]:
+    """A recipe whose run was stopped, and the position in its newest checkpoint, which is not checked any more."""
     recipe = make_recipe()
     run_until(recipe, 5, monkeypatch)
     found = pretraining.last_whole_checkpoint(Path(recipe["output_dir"]) / "checkpoints")
     assert found is not None
-    (found / "position-00000.json").unlink()
     monkeypatch.setattr(pretraining, "last_whole_checkpoint", lambda folder: found)
-    with pytest.raises(ValueError, match="start as many as before"):
+    return recipe, found / "position-00000.json"
+
+
+def test_more_processes_than_before_are_refused(stopped_run: tuple[dict[str, Any], Path]) -> None:
+    recipe, position = stopped_run
+    position.unlink()
+    with pytest.raises(ValueError, match="has what 0 processes wrote, these are 1; start as many as before"):
+        run(recipe)
+
+
+def test_fewer_processes_than_before_are_refused(stopped_run: tuple[dict[str, Any], Path]) -> None:
+    recipe, position = stopped_run
+    position.with_name("position-00001.json").write_text(position.read_text())
+    with pytest.raises(ValueError, match="has what 2 processes wrote, these are 1; start as many as before"):
         run(recipe)

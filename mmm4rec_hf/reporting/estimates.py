@@ -12,6 +12,10 @@ from mmm4rec_hf.evaluation.subgroups import GROUPS
 
 from .runs import RANDOM, Run
 
+DEFAULT_SEED = 42  # of transformers' TrainingArguments
+# What a record says of where its data lay.
+_PLACES = ("folder", "source", "layout")
+
 
 class Estimate(NamedTuple):
     """A mean and its 95% interval; `None` where the mean is exact."""
@@ -150,19 +154,28 @@ def chance(evaluation: Evaluation) -> dict[str, Estimate]:
 
 def families(runs: Sequence[Run]) -> list[list[Run]]:
     """
-    Runs that differ in their seed alone.
+    Runs that differ in their seed alone: of one recipe, on the same events and features as far as these were noted.
 
     Args:
         runs (`Sequence[Run]`): Any.
 
     Returns:
-        `list[list[Run]]`: Two or more each.
+        `list[list[Run]]`: Two or more each, the first one of each seed.
     """
-    found: dict[str, list[Run]] = {}
+    found: dict[str, dict[tuple[Any, Any], Run]] = {}
     for run in runs:
         if run.recipe:
-            found.setdefault(repr(_without_seed(run.recipe)), []).append(run)
-    return [members for members in found.values() if len(members) > 1]
+            # Where the data lay is no part of what they were.
+            data = {name: value for name, value in run.record.get("data", {}).items() if name not in _PLACES}
+            alike = repr((_without_seed(run.recipe), sorted(data.items())))
+            found.setdefault(alike, {}).setdefault(_seeds(run.recipe), run)
+    return [list(members.values()) for members in found.values() if len(members) > 1]
+
+
+def _seeds(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The seed, and that of the order of the data where it is another."""
+    training = recipe.get("training", {})
+    return recipe.get("seed", training.get("seed", DEFAULT_SEED)), training.get("data_seed")
 
 
 def _without_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:

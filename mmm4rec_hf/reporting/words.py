@@ -8,7 +8,7 @@ from typing import Any
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.verdicts import best_name, sentence
 
-from .estimates import Estimate, Panel
+from .estimates import DEFAULT_SEED, Estimate, Panel
 from .runs import RANDOM, Run
 
 GROUP_TITLES = {
@@ -175,7 +175,7 @@ def training_words(run: Run, training: Mapping[str, Any]) -> str:
     if run.kept_step and last:
         which = "the last" if run.kept_step == last else f"the best on the validation split of {last:,} steps"
         parts.append(f"the weights kept are those of step {run.kept_step:,}, {which}")
-    seed = recipe.get("seed", training.get("seed", 42))
+    seed = recipe.get("seed", training.get("seed", DEFAULT_SEED))
     return "; ".join([*parts, f"seed {seed}"]) + "."
 
 

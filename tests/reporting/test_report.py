@@ -174,6 +174,24 @@ def test_runs_on_the_same_targets_are_tested_against_the_first_and_others_stand_
     assert page.row("2 seeds as one: mean (least to most)")["NDCG@5"].startswith(f"{mean:.4f}\n")
 
 
+def test_a_seed_given_twice_and_other_features_are_no_further_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+    # Places 1, 2 and 4 of every target: gains 1, 1 / log2(3) and 1 / log2(5).
+    first, again, other = make_run("first", [0] * 40), make_run("again", [3] * 40), make_run("other", [1] * 40, seed=1)
+    record = json.loads((other / "training.json").read_text())
+    for folders in ([first, again], [first, other]):
+        (other / "training.json").write_text(
+            json.dumps(record | {"data": record["data"] | {"features": {"text": "elsewhere", "image": None}}})
+        )
+        write_report(folders, tmp_path / "report.html")
+        assert "seeds as" not in Page(tmp_path / "report.html").words
+    moved = record["data"] | {"folder": "elsewhere", "source": []}
+    (other / "training.json").write_text(json.dumps(record | {"data": moved}))
+    write_report([first, again, other], tmp_path / "report.html")
+    mean = (1 + 1 / math.log2(3)) / 2
+    row = Page(tmp_path / "report.html").row("2 seeds as first: mean (least to most)")
+    assert row["NDCG@10"] == f"{mean:.4f}\n{1 / math.log2(3):.4f} to 1.0000"
+
+
 def test_each_run_is_judged_by_its_own_baselines(make_run: MakeRun, tmp_path: Path) -> None:
     """Of two catalogues: in that of `a` similar text finds every target, in that of `b` none."""
     a = make_run("a", above=[3] * 40, seed=1, baselines={"popularity": [9] * 40, "similar text": [0] * 40})

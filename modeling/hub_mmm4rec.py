@@ -1,12 +1,14 @@
 """A saved folder to a repository on the Hub, as one commit."""
 
+import functools
 import json
 import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import logging
@@ -23,7 +25,8 @@ _WEIGHTS = re.compile(
     r"model(?P<variant>\.\w+)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(?P<of_index>\.\w+)?\.json"
 )
 _CODE = re.compile(r"\w+_mmm4rec\.py")
-_MODEL = {"config.json", "item_ids.json", "log_layout.json"}
+_MODEL_CONFIG, _ITEM_IDS = "config.json", "item_ids.json"
+_MODEL = {_MODEL_CONFIG, _ITEM_IDS, "log_layout.json"}
 # Of the processor, and of the tokenizers that transformers knows.
 _PROCESSOR = {
     "processor_config.json", "preprocessor_config.json", "items.jsonl",
@@ -58,7 +61,8 @@ def push_folder(
 ) -> CommitInfo:
     """
     Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
-    log, and left out.
+    log, and left out. What the repository has of an earlier model and would be taken for a part of this one is deleted
+    in the same commit: its weights in other files, its tokenizer, and where the items differ its catalogue.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -88,7 +92,16 @@ def push_folder(
         repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
-        operations = [CommitOperationAdd(name, path) for name, path in files.items() if name != CARD_NAME]
+        operations: list[Any] = [CommitOperationAdd(name, path) for name, path in files.items() if name != CARD_NAME]
+        there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision))
+        read = functools.partial(_read_there, api, there, repo_id, repo_type=repo_type, revision=revision)
+        replaced = sorted(_replaced(files, there, read))
+        if replaced:
+            logger.warning(
+                f"{repo_id} loses what would not fit what is uploaded: {', '.join(replaced[:10])}"
+                + (f" and {len(replaced) - 10} more" if replaced[10:] else "")
+            )
+        operations += [CommitOperationDelete(name) for name in replaced]
         if keep_card and api.file_exists(repo_id, CARD_NAME, repo_type=repo_type, revision=revision):
             logger.warning(f"{repo_id} has a model card already, which is kept")
         elif CARD_NAME in files:
@@ -148,6 +161,60 @@ def _files_to_upload(root: Path) -> dict[str, Path]:
             "`hf upload` takes what you want to add"
         )
     return {name: path for name, path in found.items() if name in wanted}
+
+
+def _read_there(api: HfApi, there: set[str], repo_id: str, name: str, **where: Any) -> Any:
+    """A JSON file of the repository; `None` where it has none that can be read."""
+    if name not in there:
+        return None
+    try:
+        return json.loads(Path(api.hf_hub_download(repo_id, name, **where)).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any]) -> Iterator[str]:
+    """
+    What a repository has of an earlier model that loading the new one would take for a part of it.
+
+    Model and processor may come one after the other, so each takes away what is of its own part.
+    """
+    written = [match for name in files if (match := _WEIGHTS.fullmatch(name))]
+    variants = {match["variant"] or match["of_index"] for match in written}
+    # The catalogue and the log's layout lie beside a model; of the same items, they stay.
+    are_beside = True
+    if _CATALOG_FOLDER + _CATALOG_INFO in files:
+        are_beside = False
+    elif _MODEL_CONFIG in files and _MODEL_CONFIG in there:
+        are_beside = _items_of(lambda name: _read_json(files.get(name))) == _items_of(read)
+    for name in there - files.keys():
+        weights = _WEIGHTS.fullmatch(name)
+        if weights is not None:
+            is_replaced = (weights["variant"] or weights["of_index"]) in variants
+        elif name in _PROCESSOR:
+            is_replaced = "processor_config.json" in files
+        elif name in (_ITEM_IDS, "training_args.bin"):
+            is_replaced = _MODEL_CONFIG in files
+        else:
+            is_beside = name == "log_layout.json" or (name.startswith(_CATALOG_FOLDER) and _is_of_a_catalog(name))
+            is_replaced = is_beside and not are_beside
+        if is_replaced:
+            yield name
+
+
+def _items_of(read: Callable[[str], Any]) -> Any:
+    """What the items of a model are, and what encoded them."""
+    config = read(_MODEL_CONFIG)
+    return read(_ITEM_IDS), config.get("feature_encoder") if isinstance(config, dict) else None
+
+
+def _read_json(path: Path | None) -> Any:
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+
+def _is_of_a_catalog(name: str) -> bool:
+    inner = name.removeprefix(_CATALOG_FOLDER)
+    return inner in _CATALOG or inner.startswith(("images/", "processor/"))
 
 
 def _is_leaf(path: Path) -> bool:

@@ -41,8 +41,8 @@ def load_recommender(
         model (`str` or `Path`): What `finetune` wrote (its output folder or `model` in it), or a Hub name.
         catalog (`str` or `Path`, *optional*):
             The items to recommend, a saved catalogue's folder or Hub name, with its features, which one without any
-            leaves to a model that knows its items. By default the one saved with the model; a model without one is
-            served with the ids and titles it knows, which have no pictures.
+            leaves to a model that knows its items. By default the one saved with the model; a model without one, or
+            with one of other items, is served with the ids and titles it knows, which have no pictures.
         find_encoder (`Callable`, *optional*, defaults to [`recorded_encoder`]):
             Gives the encoder of new items for a catalogue's `feature_info`, or raises `ValueError` with the reason
             why there is none, which the page then tells. `None` for a server that takes no new items.
@@ -96,13 +96,19 @@ def _catalog(model: str | Path, catalog: str | Path | None, pipeline: Sequential
     """The catalogue that was named, the one saved with the model, or the ids and titles that the model knows."""
     if catalog is not None:
         return ItemCatalog.from_pretrained(catalog)
-    saved = saved_catalog(model)
-    if saved is not None:
+    saved, processor = saved_catalog(model), pipeline.processor
+    if saved is not None and (not processor.item_ids or saved.item_ids == processor.item_ids):
         return saved
-    processor = pipeline.processor
     if not processor.item_ids:
         raise ValueError(f"{model} holds no items: it is a base model; give it a catalogue by --catalog FOLDER")
-    logger.warning("%s has no catalogue: its items are served by title, without pictures", model)
+    if saved is not None:
+        logger.warning(
+            "%s/%s holds other items (%d) than the model (%d): it was saved with an earlier one and is left out; "
+            "save the model's own catalogue there, or name one by --catalog",
+            *(model, CATALOG_NAME, len(saved), len(processor.item_ids)),
+        )
+    else:
+        logger.warning("%s has no catalogue: its items are served by title, without pictures", model)
     titles = [{"title": processor.title(row)} for row in range(1, len(processor.item_ids) + 1)]
     return ItemCatalog(processor.item_ids, titles)
 

@@ -1,11 +1,13 @@
 """What an upload asks of the Hub, and how its refusals are told. tests/hub uploads to a Hub on the loopback."""
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from mmm4rec_hf import MMM4RecProcessor
@@ -16,9 +18,11 @@ from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 class Hub:
     """Answers as `HfApi` does, and keeps what it was asked."""
 
-    def __init__(self, error: Exception | None = None, has_card: bool = False) -> None:
+    def __init__(
+        self, error: Exception | None = None, has_card: bool = False, there: dict[str, str] | None = None
+    ) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.error, self.has_card = error, has_card
+        self.error, self.has_card, self.there = error, has_card, there or {}
 
     def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
         if self.error is not None:
@@ -32,8 +36,18 @@ class Hub:
     def file_exists(self, repo_id: str, name: str, **options: Any) -> bool:
         return self.has_card
 
+    def list_repo_files(self, repo_id: str, **options: Any) -> list[str]:
+        return list(self.there)
+
+    def hf_hub_download(self, repo_id: str, name: str, **options: Any) -> str:
+        path = Path(tempfile.mkdtemp(), "file")
+        path.write_text(self.there[name])
+        return str(path)
+
     def create_commit(self, repo_id: str, operations: list[Any], **options: Any) -> str:
-        files = {operation.path_in_repo for operation in operations}
+        files = {operation.path_in_repo for operation in operations if isinstance(operation, CommitOperationAdd)}
+        deleted = {operation.path_in_repo for operation in operations} - files
+        self.calls.append(("deleted", {"files": deleted}))
         self.calls.append(("create_commit", {"repo_id": repo_id, "files": files} | options))
         return "the commit"
 
@@ -150,6 +164,60 @@ def test_a_snapshot_in_the_hub_s_cache_is_uploaded_whose_files_are_links(
     (cache / "snapshots" / "0f" / "config.json").symlink_to("../../blobs/a1")
     files = pushed(monkeypatch, Hub(), cache / "snapshots" / "0f")["create_commit"]["files"]
     assert files == {"config.json", "item_ids.json"}
+
+
+OTHERS = {
+    ".gitattributes": "", "README.md": "Mine.", "photo.png": "", "catalog/notes.md": "", "pytorch_model.bin": "",
+    "model.fp16.safetensors": "", "my.py": "",
+}  # fmt: skip
+BESIDE = {"catalog/catalog.json": "", "catalog/items.jsonl": "", "catalog/images/7.jpg": "", "log_layout.json": ""}
+CONFIG = '{"feature_encoder": {"text": {"encoder": "a/b"}}}'
+MODEL = {"config.json": CONFIG, "item_ids.json": '["1", "2"]', "model.safetensors": ""}
+PROCESSOR = {"processor_config.json": "{}", "tokenizer.json": "", "items.jsonl": ""}
+
+
+@pytest.mark.parametrize(
+    ("new", "deleted"),
+    [
+        pytest.param(MODEL, set(), id="the same items"),
+        pytest.param(MODEL | {"item_ids.json": '["2", "1"]'}, set(BESIDE), id="other items"),
+        pytest.param(MODEL | {"config.json": "{}"}, set(BESIDE), id="another encoder"),
+        pytest.param({"config.json": CONFIG}, {"item_ids.json", *BESIDE}, id="a base model"),
+        pytest.param({"processor_config.json": "{}"}, {"tokenizer.json", "items.jsonl"}, id="a processor"),
+        pytest.param(
+            MODEL | {"catalog/catalog.json": "{}", "catalog/items.jsonl": ""},
+            {"catalog/images/7.jpg", "log_layout.json"},
+            id="a catalogue",
+        ),
+        pytest.param(
+            {"config.json": CONFIG, "item_ids.json": '["1", "2"]', "model.safetensors.index.json": "{}"}
+            | {f"model-0000{n}-of-00002.safetensors": "" for n in (1, 2)},
+            {"model.safetensors"},
+            id="weights in shards",
+        ),
+        pytest.param({"model.fp16.safetensors": ""}, set(), id="another variant"),
+    ],
+)
+def test_what_is_of_an_earlier_model_leaves_in_the_same_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new: dict[str, str], deleted: set[str]
+) -> None:
+    put(tmp_path, new)
+    hub = Hub(there=OTHERS | BESIDE | MODEL | PROCESSOR)
+    calls = pushed(monkeypatch, hub, tmp_path)
+    assert calls["deleted"]["files"] == deleted and calls["create_commit"]["files"] == set(new)
+    assert sum(name == "create_commit" for name, _ in hub.calls) == 1
+    # What lies there without a model is not of an earlier one.
+    assert not pushed(monkeypatch, Hub(there=OTHERS | BESIDE), tmp_path)["deleted"]["files"] - {
+        "catalog/images/7.jpg",
+        "log_layout.json",
+    }
+
+
+def test_shards_leave_for_one_file_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put(tmp_path, MODEL)
+    shards = {"model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+    hub = Hub(there=dict.fromkeys(["training_args.bin", "model.safetensors.index.fp16.json", *shards], ""))
+    assert pushed(monkeypatch, hub, tmp_path)["deleted"]["files"] == {"training_args.bin", *shards}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,22 @@ def test_a_model_without_its_catalogue_is_served_by_title(
     recommender.close()
 
 
+def test_a_catalogue_that_an_earlier_model_left_is_not_served_in_place_of_the_model(
+    run: Path, shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(run / "model", folder)
+    recommend = transformers.pipeline("sequential-recommendation", model=str(folder), device="cpu")
+    recommend.set_items(ItemCatalog.from_pretrained(shop / "catalog").select(IDS[:7]))
+    recommend.save_pretrained(folder)
+    assert ItemCatalog.from_pretrained(folder / "catalog").item_ids == IDS
+    assert served(folder) == IDS[:7]
+    (told,) = [record.getMessage() for record in caplog.records if "other items" in record.getMessage()]
+    assert f"catalog holds other items ({len(IDS)}) than the model (7)" in told and "--catalog" in told
+    # Who names it means it.
+    assert served(folder, catalog=folder / "catalog") == IDS
+
+
 def test_a_base_model_is_served_with_a_catalogue_only(run: Path, shop: Path, tmp_path: Path, reference: Any) -> None:
     reference.model.model.save_pretrained(tmp_path)
     processor = copy.copy(reference.processor)

@@ -154,7 +154,7 @@ def convert_published(
         save_recommender(model, processor, catalog, target, facts)
     else:
         processor.max_sequence_length = model.config.max_sequence_length
-        with replace_folder(target) as partial:
+        with replace_folder(target, ()) as partial:
             model.save_pretrained(partial)
             save_card(model, partial, facts)
             processor.save_pretrained(partial)

@@ -1,6 +1,7 @@
 """What `mmm4rec finetune` prints at its end, of numbers known beforehand."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +13,21 @@ from mmm4rec_hf.cli.parsing import Parser
 from mmm4rec_hf.cli.recipes import add_recipe_arguments, read_recipe, recipe_arguments
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.modeling import MMM4RecConfig
+from mmm4rec_hf.outputs import refuse_other_files
+from mmm4rec_hf.saved_models import MODEL_FILES
 from mmm4rec_hf.training import finetuning
 from mmm4rec_hf.training.finetuning import FinetuneRecipe
+
+
+def test_each_file_of_a_saved_recommender_is_known_as_its_own_and_no_other(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    assert (folder / "catalog" / "items.jsonl").is_file() and (folder / "processor_config.json").is_file()
+    refuse_other_files(folder, MODEL_FILES)
+    for name in ("notes.txt", "runs/events", "catalog/thesis.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    with pytest.raises(ValueError, match="would be lost: catalog/thesis.txt, notes.txt, runs/; name another folder"):
+        refuse_other_files(folder, MODEL_FILES)
 
 
 def evaluation_of(above: int) -> Evaluation:

@@ -149,15 +149,22 @@ def _place(name: str) -> tuple[int, str]:
 def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
     """Which of a training's steps the weights are of."""
     args, state = trainer.args, trainer.state
-    if args.load_best_model_at_end and state.best_global_step:
-        return f"step {state.best_global_step}, the best of {state.global_step} by {args.metric_for_best_model}"
+    if keeps_best(trainer):
+        return f"step {kept_step(trainer)}, the best of {state.global_step} by {args.metric_for_best_model}"
     return f"step {state.global_step}, the last"
+
+
+def keeps_best(trainer: "MMM4RecTrainer") -> bool:
+    """Whether a training ends with its best checkpoint and not with its last weights."""
+    return bool(trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint)
 
 
 def kept_step(trainer: "MMM4RecTrainer") -> int:
     """The step of the weights that a trainer holds after a training."""
-    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
-    return best or trainer.state.global_step
+    if not keeps_best(trainer):
+        return trainer.state.global_step
+    # A better evaluation may be of a step at which nothing was saved.
+    return int(str(trainer.state.best_model_checkpoint).rpartition("-")[2])
 
 
 def _public_name(start_from: str | None) -> str | None:

@@ -21,7 +21,7 @@ from mmm4rec_hf.outputs import naming_full_disk
 from mmm4rec_hf.processes import use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
-from .cards import CardOptions, finetuning_facts, kept_step
+from .cards import CardOptions, finetuning_facts, keeps_best, kept_step
 from .folders import claim_output
 from .matching import load_sequences
 from .progress import show_progress
@@ -241,7 +241,7 @@ def kept_line(trainer: MMM4RecTrainer) -> str:
     args, state, step = trainer.args, trainer.state, kept_step(trainer)
     name = (args.metric_for_best_model or "").removeprefix("eval_")
     epochs = {entry["step"]: entry["epoch"] for entry in state.log_history if f"eval_{name}" in entry}
-    is_best = args.load_best_model_at_end and state.best_global_step
+    is_best = keeps_best(trainer)
     epoch = epochs.get(step, state.epoch) if is_best else state.epoch
     place = f"kept: step {step:,}" + (f", epoch {epoch:.3g}" if epoch is not None else "")
     if not is_best:

@@ -18,9 +18,9 @@ def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
     """
     The newest of the trainer's checkpoints from which a run goes on as if it had not been stopped.
 
-    A checkpoint that was not written to its end is left out, with a warning. So is one that was written after the last
-    step of an epoch and before the evaluation there: the trainer would go on with the next epoch, and early stopping
-    and the best checkpoint would never hear of that evaluation.
+    A checkpoint that was not written to its end, or without the optimizer's state, is left out, with a warning. So is
+    one that was written after the last step of an epoch and before the evaluation there: the trainer would go on with
+    the next epoch, and early stopping and the best checkpoint would never hear of that evaluation.
 
     Args:
         arguments (`TrainingArguments`): Of the run; checkpoints lie in `output_dir`.
@@ -55,21 +55,26 @@ def find_best(state: TrainerState, arguments: TrainingArguments) -> bool:
     Corrects where the best checkpoint lies.
 
     Args:
-        state (`TrainerState`): As it was written; a best checkpoint that lies in `output_dir` now is named there.
+        state (`TrainerState`): As it was written; a best checkpoint that lies in `output_dir` now is named there, and
+            one that is gone is forgotten, with its metric, which no weights have any more.
         arguments (`TrainingArguments`): Of the run.
 
     Returns:
         `bool`: Whether there is a best checkpoint to load at the end.
     """
-    if state.best_model_checkpoint is None or not arguments.load_best_model_at_end:
+    if state.best_global_step is None or not arguments.load_best_model_at_end:
         return False
-    here = Path(str(arguments.output_dir), Path(state.best_model_checkpoint).name)
-    if not Path(state.best_model_checkpoint).is_dir():
-        if not here.is_dir():
-            logger.warning("%s is gone: the run ends with the last weights", state.best_model_checkpoint)
-            return False
-        state.best_model_checkpoint = str(here)
-    return True
+    # transformers forgets one that is not where it was, but neither its step nor its metric.
+    known = Path(state.best_model_checkpoint or f"checkpoint-{state.best_global_step}")
+    here = Path(str(arguments.output_dir), known.name)
+    if state.best_model_checkpoint is None or not known.is_dir():
+        known = here
+    if known.is_dir():
+        state.best_model_checkpoint = str(known)
+        return True
+    logger.warning("%s is gone: kept is the best of what follows, and where nothing does, the last weights", known)
+    state.best_model_checkpoint = state.best_global_step = state.best_metric = None
+    return False
 
 
 def is_finished(checkpoint: str, arguments: TrainingArguments) -> bool:
@@ -99,7 +104,12 @@ def _problem(checkpoint: Path, arguments: TrainingArguments) -> str | None:
         state = _read_state(checkpoint)
     except (OSError, ValueError):
         return "it was not written to its end"
-    if not arguments.save_only_model:
+    if arguments.save_only_model:
+        if state["global_step"] < state["max_steps"] and not is_finished(str(checkpoint), arguments):
+            return (
+                "it holds weights alone, as save_only_model says: a training that goes on needs the optimizer's state"
+            )
+    else:
         ranks = [""] if arguments.world_size <= 1 else [f"_{rank}" for rank in range(arguments.world_size)]
         for name in (f"rng_state{rank}.pth" for rank in ranks):
             if not zipfile.is_zipfile(checkpoint / name):

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data.cooccurrence import count_near_items, near_items
 from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
+from mmm4rec_hf.training.cards import kept_checkpoint, kept_step
 from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
@@ -316,8 +318,63 @@ def test_a_run_whose_folder_was_moved_ends_with_its_best_weights(
     shutil.rmtree(tmp_path / "new" / "checkpoint-6")
     (tmp_path / "new").rename(tmp_path / "newer")
     caplog.clear()
-    trainer("newer").train(resume_from_checkpoint=True)
-    assert sum("is gone: the run ends with the last weights" in message for message in caplog.messages) == 1
+    again = trainer("newer")
+    again.train(resume_from_checkpoint=True)
+    assert sum("is gone: kept is the best of what follows" in message for message in caplog.messages) == 1
+    # Nothing follows, and it is told as what it is.
+    assert kept_step(again) == 12 and kept_checkpoint(again) == "step 12, the last"
+
+
+def test_where_the_best_checkpoint_is_gone_the_best_of_what_follows_is_kept(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = MMM4RecTrainer.evaluate
+    values = {3: 0.9, 6: 0.1, 9: 0.5, 12: 0.4}
+
+    def told(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": values[self.state.global_step]}
+
+    monkeypatch.setattr(MMM4RecTrainer, "evaluate", told)
+    options = {
+        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 12,
+        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10", "learning_rate": 0.1,
+    }  # fmt: skip
+
+    def trainer() -> MMM4RecTrainer:
+        model = shop.make_model(sequences.item_ids)
+        arguments = shop.make_arguments(tmp_path, **options)
+        return MMM4RecTrainer(model, arguments, train_dataset=sequences["train"], eval_dataset=sequences["validation"])
+
+    whole = trainer()
+    whole.train()
+    assert kept_step(whole) == 3
+    weights = load_file(tmp_path / "checkpoint-9" / "model.safetensors")
+    for step in (3, 9, 12):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    again = trainer()
+    again.train(resume_from_checkpoint=True)
+    assert kept_step(again) == 9 and again.state.best_metric == 0.5
+    for name, value in again.model.model.state_dict().items():
+        assert torch.equal(value, weights[f"model.{name}"]), name
+
+
+def test_a_training_begins_again_where_its_checkpoints_hold_weights_alone(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "save_only_model": True}
+
+    def trained() -> dict[str, Any]:
+        model = shop.make_model(sequences.item_ids)
+        trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path, **options), train_dataset=sequences["train"])
+        trainer.train(last_whole_checkpoint(trainer.args))
+        return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+    whole = trained()
+    # What has ended is read.
+    assert all(torch.equal(value, whole[name]) for name, value in trained().items()) and "alone" not in caplog.text
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    assert all(torch.equal(value, whole[name]) for name, value in trained().items())
+    assert "checkpoint-3 is left out: it holds weights alone" in caplog.text
 
 
 def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:

@@ -55,6 +55,17 @@ def test_transitions_start_from_the_last_item_of_the_history(output, shop_log):
     assert result["split"]["validation"]["larger"] == expected_counts(scores, earlier)[0]
 
 
+def test_the_last_item_takes_no_place_among_those_like_it(output, shop_log):
+    text = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32).astype(np.float64)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    scores = np.zeros((30, 10))
+    for row, items in zip(scores, shop_log, strict=True):
+        row[1:] = text @ text[items[-2] - 1]
+        row[items[-2]] = -np.inf
+    test = read(output, "text_knn")["split"]["test"]
+    assert (test["larger"], test["equal"]) == expected_counts(scores, shop_log)
+
+
 @pytest.mark.parametrize("model", ["item_knn", "cooccurrence_tuned"])
 def test_options_are_the_best_of_those_tried_on_validation(output, model):
     result = read(output, model)

@@ -70,6 +70,8 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
         upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
         repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            _remove_other_form(Path(save_directory), kwargs.get("variant"))
         if is_main_process and not (Path(save_directory) / CARD_NAME).exists():
             write_card(Path(save_directory), model_card(self.config, getattr(self, "item_ids", None)))
         if push_to_hub and is_main_process:
@@ -147,6 +149,18 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
                 if vector is not None:
                     # A vector of zeros could not be normalised, and would never learn.
                     init.normal_(vector, mean=0.0, std=config.initializer_range)
+
+
+def _remove_other_form(folder: Path, variant: str | None) -> None:
+    """
+    Removes the one file of weights of an earlier save beside shards, or the index of its shards beside one file.
+
+    transformers removes earlier shards alone, and loads one file where there is one, whatever is newer.
+    """
+    named = "" if variant is None else f".{variant}"
+    is_in_shards = any(folder.glob(f"model{named}-?????-of-?????.safetensors"))
+    other = f"model{named}.safetensors" if is_in_shards else f"model.safetensors.index{named}.json"
+    (folder / other).unlink(missing_ok=True)
 
 
 __all__ = ["MMM4RecPreTrainedModel"]

@@ -87,6 +87,27 @@ def test_weights_are_written_once_and_rows_of_items_travel_with_them(lively_mode
     assert sum(name.endswith("ssd.in_proj.weight") for name in names) == 1
 
 
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_what_is_saved_last_loads_be_it_in_one_file_or_in_shards(
+    lively_model: Model, tmp_path: Path, variant: str | None
+) -> None:
+    named = "" if variant is None else f".{variant}"
+    one_file, index = f"model{named}.safetensors", f"model.safetensors.index{named}.json"
+    other = tmp_path / ("model.fp16.safetensors" if variant is None else "model.safetensors")
+    other.write_bytes(b"of another variant")
+    model = lively_model()
+    for size, there, gone in (("50GB", one_file, index), ("4KB", index, one_file), ("50GB", one_file, index)):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1
+        model.save_pretrained(tmp_path, max_shard_size=size, variant=variant)
+        assert (tmp_path / there).is_file() and not (tmp_path / gone).exists()
+        loaded = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, variant=variant)
+        expected = model.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert other.read_bytes() == b"of another variant"
+
+
 def test_a_two_layer_checkpoint_gives_its_first_layer_to_a_one_layer_model(
     lively_model: Model, tmp_path: Path
 ) -> None:

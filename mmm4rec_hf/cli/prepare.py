@@ -34,7 +34,13 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     parser.add_argument("log", nargs="+", help="a file, a folder, or several files of one kind")
-    parser.add_argument("--output", "-o", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        required=True,
+        help="the folder to write; of an earlier one only what prepare wrote is replaced",
+    )
     add_log_options(parser)
     parser.add_argument(
         "--k-core", type=int, default=5, help="least events of a user and of an item (default: %(default)s)"

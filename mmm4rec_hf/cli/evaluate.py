@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A share of targets; with more that tie there is something to be done.
 _FEW_TIES = 0.05
+_NO_INTERVAL = "-"
 GROUP_TITLES = {
     "history_length": "events in the history",
     "target_popularity": "target (head: the items that make half of the training events)",
@@ -194,9 +195,10 @@ def print_metrics(evaluation: "Evaluation", use_item_bias: bool) -> None:
         use_item_bias (`bool`): Whether that learned a vector an item, which tells items of the same texts apart.
     """
     metrics, intervals = evaluation.metrics, evaluation.intervals()
-    rows = [[name, f"{metrics[name]:.4f}", f"{low:.4f} - {high:.4f}"] for name, (low, high) in intervals.items()]
+    rows = [[name, f"{metrics[name]:.4f}", _interval(low, high)] for name, (low, high) in intervals.items()]
     rows += [[name, f"{share:.4f}", ""] for name, share in evaluation.coverage.items()]
     print_table(["", "mean", "95% interval"], rows)
+    _print_without_interval(rows)
     if evaluation.coverage:
         print("coverage@K: the share of all items that stand among the first K of someone.")
     targets, tied = metrics["users"], metrics["tied_targets"]
@@ -255,10 +257,25 @@ def _print_comparison(comparison: dict[str, dict[str, float]], other: "Evaluatio
             name,
             f"{other.metrics[name]:.4f}",
             f"{row['difference']:+.4f}",
-            f"{row['low']:+.4f} - {row['high']:+.4f}",
+            _interval(row["low"], row["high"], "+"),
             f"{row['p_value']:.4f}",
         ]
         for name, row in comparison.items()
     ]
     print(f"\nMinus {title}, paired by user:")
     print_table(["", "its mean", "difference", "95% interval", "p"], rows)
+    _print_without_interval(rows)
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    from ..evaluation.significance import has_width
+
+    return f"{low:{sign}.4f} - {high:{sign}.4f}" if has_width(low, high) else _NO_INTERVAL
+
+
+def _print_without_interval(rows: list[list[str]]) -> None:
+    """Says why intervals are missing, where any are."""
+    from ..evaluation.significance import NO_INTERVAL_WORDS
+
+    if any(_NO_INTERVAL in row for row in rows):
+        print(f"{_NO_INTERVAL}: {NO_INTERVAL_WORDS}.")

@@ -77,7 +77,7 @@ class Evaluation:
         return {"loss": self.targets["loss"].to_numpy()} if "loss" in self.targets.columns else {}
 
     def intervals(self, num_resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95% intervals of the metrics, see [`bootstrap_intervals`]."""
+        """95% intervals of the metrics, see [`bootstrap_intervals`] (and there of ends that are equal)."""
         values = self.values()
         ends = bootstrap_intervals(
             np.stack(list(values.values()), axis=1),

@@ -1,5 +1,6 @@
 """How sure a number is: intervals by resampling users, and a paired test between two runs."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ COMPARISON_WORDS = (
     "interval: of the mean difference, 1,000 draws of users with replacement (percentile bootstrap); p: two-sided, "
     "10,000 draws of the sign of each user's difference (paired randomisation test); near p = 0.05 they may disagree"
 )
+# What a table says where `has_width` is false.
+NO_INTERVAL_WORDS = "without an interval: one user, or the same value of every user, which draws of users cannot vary"
 # Resamples x users held at once; a block of this size takes 80 MB.
 _BLOCK_CELLS = 10_000_000
 
@@ -32,7 +35,8 @@ def bootstrap_intervals(
         seed (`int`, *optional*, defaults to 0): Of the draws.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: Lower and upper ends, each of shape `(num_metrics,)`.
+        `tuple[np.ndarray, np.ndarray]`: Lower and upper ends, each of shape `(num_metrics,)`. Where there is one user,
+        or every user has the same value, both ends are the mean and say nothing of how sure it is: see [`has_width`].
 
     Raises:
         ValueError: If there is no target, or an argument is out of its range.
@@ -49,6 +53,11 @@ def bootstrap_intervals(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def has_width(low: float, high: float) -> bool:
+    """Whether the ends of [`bootstrap_intervals`] are an interval: equal ones, but for rounding, tell of no spread."""
+    return not math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def paired_p_values(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from .evaluator import Evaluation, compare
+from .significance import has_width
 from .yardsticks import COOCCURRENCE, POPULARITY
 
 _VERDICTS = {
@@ -42,9 +43,10 @@ def sentence(metric: str, value: float, other: str, other_value: float, test: Ma
     """
     difference, p = test["difference"], test["p_value"]
     equals = p_value(p) if p < 0.001 else f"= {p_value(p)}"
+    ends = f" ({test['low']:+.4f} to {test['high']:+.4f})" if has_width(test["low"], test["high"]) else ""
     return (
         f"{metric_title(metric)} is {value:.4f}, that of {other} {other_value:.4f}: the difference of "
-        f"{difference:+.4f} ({test['low']:+.4f} to {test['high']:+.4f}) {_VERDICTS[verdict(difference, p)]}, "
+        f"{difference:+.4f}{ends} {_VERDICTS[verdict(difference, p)]}, "
         f"p {equals}."
     )
 

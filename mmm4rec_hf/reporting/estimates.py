@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation, check_comparable, compare
-from mmm4rec_hf.evaluation.significance import bootstrap_intervals
+from mmm4rec_hf.evaluation.significance import bootstrap_intervals, has_width
 from mmm4rec_hf.evaluation.subgroups import GROUPS
 
 from .runs import RANDOM, Run
@@ -18,7 +18,7 @@ _PLACES = ("folder", "source", "layout")
 
 
 class Estimate(NamedTuple):
-    """A mean and its 95% interval; `None` where the mean is exact."""
+    """A mean and its 95% interval; `None` where the mean is exact, or users' values do not tell how far it moves."""
 
     value: float
     low: float | None = None
@@ -98,7 +98,11 @@ def headline_metrics(evaluation: Evaluation, metric: str) -> list[str]:
 def estimates_of(evaluation: Evaluation) -> dict[str, Estimate]:
     """Means of HR, NDCG, MRR and loss with 95% intervals over users."""
     metrics, intervals = evaluation.metrics, evaluation.intervals()
-    return {name: Estimate(metrics[name], low, high) for name, (low, high) in intervals.items()}
+    return {name: _estimate(metrics[name], low, high) for name, (low, high) in intervals.items()}
+
+
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value, low, high) if has_width(low, high) else Estimate(value)
 
 
 def subgroup_estimates(evaluation: Evaluation, metric: str) -> dict[str, dict[str, tuple[int, Estimate]]]:
@@ -125,7 +129,7 @@ def subgroup_estimates(evaluation: Evaluation, metric: str) -> dict[str, dict[st
             inside = groups == name
             if inside.any():
                 low, high = bootstrap_intervals(values[inside, None], users[inside])
-                mean = Estimate(float(values[inside].mean()), float(low[0]), float(high[0]))
+                mean = _estimate(float(values[inside].mean()), float(low[0]), float(high[0]))
                 table[column][name] = (int(inside.sum()), mean)
     return table
 

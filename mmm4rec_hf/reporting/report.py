@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import resources
@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from mmm4rec_hf.evaluation.significance import COMPARISON_WORDS
+from mmm4rec_hf.evaluation.significance import COMPARISON_WORDS, NO_INTERVAL_WORDS, has_width
 from mmm4rec_hf.evaluation.verdicts import metric_title, p_value, verdict
 from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.training.finetuning import TRAINING_DEFAULTS
@@ -161,10 +161,12 @@ def _results(panel: Panel, metric: str, stem: str, number: str) -> Section:
         f"{', '.join(map(metric_title, shown))} of each run and baseline with 95% intervals; the table below "
         "has the same numbers.",
     )
+    systems = [values for name, values in panel.estimates.items() if name != RANDOM]
     paragraphs = [
         words.protocol_words(panel.evaluation),
         "A point is the mean over targets, a bar its 95% interval: how far the mean would move with other users of "
         "the same kind. It says nothing of another seed of the training.",
+        *_without_interval(values[name] for values in systems for name in shown),
     ]
     section = Section(f"How well it recommends{_of(panel, number)}", paragraphs, [picture])
     names = sorted((name for name in panel.estimates[panel.runs[0].name] if "@" in name), key=_place_of)
@@ -178,6 +180,11 @@ def _results(panel: Panel, metric: str, stem: str, number: str) -> Section:
     section.tables.append(Table(header, rows + _family_rows(panel, names), f"{baselines}."))
     section.tables += _comparisons(panel, shown)
     return section
+
+
+def _without_interval(estimates: Iterable[Estimate]) -> list[str]:
+    """A sentence where an interval is missing."""
+    return [f"Some numbers stand {NO_INTERVAL_WORDS}."] if any(mean.low is None for mean in estimates) else []
 
 
 def _place_of(name: str) -> tuple[int, int]:
@@ -207,7 +214,8 @@ def _comparisons(panel: Panel, metrics: Sequence[str]) -> list[Table]:
         [
             f"{row.system} less {row.other}",
             metric_title(row.metric),
-            f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})",
+            f"{row.difference:+.4f}"
+            + (f" ({row.low:+.4f} to {row.high:+.4f})" if has_width(row.low, row.high) else ""),
             p_value(row.p_value),
             verdict(row.difference, row.p_value),
         ]
@@ -262,7 +270,10 @@ def _subgroups(panel: Panel, metric: str, stem: str, number: str) -> Section | N
     paragraphs = [
         "The targets in groups, n of them each. Head: the most popular items, as few as make half of the training "
         "events; tail: the others that training showed; cold: items that it never showed. Few targets give wide "
-        "intervals."
+        "intervals.",
+        *_without_interval(
+            mean for found in groups.values() for column in columns for _, mean in found[column].values()
+        ),
     ]
     left_out = len(panel.runs) - (MOST_SYSTEMS - 1)
     if left_out > 0:

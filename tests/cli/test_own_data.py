@@ -123,9 +123,17 @@ def test_an_evaluation_with_baselines_is_tested_against_them_and_reported(
     kept = str(tmp_path / "kept")
     assert main(["evaluate", str(model), str(shop / "sequences"), "--device", "cpu", "--compare", kept]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"NDCG@10 is {own_ndcg:.4f}, that of {kept} {own_ndcg:.4f}: the difference of +0.0000 (+0.0000 to +0.0000) "
+        f"NDCG@10 is {own_ndcg:.4f}, that of {kept} {own_ndcg:.4f}: the difference of +0.0000 "
         "may be chance, p = 1.000."
     )
+    # One user tells of no spread.
+    (tmp_path / "log.csv").write_text("user,item,time\nu,0,1\nu,1,2\n")
+    assert main(["prepare", str(tmp_path / "log.csv"), "--k-core", "1", "--output", str(tmp_path / "one")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(tmp_path / "one"), "--device", "cpu", "--ks", "50", "--baselines"]) == 0
+    printed = capsys.readouterr().out
+    assert ["hr@50", "1.0000", "-"] in [line.split() for line in printed.splitlines()]
+    assert printed.count("\n-: without an interval: one user, or the same value of every user") == 4
     # Without them, none of another evaluation stay.
     assert main(command) == 0
     assert not (tmp_path / "kept" / "baselines.parquet").exists()

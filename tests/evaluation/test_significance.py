@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmm4rec_hf.evaluation import significance
 from mmm4rec_hf.evaluation.metrics import metric_values, metrics_from_counts
-from mmm4rec_hf.evaluation.significance import bootstrap_intervals, paired_p_values
+from mmm4rec_hf.evaluation.significance import bootstrap_intervals, has_width, paired_p_values
 
 
 def test_the_values_of_a_target_are_the_mean_over_the_places_of_its_ties() -> None:
@@ -132,3 +132,10 @@ def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
 def test_a_test_without_a_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="num_resamples must be at least 1, got 0"):
         paired_p_values(np.zeros((1, 1)), ["u"], num_resamples=0)
+
+
+def test_equal_ends_are_no_interval_whatever_rounding_makes_of_them() -> None:
+    assert not has_width(0.1 + 0.2, 0.3) and not has_width(0.0, 0.0) and not has_width(-1.0, -1.0)
+    assert has_width(0.0, 1e-6) and has_width(-1e-6, 1e-6)
+    low, high = bootstrap_intervals(np.full((7, 1), 0.1), [str(n) for n in range(7)])
+    assert not has_width(low[0], high[0])

@@ -5,14 +5,17 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.reporting import write_report
 
 from .conftest import HOSTILE, MakeRun
@@ -68,7 +71,8 @@ def test_the_numbers_are_those_of_the_ranks(make_run: MakeRun, tmp_path: Path) -
     assert own["HR@10"].startswith("0.7500\n") and own["HR@5"].startswith("0.7500\n")
     assert own["NDCG@10"].startswith(f"{(2 + 1 / math.log2(5)) / 4:.4f}\n")
     assert own["MRR@10"].startswith(f"{(2 + 1 / 4) / 4:.4f}\n")
-    assert popularity["HR@10"] == "1.0000\n1.0000 to 1.0000" and popularity["HR@5"] == "0.0000\n0.0000 to 0.0000"
+    assert (popularity["HR@10"], popularity["HR@5"]) == ("1.0000", "0.0000")  # of every user: no interval
+    assert "Some numbers stand without an interval" in page.words
     assert popularity["MRR@10"].startswith("0.1000")
     assert (chance["HR@10"], chance["HR@5"]) == ("0.0500", "0.0250")
     assert chance["MRR@5"] == f"{(1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 200:.4f}"
@@ -190,6 +194,28 @@ def test_a_seed_given_twice_and_other_features_are_no_further_seeds(make_run: Ma
     mean = (1 + 1 / math.log2(3)) / 2
     row = Page(tmp_path / "report.html").row("2 seeds as first: mean (least to most)")
     assert row["NDCG@10"] == f"{mean:.4f}\n{1 / math.log2(3):.4f} to 1.0000"
+
+
+def test_one_user_and_equal_users_have_no_interval(make_run: MakeRun, tmp_path: Path) -> None:
+    """Of 11 users ten have place 4, and the last one, alone in its group, place 1; a third run is always 1 better."""
+    places = [3] * 10 + [0]
+    folder = make_run("run", places, baselines={"near": [place + 1 for place in places], "far": [50] * 11})
+    evaluation = Evaluation.load(folder / "evaluation")
+    cold = pl.Series(["head"] * 10 + ["cold"])
+    replace(evaluation, targets=evaluation.targets.with_columns(target_popularity=cold)).save(
+        folder / "evaluation", load_baselines(folder / "evaluation", evaluation)
+    )
+    write_report([folder], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert page.row("run")["HR@10"] == "1.0000" and page.row("far")["NDCG@10"] == "0.0000"
+    assert re.fullmatch(r"0\.\d{4}\n0\.\d{4} to 0\.\d{4}", page.row("run")["MRR@10"])
+    popularity = next(table for table in page.tables if table[0][0] == "popularity of the target")
+    assert {row[0]: row[1:3] for row in popularity[1:]} == {"head": ["10", "0.4307"], "cold": ["1", "1.0000"]}
+    rows = {(row[0], row[1]): row[2] for row in page.tables[1][1:]}
+    assert rows["run less far", "HR@10"] == "+1.0000" and rows["run less near", "HR@10"] == "+0.0000"
+    assert "+" in rows["run less near", "MRR@10"] and " to " in rows["run less near", "MRR@10"]
+    assert page.words.count("Some numbers stand without an interval: one user, or the same value of every user") == 2
+    assert "stands among the first 10 of 200 items. NDCG@10" in page.words
 
 
 def test_each_run_is_judged_by_its_own_baselines(make_run: MakeRun, tmp_path: Path) -> None:

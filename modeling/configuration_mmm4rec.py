@@ -2,6 +2,7 @@
 """Configuration of MMM4Rec (arXiv 2506.02916)."""
 
 import difflib
+import inspect
 import json
 import os
 import shutil
@@ -35,6 +36,13 @@ _CUSTOM_PIPELINE: dict[str, Any] = {
     "pt": ["AutoModelForPreTraining"],
     "type": "multimodal",
 }
+_MOST_LABELS = 10_000
+_OBJECTS = {"auto_map", "per_layer_config", "quantization_config", "rope_scaling"}
+
+
+def _is_integer(value: Any) -> bool:
+    """Whether it is one, or the decimals of one, as the keys of JSON are."""
+    return type(value) is int or (isinstance(value, str) and value.removeprefix("-").isdecimal())
 
 
 @strict
@@ -216,11 +224,32 @@ class MMM4RecConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         dtype = self.dtype if self.dtype is not None else kwargs.get("torch_dtype")
         # transformers takes any name of torch's, and has no words for one that is none.
-        if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if dtype is not None and not isinstance(named, torch.dtype):
             raise ValueError(
                 f"dtype must be the name of one of torch's, such as 'float32' or 'bfloat16', got {dtype!r}"
             )
+        self._check_foreign(kwargs)
         super().__post_init__(**kwargs)
+
+    def _check_foreign(self, kwargs: dict[str, Any]) -> None:
+        """What every transformers model has and this one does without: taken as it is read, by name or not at all."""
+        labels = self.id2label
+        if labels is not None and not (isinstance(labels, dict) and all(_is_integer(label) for label in labels)):
+            raise ValueError(f"id2label must name labels by their numbers, got {labels!r}; leave it out")
+        # transformers makes a name for each.
+        number = kwargs.get("num_labels")
+        if number is not None and (type(number) is not int or not 0 <= number <= _MOST_LABELS):
+            raise ValueError(f"num_labels must be from 0 to {_MOST_LABELS:,}, got {number!r}; leave it out")
+        for name in _OBJECTS & kwargs.keys():
+            if not isinstance(kwargs[name], dict | None):
+                raise ValueError(f"{name} must be an object, got {kwargs[name]!r}; leave it out")
+        classes = self.architectures
+        if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+            raise ValueError(f"architectures must be a list of names, got {classes!r}; leave it out")
+        for name in kwargs.keys() - {"model_type"}:
+            if hasattr(type(self), name) and getattr(inspect.getattr_static(type(self), name), "fset", None) is None:
+                raise ValueError(f"{name} is a part of MMM4RecConfig's code and no option; leave it out")
 
     def validate_architecture(self) -> None:
         """Part of the `@strict` validation: values that must fit each other."""

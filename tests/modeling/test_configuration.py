@@ -132,6 +132,44 @@ def test_a_dtype_that_torch_has_not_is_refused(name: str, value: str, tmp_path: 
         AutoConfig.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"dtype": 5}, "dtype must be the name of one of torch's"),
+        ({"torch_dtype": 5}, "dtype must be the name of one of torch's"),
+        ({"dtype": {"a": 1}}, "dtype must be the name of one of torch's"),
+        ({"id2label": 5}, "id2label must name labels by their numbers, got 5"),
+        ({"id2label": {"x": "y"}}, r"id2label must name labels by their numbers, got \{'x': 'y'\}"),
+        ({"num_labels": 10**9}, "num_labels must be from 0 to 10,000, got 1000000000"),
+        ({"num_labels": 10_001}, "num_labels must be from 0 to 10,000, got 10001"),
+        ({"num_labels": -1}, "num_labels must be from 0 to 10,000, got -1"),
+        ({"num_labels": "2"}, "num_labels must be from 0 to 10,000, got '2'"),
+        ({"num_labels": True}, "num_labels must be from 0 to 10,000, got True"),
+        ({"architectures": 5}, "architectures must be a list of names, got 5"),
+        ({"architectures": [5]}, r"architectures must be a list of names, got \[5\]"),
+        *(
+            ({name: 5}, f"{name} must be an object, got 5")
+            for name in ("auto_map", "per_layer_config", "quantization_config", "rope_scaling")
+        ),
+        *(
+            ({name: 5}, f"{name} is a part of MMM4RecConfig's code and no option; leave it out")
+            for name in ("num_heads", "to_dict", "from_dict", "attribute_map", "base_model_tp_plan")
+        ),
+    ],
+    ids=str,
+)
+def test_what_transformers_takes_unread_is_refused_by_name(options: dict[str, Any], told: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mmm4rec"} | options))
+    with pytest.raises(ValueError, match=told):
+        MMM4RecConfig.from_pretrained(tmp_path)
+
+
+def test_labels_are_kept_as_other_models_keep_them(tmp_path: Path) -> None:
+    assert len(MMM4RecConfig(num_labels=10_000).id2label) == 10_000 and not MMM4RecConfig(num_labels=0).id2label
+    MMM4RecConfig(id2label={-1: "none", 0: "next"}).save_pretrained(tmp_path)
+    assert MMM4RecConfig.from_pretrained(tmp_path).id2label == {-1: "none", 0: "next"}
+
+
 @pytest.mark.parametrize(("text", "message"), [("[]", "it is no object"), ("[" * 100_000, "stand in each other")])
 def test_a_file_that_holds_no_object_is_no_configuration(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import math
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
 from mmm4rec_hf.outputs import replace_file, replace_folder
 from mmm4rec_hf.processes import check_processes, use_cpu_where_alone
-from mmm4rec_hf.saved_models import MODEL_NAME, find_model
+from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME, find_model
 
 from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
@@ -46,7 +47,8 @@ _NOT_OF_PRETRAINING = {
     "num_neighbours", "score_padding_item",
 }  # fmt: skip
 CHECKPOINTS_NAME, LOG_NAME = "checkpoints", "log.jsonl"
-_POSITION = "position-{}.json"
+# In a checkpoint: where each process stands in the data, and the best model so far.
+_POSITION, _BEST = "position-{}.json", "best"
 
 
 @dataclass
@@ -382,6 +384,8 @@ class Pretraining:
         position.write_text(json.dumps(self.position), encoding="utf-8")
         if self.accelerator.is_main_process:
             (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
+            if self.progress.best_step is not None and (self.output / MODEL_NAME).is_dir():
+                shutil.copytree(self.output / MODEL_NAME, folder / _BEST)
 
     def _resume(self) -> None:
         """Goes on from the newest whole checkpoint, if there is one."""
@@ -405,7 +409,22 @@ class Pretraining:
             if checkpoint is not None:
                 # A run that was killed after its last step saves no other one.
                 remove_old_checkpoints(checkpoint.parent, self.progress.step, self.recipe.save_total_limit)
+                self._restore_best(checkpoint / _BEST)
             _forget_lines_after(self.output / LOG_NAME, self.progress.step)
+
+    def _restore_best(self, best: Path) -> None:
+        """
+        Puts the best model as of a checkpoint in its place again, where a validation after the checkpoint had found a
+        better one: where steps are not the same again bit by bit, there may be no such model this time.
+        """
+        model = self.output / MODEL_NAME
+        if not best.is_dir() or (
+            (model / CONFIG_NAME).is_file() and describe_base(str(model)) == describe_base(str(best))
+        ):
+            return
+        logger.info("%s is again the best model until step %d", model, self.progress.step)
+        with replace_folder(model) as partial:
+            shutil.copytree(best, partial, dirs_exist_ok=True)
 
 
 def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSequentialRecommendation:

@@ -139,8 +139,34 @@ def test_a_run_that_had_ended_is_not_run_again(
     weights = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "model")
     assert run(recipe) == expected
-    if save_steps is None:
-        assert (folder / "model" / "model.safetensors").read_bytes() == weights
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_best_model_that_a_run_gone_on_with_does_not_find_again_is_not_kept(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU, where steps are not the same again: validations of steps 3 and 6, stopped, then others of 6 and 9.
+    scores = iter([0.2, 0.9, 0.1, 0.15])
+    validate = pretraining.validate
+
+    def scored(*args: Any) -> dict[str, float]:
+        score = next(scores)
+        return {name: score if "ndcg@10" in name else value for name, value in validate(*args).items()}
+
+    monkeypatch.setattr(pretraining, "validate", scored)
+    recipe = make_recipe(max_steps=9, eval_steps=3, save_steps=5)
+    folder = Path(recipe["output_dir"])
+    run_until(recipe, 4, monkeypatch)
+    third = (folder / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder)
+    scores = iter([0.2, 0.9, 0.1, 0.15])
+    run_until(recipe, 7, monkeypatch)
+    assert (folder / "model" / "model.safetensors").read_bytes() != third
+    metrics = run(recipe)
+    assert metrics["a/ndcg@10"] == 0.2 and json.loads((folder / "training.json").read_text())["kept"] == 3
+    assert (folder / "model" / "model.safetensors").read_bytes() == third
+    card = (folder / "model" / "README.md").read_text()
+    assert "step 3" in card and "step 6" not in card
 
 
 def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, set_seed
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -207,6 +208,7 @@ class Pretraining:
         self.recipe = recipe
         self.output = Path(recipe.output_dir)
         use_cpu_where_alone()
+        _forget_other_precision(recipe.mixed_precision)
         self.accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
             # Not synchronised with data loaders: none is used, but one that another run left in this process counts.
@@ -425,6 +427,13 @@ class Pretraining:
         logger.info("%s is again the best model until step %d", model, self.progress.step)
         with replace_folder(model) as partial:
             shutil.copytree(best, partial, dirs_exist_ok=True)
+
+
+def _forget_other_precision(precision: str) -> None:
+    """Accelerate holds a process to the precision of its first run, whose accelerator has its own by now."""
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        # As transformers' Trainer does for each training; the processes stay as they are.
+        AcceleratorState._reset_state()
 
 
 def _recommender(recipe: PretrainRecipe, domains: list[Domain]) -> MMM4RecForSequentialRecommendation:

@@ -2,13 +2,16 @@
 
     python benchmarks/quality/tables.py                  # all data sets, as Markdown
     python benchmarks/quality/tables.py --data movies_b --plot benchmarks/quality/results.png
+    python benchmarks/quality/tables.py --against recbole_gru4rec     # or "scratch (transfer)", any row's name
 
 A row a method: the mean over its seeds, the 95% interval of that mean over users (users are drawn, each with the mean
-of its seeds), and the paired difference to the best method that only counts, with its p-value. `beauty` is also told
-without the users of its bundle (see `run_files.parts_of_users`).
+of its seeds), and the paired difference to the best method that only counts, with its p-value, or to `--against`, with
+the interval of the difference as well. `beauty` is also told without the users of its bundle (see
+`run_files.parts_of_users`).
 """
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,17 +38,18 @@ def methods_of(runs: Sequence[dict[str, Any]], data: str) -> dict[str, list[dict
     return methods
 
 
-def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[str]:
+def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray, against: str | None = None) -> list[str]:
     """
     Lines of a Markdown table.
 
     Args:
         methods (`dict`): Runs of each method.
         users (`np.ndarray` of shape `(num_users,)`): Whether each user counts.
+        against (`str`, *optional*): The method that others are compared with; by default the best that counts.
     """
     values = {name: user_means(runs, METRIC)[users] for name, runs in methods.items()}
     hits = {name: user_means(runs, "hr@10")[users] for name, runs in methods.items()}
-    yardstick = max((name for name in values if name in COUNTING), key=lambda name: values[name].mean())
+    yardstick = against or max((name for name in values if name in COUNTING), key=lambda name: values[name].mean())
     lines = [
         f"| method | seeds | HR@10 | NDCG@10 | 95% | against {yardstick} | p |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -56,10 +60,13 @@ def table(methods: dict[str, list[dict[str, Any]]], users: np.ndarray) -> list[s
         low, high = bootstrap_intervals(own[:, None], numbers)
         difference = (own - values[yardstick])[:, None]
         p_value = paired_p_values(difference, numbers)[0]
-        against = "" if name == yardstick else f"{difference.mean():+.4f}"
+        apart = "" if name == yardstick else f"{difference.mean():+.4f}"
+        if against and apart:
+            ends = bootstrap_intervals(difference, numbers)
+            apart += f" ({ends[0][0]:+.4f} to {ends[1][0]:+.4f})"
         lines.append(
             f"| {name} | {len(methods[name])} | {hits[name].mean():.4f} | {own.mean():.4f} | "
-            f"{low[0]:.4f} to {high[0]:.4f} | {against} | {'' if name == yardstick else f'{p_value:.3f}'} |"
+            f"{low[0]:.4f} to {high[0]:.4f} | {apart} | {'' if name == yardstick else f'{p_value:.3f}'} |"
         )
     return lines
 
@@ -87,6 +94,7 @@ def plot(parts: Sequence[tuple[str, dict[str, list[dict[str, Any]]], np.ndarray]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["movies_b", "beauty", "movies_a"])
+    parser.add_argument("--against", metavar="METHOD", help="by default the best method that only counts")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results stand")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     arguments = parser.parse_args()
@@ -95,9 +103,12 @@ def main() -> None:
         methods = methods_of(runs, data)
         if not methods:
             continue
+        if arguments.against and arguments.against not in methods:
+            print(f"{data} has no {arguments.against}, only {', '.join(sorted(methods))}", file=sys.stderr)
+            continue
         for title, users in parts_of_users(data).items():
             print(f"### {title}: {int(users.sum())} users\n")
-            print("\n".join(table(methods, users)) + "\n")
+            print("\n".join(table(methods, users, arguments.against)) + "\n")
             drawn.append((title, methods, users))
     if arguments.plot:
         plot(drawn, arguments.plot)

@@ -42,12 +42,16 @@ class Interactions:
         deduplicated (`bool`, *optional*, defaults to `False`): Whether rows that agree in all they hold are events of
             their own, as in the published format.
         item_ids (`list[str]`, *optional*): The items in the log's own order, as in the published format.
+        time_unit (`str`, *optional*): The unit of the log's numbers, where it was told.
+        time_format (`str`, *optional*): How the log writes its times, where it was told.
     """
 
     frame: nw.LazyFrame
     statistics: dict[str, int]
     deduplicated: bool = False
     item_ids: list[str] | None = None
+    time_unit: str | None = None
+    time_format: str | None = None
 
 
 def load_interactions(
@@ -106,11 +110,10 @@ def load_interactions(
         raw = read_frame(source, columns)
     else:
         raise ValueError(f"format={format!r} is for files, got {type(source).__name__}; leave it out")
-    if format == "amazon-2023" and time_unit is None:
-        time_unit = "ms"
-    frame, statistics = normalized_log(raw, time_unit, time_format, (usual_columns or {}).get("time_format"))
+    unit = "ms" if format == "amazon-2023" and time_unit is None else time_unit
+    frame, statistics = normalized_log(raw, unit, time_format, (usual_columns or {}).get("time_format"))
     logger.info("%s: read %d rows", raw.where, statistics["rows_read"])
-    return Interactions(frame, statistics, raw.deduplicated, raw.item_ids)
+    return Interactions(frame, statistics, raw.deduplicated, raw.item_ids, time_unit, time_format)
 
 
 def _names_files(source: Any) -> bool:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import datasets
 import narwhals as nw
+import numpy as np
 import pyarrow as pa
-
-from mmm4rec_hf.modeling.timestamps_mmm4rec import to_unix_seconds
 
 from . import engines, filters, splits
 from .events import EventWriter, UserEvents
 from .interactions import Interactions
 from .sequence_datasets import EVENTS_FILE, SequenceDatasets, checked_item_ids, replace_sequences
+from .times import point_in_time
 
 if TYPE_CHECKING:
     from mmm4rec_hf.items import ItemCatalog
@@ -57,8 +57,9 @@ def prepare_sequences(
         data (`Interactions`): What `load_interactions` returns.
         k_core (`int`, *optional*, defaults to 5): The least number of events of every user and item; 1 keeps all.
         split (`str`, *optional*, defaults to `"leave_one_out"`): `"leave_one_out"` or `"temporal"`.
-        valid_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where validation begins.
-        test_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where testing begins.
+        valid_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where validation begins, as the
+            log's times are written, in its `time_unit` or `time_format` where these were told, or in ISO 8601.
+        test_from (`int`, `str` or `datetime`, *optional*): With `"temporal"`: where testing begins, likewise.
         catalog (`ItemCatalog`, *optional*): Its items, in its order, are the indices; events of others are dropped.
         item_ids (`Sequence[str]`, *optional*): The same as a list of ids. By default the items that are left, sorted
             as strings.
@@ -85,7 +86,7 @@ def prepare_sequences(
     elif item_ids is None:
         item_ids = data.item_ids
     known_items = None if item_ids is None else checked_item_ids(item_ids)
-    cuts = _cuts(split, valid_from, test_from)
+    cuts = _cuts(data, split, valid_from, test_from)
 
     statistics = dict(data.statistics)
     log = _filtered(data, k_core, cuts, known_items, statistics)
@@ -102,7 +103,7 @@ def prepare_sequences(
 
 
 def _cuts(
-    split: str, valid_from: int | str | datetime | None, test_from: int | str | datetime | None
+    data: Interactions, split: str, valid_from: int | str | datetime | None, test_from: int | str | datetime | None
 ) -> tuple[int, int] | None:
     """The two cut times of a temporal split in unix seconds; None for leave-one-out."""
     if split == "leave_one_out":
@@ -113,10 +114,31 @@ def _cuts(
         raise ValueError(f"split must be 'leave_one_out' or 'temporal', got {split!r}")
     if valid_from is None or test_from is None:
         raise ValueError('split="temporal" needs valid_from= and test_from=, such as "2016-01-01"')
-    first, second = (int(to_unix_seconds([cut])[0]) for cut in (valid_from, test_from))
+    first, second = _cut(data, valid_from=valid_from), _cut(data, test_from=test_from)
     if first >= second:
         raise ValueError(f"valid_from must be before test_from, got {valid_from!r} and {test_from!r}")
     return first, second
+
+
+def _cut(data: Interactions, **named: int | str | datetime) -> int:
+    """The unix seconds of a cut, given by its name."""
+    ((name, value),) = named.items()
+    try:
+        return point_in_time(value, data.time_unit, data.time_format)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}={value!r} {error}") from error
+
+
+def _doubt_cuts(log: nw.LazyFrame, cuts: tuple[int, int]) -> None:
+    """Warns of cuts before or behind all events, as of ones that were read in another unit than was meant."""
+    first, last = engines.one_row(log.select(first=nw.col("timestamp").min(), last=nw.col("timestamp").max())).values()
+    for name, cut in zip(("valid_from", "test_from"), cuts, strict=True):
+        if not first < cut <= last:
+            logger.warning(
+                "%s is read as %s (UTC), and %s event of the log, from %s to %s, is before it",
+                *(name, np.datetime64(cut, "s"), "every" if cut > last else "no"),
+                *(np.datetime64(first, "s"), np.datetime64(last, "s")),
+            )
 
 
 def _filtered(
@@ -139,6 +161,7 @@ def _filtered(
     if cuts is None:
         log, statistics["rows_below_k_core"] = filters.kept(log, filters.k_core(log, k))
     else:
+        _doubt_cuts(log, cuts)
         log = _core_before(log, k, cuts[0], known_items is None, statistics)
         # Ids of later events alone are not below the core, they are unseen.
         read = read.filter(nw.col("timestamp") < cuts[0])

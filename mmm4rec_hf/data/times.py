@@ -9,12 +9,13 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import date
+from numbers import Integral
 from typing import Any
 
 import narwhals as nw
 import polars as pl
 
-from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, unit_by_magnitude
+from mmm4rec_hf.modeling.timestamps_mmm4rec import TICKS_PER_SECOND, to_unix_seconds, unit_by_magnitude
 
 from . import engines
 from .columns import ORDER
@@ -82,6 +83,38 @@ def with_unix_seconds(frame: nw.LazyFrame, time_unit: str | None, time_format: s
     if isinstance(dtype, nw.Datetime | nw.Date):
         return _in_seconds(_finite(engines.with_epoch_microseconds(frame, "timestamp")), TICKS_PER_SECOND["us"])
     raise TypeError(f"the timestamp column is of type {dtype}; expected numbers, ISO 8601 strings or datetimes")
+
+
+def point_in_time(value: Any, time_unit: str | None, time_format: str | None) -> int:
+    """Unix seconds of one point in time, such as the cut of a split.
+
+    Args:
+        value (`int`, `float`, `str` or `datetime`): As the log's times are, or else as `to_unix_time` reads it.
+        time_unit (`str`, *optional*): The unit of the log's numbers, where it was told, and then of this one.
+        time_format (`str`, *optional*): How the log's times are written, where it was told.
+
+    Raises:
+        ValueError: For what is no time.
+        TypeError: For values of other types.
+    """
+    text = str(value).strip()
+    if (
+        time_format is not None
+        and isinstance(value, str | Integral)
+        and re.search(TimeFormat(time_format).pattern, text)
+    ):
+        told = TimeFormat(time_format)
+        if not _reads(told, text):
+            raise ValueError(f"{_UNREAL}, read by time_format={time_format!r}")
+        one = nw.from_native(pl.LazyFrame({"timestamp": [text]}))
+        return int(engines.one_row(one.select(seconds=_seconds(told.fields(nw.col("timestamp")))))["seconds"])
+    try:
+        return int(to_unix_seconds([value], time_unit)[0])
+    except ValueError as error:
+        ways = "a number or as 2016-01-31 14:05:00"
+        if time_format is not None:
+            ways += f", or written as time_format={time_format!r} says"
+        raise ValueError(f"is no time that can be read; give it as {ways}") from error
 
 
 def _finite(frame: nw.LazyFrame) -> nw.LazyFrame:

@@ -1,6 +1,7 @@
 import logging
 import pickle
 from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -501,3 +502,73 @@ def test_a_split_of_other_columns_is_refused_when_it_is_loaded(tmp_path: Path) -
         writer.write_table(table)
     with pytest.raises(ValueError, match="damaged.*input_ids must hold start and end"):
         SequenceDatasets.load_from_disk(tmp_path / "s")
+
+
+# 2020-08-01 is the second 1596240000, 2020-09-01 1598918400; an event an hour before and after each.
+AUGUST, SEPTEMBER = 1596240000, 1598918400
+AROUND = [AUGUST - 3600, AUGUST + 3600, SEPTEMBER - 3600, SEPTEMBER + 3600]
+
+
+@pytest.mark.parametrize(
+    ("times", "told", "cuts"),
+    [
+        (AROUND, {}, (AUGUST, str(SEPTEMBER))),
+        (AROUND, {}, ("2020-08-01", datetime(2020, 9, 1, tzinfo=timezone.utc))),
+        # Too small to be read as milliseconds by their size, as the log's are: from 1970 on.
+        ([time - AUGUST + 86400 for time in AROUND], {}, (86400, SEPTEMBER - AUGUST + 86400)),
+        (
+            [(time - AUGUST + 86400) * 1000 for time in AROUND],
+            {"time_unit": "ms"},
+            ("86400000", (SEPTEMBER - AUGUST + 86400) * 1000),
+        ),
+        ([time * 1000 for time in AROUND], {"time_unit": "ms"}, (AUGUST * 1000, "2020-09-01")),
+        (
+            ["31.07.2020", "01.08.2020", "31.08.2020", "01.09.2020"],
+            {"time_format": "%d.%m.%Y"},
+            ("01.08.2020", " 1.9.2020"),
+        ),
+        ([20200731, 20200801, 20200831, 20200901], {"time_format": "%Y%m%d"}, ("20200801", 20200901)),
+        ([20200731, 20200801, 20200831, 20200901], {"time_format": "%Y%m%d"}, (np.int64(20200801), "2020-09-01")),
+        (["31.07.2020", "01.08.2020", "31.08.2020", "01.09.2020"], {"time_format": "%d.%m.%Y"}, (AUGUST, SEPTEMBER)),
+    ],
+)
+def test_cuts_are_written_as_the_times_of_the_log(
+    times: list[Any], told: dict[str, str], cuts: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("u", item, time) for item, time in zip("aaaa", times, strict=True)]
+    prepared = prepare_sequences(
+        log_of(rows, **told), k_core=1, split="temporal", valid_from=cuts[0], test_from=cuts[1]
+    )
+    assert [len(row["input_ids"]) for row in prepared["validation"]] == [1, 2]
+    assert [len(row["input_ids"]) for row in prepared["test"]] == [3]
+    assert "is read as" not in caplog.text
+
+
+def test_cuts_outside_of_the_times_of_the_log_are_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    log = log_of([("u", "a", time) for time in AROUND])
+    prepare_sequences(log, k_core=1, split="temporal", valid_from=AUGUST, test_from="2021-01-01")
+    assert caplog.messages == [
+        "test_from is read as 2021-01-01T00:00:00 (UTC), and every event of the log, from 2020-07-31T23:00:00 to "
+        "2020-09-01T01:00:00, is before it"
+    ]
+    caplog.clear()
+    with pytest.raises(ValueError, match="before valid_from"):
+        prepare_sequences(log, k_core=1, split="temporal", valid_from=20200801, test_from=SEPTEMBER)
+    assert "valid_from is read as 1970-08-22T19:20:01 (UTC), and no event of the log, from 2020-07" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("told", "cut", "error", "message"),
+    [
+        ({}, "01.08.2020", ValueError, r"valid_from='01.08.2020' is no time that can be read; give it as a number or"),
+        ({"time_format": "%d.%m.%Y"}, "1. August", ValueError, "or written as time_format='%d.%m.%Y' says"),
+        ({"time_format": "%d.%m.%Y"}, "31.06.2020", ValueError, "valid_from='31.06.2020' is no date or time of day"),
+        ({}, [1], TypeError, r"valid_from=\[1\] "),
+    ],
+)
+def test_cuts_that_are_no_times_are_refused_by_name(
+    told: dict[str, str], cut: Any, error: type[Exception], message: str
+) -> None:
+    log = log_of([("u", "a", "01.07.2020" if told else AUGUST)], **told)
+    with pytest.raises(error, match=message):
+        prepare_sequences(log, k_core=1, split="temporal", valid_from=cut, test_from=SEPTEMBER)

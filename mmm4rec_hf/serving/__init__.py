@@ -7,7 +7,8 @@ What owns what:
 - `recommender.py` holds pipeline and catalogue as one state. A change builds a new state aside and swaps one
   reference, so that a request sees the old catalogue or the new one, never a mix. `worker.py` is the one thread that
   asks the model, for all that wait at once; `search.py` finds titles.
-- `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded.
+- `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded; `uploads.py` has the
+  files of those that were chosen on the page and not added yet.
 - `schemas.py` says what the API takes and gives, `api.py` has its routes, `forms.py` reads a new item's form,
   `limits.py` has what is refused before a route sees it: large bodies, foreign hosts and origins. Numbers and lengths
   are limited in `schemas.py`, uploads in `pictures.py`, waiting requests in `worker.py`, the memory of `/similar` by

@@ -20,7 +20,7 @@ _FILE_OF_ELSEWHERE = re.compile("/gradio_api/file[=/]https?:", re.IGNORECASE)
 # What the page needs of Gradio. It has more: recordings, proxies, runs of others, and a queue that keeps every answer
 # until somebody reads it, which takes any number of events.
 _GRADIO = re.compile("/gradio_api/([^/=]*)", re.IGNORECASE)
-_NEEDED = frozenset(("app_id", "file", "heartbeat", "run", "startup-events", "upload", "upload_progress"))
+_NEEDED = frozenset(("app_id", "file", "heartbeat", "run", "startup-events", "upload"))
 
 
 class _TooLarge(HTTPException):

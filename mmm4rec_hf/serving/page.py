@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Response, UploadFile
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from mmm4rec_hf.items.images import PictureError
 
@@ -21,6 +23,7 @@ from .forms import checked_text
 from .markup import Markup, problem, shown
 from .pictures import MAX_UPLOAD_BYTES, read_upload
 from .recommender import CannotAddItems, Recommender, UnknownItem
+from .uploads import Uploads
 from .worker import Busy
 
 _PAGE_SIZE = 24
@@ -38,6 +41,11 @@ _NO_PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96" viewBox="0 0 96 96"><rect width="96" height="96" '
     'fill="#8884"/><text x="48" y="52" font-size="11" font-family="sans-serif" text-anchor="middle" fill="#888">'
     "not readable</text></svg>"
+)
+# It names nothing of the request, as some of Gradio's messages are HTML.
+_NOT_HERE = (
+    "it is not here; a picture must be uploaded (addresses and paths of this machine are not taken), and is kept for "
+    "a quarter of an hour: choose it again"
 )
 # An event is a request of its own, not one of Gradio's queue, see `turns.js`.
 _DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private"}
@@ -71,10 +79,23 @@ def create_app(recommender: Recommender, *, local_only: bool = False, allowed_ho
         # An item's picture does not change while this server runs, and another server has another `v`.
         return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
 
-    page = Page(recommender)
+    blocks = Page(recommender).build()
+    uploads = Uploads(blocks.GRADIO_CACHE, blocks.upload_file_set)
+
+    # In place of Gradio's.
+    @app.post("/gradio_api/upload", include_in_schema=False)
+    async def upload(files: list[UploadFile]) -> list[str]:
+        recommender.check_takes_items()
+        if len(files) != 1:
+            raise ValueError(f"{len(files)} files were sent; upload one picture at a time")
+        content = await files[0].read(MAX_UPLOAD_BYTES + 1)
+        if len(content) > MAX_UPLOAD_BYTES:
+            raise HTTPException(413, f"the file has more than {MAX_UPLOAD_BYTES >> 20} MB; choose a smaller picture")
+        return [await run_in_threadpool(uploads.keep, files[0].filename or "", content)]
+
     return gr.mount_gradio_app(
         app,
-        page.build(),
+        blocks,
         path="/",
         footer_links=[],
         run_history=False,
@@ -111,19 +132,28 @@ class _Blocks(gr.Blocks):
                 state.config_values.clear()
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
-        """As Gradio's, after a look for files that nobody uploaded."""
+        """As Gradio's, after a look for files that nobody uploaded, or that are deleted by now."""
+        # What Gradio raises, its page shows without a word where it does not queue: `Page` tells of those it expects.
+        missing = [
+            isinstance(part, gr.File) and isinstance(value, dict) and not self._is_uploaded(value)
+            for part, value in zip(block_fn.inputs, inputs, strict=False)
+        ]
+        inputs = [None if place < len(missing) and missing[place] else value for place, value in enumerate(inputs)]
         waiting: list[Any] = [inputs]
         while waiting:
             value = waiting.pop()
             if isinstance(value, dict):
-                if "path" in value and str(value["path"]) not in self.upload_file_set:
-                    # The message is HTML, so it names nothing of the request.
-                    told = "a picture must be uploaded; addresses and paths of this machine are not taken"
-                    raise gr.Error(told, print_exception=False)
+                if "path" in value and not self._is_uploaded(value):
+                    raise gr.Error(_NOT_HERE, print_exception=False)
                 waiting.extend(value.values())
             elif isinstance(value, list | tuple):
                 waiting.extend(value)
-        return await super().preprocess_data(block_fn, inputs, *args, **options)
+        taken = await super().preprocess_data(block_fn, inputs, *args, **options)
+        return [PictureError(_NOT_HERE) if gone else value for gone, value in zip(missing, taken, strict=True)]
+
+    def _is_uploaded(self, file: dict[str, Any]) -> bool:
+        path = str(file.get("path"))
+        return path in self.upload_file_set and os.path.exists(path)
 
 
 class Page:
@@ -222,7 +252,7 @@ class Page:
                         for name in recommender.text_fields
                     ]
                 with gr.Column(min_width=280):
-                    file = gr.File(label="Picture, if there is one", file_types=["image"], type="filepath", height=140)
+                    file = gr.File(label="Picture, if there is one", file_types=["image"], type="binary", height=140)
                     note = gr.HTML("")
             button = gr.Button("Add", variant="primary", elem_id="m4-add-item")
             result = gr.HTML("", elem_id="m4-added", js_on_load=clicks)
@@ -326,19 +356,19 @@ class Page:
             "the model has learned of each item beside it.</p>"
         )
 
-    def check_file(self, path: str | None) -> str:
+    def check_file(self, image: bytes | PictureError | None) -> str:
         """What is wrong with a picture, as soon as it is there."""
-        if path is None:
+        if image is None:
             return ""
         try:
             # Decoded ones are large.
             with self._checking:
-                picture = read_upload(_content(path))
+                picture = read_upload(_there(image))
         except PictureError as error:
             return problem(f"This picture cannot be used: {error}.")
         return f'<p class="m4-note" role="status">The picture can be read: {picture.width} x {picture.height}.</p>'
 
-    def add(self, item_id: str, path: str | None, *texts: str) -> tuple[Any, ...]:
+    def add(self, item_id: str, image: bytes | PictureError | None, *texts: str) -> tuple[Any, ...]:
         """Adds the item of the form, and empties the form where that went well."""
         kept = [gr.skip() for _ in range(2 + len(texts))]
         if not (item_id or "").strip():
@@ -349,8 +379,7 @@ class Page:
             checked_text("the id", item_id, schemas.MAX_ID)
             for name, text in fields.items():
                 checked_text(name, text)
-            image = None if path is None else _content(path)
-            entry = self.recommender.add_item(item_id, fields, image)
+            entry = self.recommender.add_item(item_id, fields, None if image is None else _there(image))
         except PictureError as error:
             return problem(f"This picture cannot be used: {error}."), *kept
         except (Busy, CannotAddItems, UnknownItem, ValueError) as error:
@@ -390,10 +419,11 @@ def _asset(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _content(path: str) -> bytes:
-    """An uploaded file, a little beyond what is taken at most."""
-    with Path(path).open("rb") as file:
-        return file.read(MAX_UPLOAD_BYTES + 1)
+def _there(image: bytes | PictureError) -> bytes:
+    """A picture's file, unless it was deleted or is none that was uploaded."""
+    if isinstance(image, PictureError):
+        raise image
+    return image
 
 
 def _label(field: str) -> str:

@@ -282,6 +282,17 @@ class Recommender:
         config = self._state.pipeline.model.config
         return [name for name in ("use_item_bias", "use_cooccurrence") if getattr(config, name)]
 
+    def check_takes_items(self) -> ItemEncoder:
+        """
+        The encoder of new items.
+
+        Raises:
+            CannotAddItems: If there is none, with the reason.
+        """
+        if self.encoder is None:
+            raise CannotAddItems(f"this server takes no new items: {self.encoder_problem}")
+        return self.encoder
+
     def add_item(self, item_id: str, fields: Mapping[str, str], image: bytes | None = None) -> dict[str, Any]:
         """
         Encodes a new item and makes it recommendable. It is kept until the server stops.
@@ -303,8 +314,7 @@ class Recommender:
                 half of a character.
             Busy: If too many items wait to be encoded.
         """
-        if self.encoder is None:
-            raise CannotAddItems(f"this server takes no new items: {self.encoder_problem}")
+        encoder = self.check_takes_items()
         item_id = canonical_id(item_id.strip())
         for name, text in fields.items():
             if _has_half(name) or _has_half(text):
@@ -317,14 +327,14 @@ class Recommender:
         for name in {"item_id", self._state.catalog.source_fields.get("item_id", "item_id")}:
             if texts.pop(name, item_id) != item_id:
                 raise ValueError(f"{name!r} is the id, and differs from {item_id!r} here; give one of them")
-        if image is None and not any(name in texts for name in self.encoder.text_fields):
+        if image is None and not any(name in texts for name in encoder.text_fields):
             given = f"; it has {', '.join(map(repr, texts))}" if texts else ""
-            raise ValueError(f"an item needs a text ({', '.join(self.encoder.text_fields)}) or a picture{given}")
+            raise ValueError(f"an item needs a text ({', '.join(encoder.text_fields)}) or a picture{given}")
         if not self._adders.acquire(blocking=False):
             raise Busy(f"{_MAX_ADDING} new items are being encoded already; try again in a moment")
         try:
             with self._changing:
-                return self._add_item(self.encoder, item_id, texts, image)
+                return self._add_item(encoder, item_id, texts, image)
         finally:
             self._adders.release()
 

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from mmm4rec_hf.serving.page import create_app
 from mmm4rec_hf.serving.recommender import Recommender
+from mmm4rec_hf.serving.uploads import Uploads
 
 from .conftest import IDS
 from .test_recommender import png
@@ -135,7 +136,7 @@ def answers(client: TestClient, event: dict[str, Any], data: list[Any]) -> list[
 
 @pytest.mark.parametrize("path", ["https://elsewhere.example/big.bin", "secret.svg", "in a list"])
 def test_no_part_of_the_page_takes_a_file_that_was_not_uploaded(
-    app_client: TestClient, fetched: list[str], tmp_path: Path, path: str
+    app_client: TestClient, recommender: Recommender, fetched: list[str], tmp_path: Path, path: str
 ) -> None:
     (tmp_path / "secret.svg").write_text("<svg/>")
     address = "http://127.0.0.1/a.png" if path == "in a list" else path.replace("secret", str(tmp_path / "secret"))
@@ -147,12 +148,17 @@ def test_no_part_of_the_page_takes_a_file_that_was_not_uploaded(
     asked = set()
     for event in config["dependencies"]:
         for place, part in enumerate(event["inputs"]):
-            data: list[Any] = [parts[part].get("props", {}).get("value") for part in event["inputs"]]
+            # Every text is there, so that the picture is what is wrong.
+            given = [parts[part] for part in event["inputs"]]
+            data: list[Any] = [
+                "new" if part["type"] == "textbox" else part.get("props", {}).get("value") for part in given
+            ]
             data[place] = file
             for answer in answers(app_client, event, data):
-                assert "a picture must be uploaded; addresses and paths of this machine are not taken" in answer
+                assert "a picture must be uploaded (addresses and paths of this machine are not taken)" in answer
             asked.add(parts[part]["type"])
     assert asked == {"textbox", "dropdown", "file", "state"} and fetched == []
+    assert "new" not in recommender.state.catalog
     assert not list((tmp_path / "uploads").rglob("*.svg"))
 
 
@@ -164,6 +170,70 @@ def test_a_file_that_was_uploaded_is_taken(app_client: TestClient, fetched: list
     assert all("The picture can be read: 48 x 64." in answer for answer in given)
     refused = app_client.post("/gradio_api/run/check_file", json={"data": [file | {"path": [path]}]})
     assert "must be uploaded" in refused.text
+
+
+def uploaded(folder: Path) -> list[Path]:
+    return [path for path in (folder / "uploads").rglob("*") if path.is_file()]
+
+
+def test_what_is_kept_of_uploads_is_bounded_and_nothing_else_is_left(
+    app_client: TestClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def send(*files: tuple[str, Any]) -> Any:
+        return app_client.post("/gradio_api/upload", files=list(files))
+
+    kept = [send(("files", (f"{n}.png", bytes([n]) * 10))).json()[0] for n in range(70)]
+    assert sorted(map(str, uploaded(tmp_path))) == sorted(kept[-64:]) and len(set(kept)) == 70
+    assert {Path(path).read_bytes() for path in kept[-64:]} == {bytes([n]) * 10 for n in range(6, 70)}
+    assert (
+        len([record for record in caplog.records if "1 uploaded pictures were deleted early" in record.message]) == 6
+    )
+    # Parts that are no files of the page, several at once, a large one, a name that leads elsewhere.
+    assert send(("other", ("a.png", b"x"))).status_code == 422
+    assert "one picture at a time" in send(*[("files", ("a.png", b"x"))] * 2).json()["detail"]
+    assert send(("files", ("a.png", bytes((10 << 20) + 1)))).status_code == 413
+    (path,) = send(("files", ("../../up.p/g", b"x"))).json()
+    assert Path(path).parent == tmp_path / "uploads" and not Path(path).suffix
+    # An event leaves no file of its own.
+    (event,) = [each for each in app_client.get("/config").json()["dependencies"] if each["api_name"] == "check_file"]
+    file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    assert all("cannot be used" in answer for answer in answers(app_client, event, [file]))
+    assert len(list((tmp_path / "uploads").rglob("*"))) == 64
+
+
+def test_the_oldest_uploads_go_where_there_is_no_room_for_a_new_one(tmp_path: Path) -> None:
+    known: set[str] = set()
+    uploads = Uploads(tmp_path, known, max_bytes=100)
+    paths = [uploads.keep("a.JPG", bytes(size)) for size in (40, 40, 20)]
+    assert known == set(paths) and all(path.endswith(".jpg") for path in paths)
+    Path(paths[1]).unlink()  # as Gradio does after a while
+    paths.append(uploads.keep("a", bytes(40)))
+    assert [Path(path).exists() for path in paths] == [True, False, True, True]
+    paths.append(uploads.keep("a", bytes(30)))
+    assert [Path(path).exists() for path in paths] == [False, False, True, True, True]
+    assert paths[0] not in known and paths[4] in known
+
+
+def test_a_server_that_takes_no_items_takes_no_pictures(
+    load: Callable[..., Recommender], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with TestClient(create_app(load(find_encoder=None)), base_url="http://127.0.0.1:7860") as client:
+        answer = client.post("/gradio_api/upload", files={"files": ("a.png", png("red", "bar"))})
+        assert answer.status_code == 403 and "this server takes no new items: it was" in answer.json()["detail"]
+    assert not uploaded(tmp_path)
+
+
+def test_a_picture_that_was_deleted_meanwhile_is_to_be_chosen_again(app_client: TestClient) -> None:
+    events = {each["api_name"]: each for each in app_client.get("/config").json()["dependencies"]}
+    (path,) = app_client.post("/gradio_api/upload", files={"files": ("a.png", png("red", "bar"))}).json()
+    Path(path).unlink()
+    file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    texts = ["Red bar"] * (len(events["add"]["inputs"]) - 2)
+    for name, data in (("check_file", [file]), ("add", ["new", file, *texts])):
+        for answer in answers(app_client, events[name], data):
+            assert "This picture cannot be used: it is not here;" in answer
+            assert "is kept for a quarter of an hour: choose it again" in answer
 
 
 def test_files_of_other_servers_are_not_passed_on(app_client: TestClient, fetched: list[str]) -> None:

@@ -264,6 +264,24 @@ def test_an_item_is_added_and_recommended_at_once(
     form.get_by_text("in the catalogue already").wait_for()
 
 
+def test_a_picture_that_was_chosen_long_ago_is_asked_for_again(
+    visit: Callable[..., Any], recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    page = visit(recommender)
+    (tmp_path / "new.png").write_bytes(png("red", "star"))
+    form = page.locator("#m4-new")
+    form.get_by_role("button", name="Add an item").click()
+    form.get_by_label("Id").fill("new-1")
+    form.locator("input[type=file]").set_input_files(tmp_path / "new.png")
+    form.get_by_text("The picture can be read: 48 x 64").wait_for()
+    (kept,) = (tmp_path / "uploads").iterdir()
+    kept.unlink()
+    form.get_by_role("button", name="Add", exact=True).click()
+    form.locator("#m4-added").get_by_text("is kept for a quarter of an hour: choose it again").wait_for()
+    assert form.get_by_label("Id").input_value() == "new-1" and "new-1" not in recommender.state.catalog
+
+
 def test_a_page_that_takes_no_items_says_why(visit: Callable[..., Any], load: Callable[..., Recommender]) -> None:
     page = visit(load(find_encoder=None))
     page.locator("#m4-new").get_by_role("button", name="Add an item").click()

@@ -201,9 +201,11 @@ def print_metrics(evaluation: "Evaluation", use_item_bias: bool) -> None:
     _print_without_interval(rows)
     if evaluation.coverage:
         print("coverage@K: the share of all items that stand among the first K of someone.")
-    targets, tied = metrics["users"], metrics["tied_targets"]
+    targets, tied, users = metrics["targets"], metrics["tied_targets"], metrics["users"]
+    of_users = "" if users == targets else f" of {users:,} users"
     level = "have the same score as another item" if tied != 1 else "has the same score as another item"
-    print(f"\n{targets:,} targets, {tied:,} of them {level}; such a tie counts by its average over a random order.")
+    told = f"{targets:,} targets{of_users}, {tied:,} of them {level}"
+    print(f"\n{told}; such a tie counts by its average over a random order.")
     if tied > _FEW_TIES * targets and not use_item_bias:
         print("Items of the same texts and pictures cannot be told apart: train with model.use_item_bias=true, which")
         print("learns a vector an item, or encode with more fields (mmm4rec encode --text-fields).")

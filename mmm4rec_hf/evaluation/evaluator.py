@@ -63,10 +63,12 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`dict[str, float]`: As [`metrics_from_counts`], `coverage@K` and `loss`."""
+        """`dict[str, float]`: As [`metrics_from_counts`], `coverage@K`, `loss` and `targets`, their number: one a user
+        in a leave-one-out split, and any number in a temporal one. `users` counts those who have any."""
         counts = self.targets.select("above", "level").to_numpy()
         losses = {name: float(np.mean(column)) for name, column in self._losses().items()}
-        return metrics_from_counts(counts, self.protocol["ks"]) | self.coverage | losses
+        sizes = {"users": self.targets["user_id"].n_unique(), "targets": len(counts)}
+        return metrics_from_counts(counts, self.protocol["ks"]) | sizes | self.coverage | losses
 
     def values(self) -> dict[str, np.ndarray]:
         """Metrics and loss of each target."""
@@ -215,10 +217,30 @@ def evaluate_model(
     }
     evaluation = Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)
     name = f"hr@{max(ks)}"
+    competing = len(model.item_ids) + bool(model.config.score_padding_item)
     warn_at_chance(
-        f"{name} of the {split} split", evaluation.metrics[name], max(ks), len(targets), len(model.item_ids)
+        f"{name} of the {split} split",
+        evaluation.metrics[name],
+        max(ks),
+        len(set(user_ids)),
+        competing - _left_out(sequences[split]) if exclude_history else competing,
+        len(targets),
     )
     return evaluation
+
+
+def _left_out(rows: "datasets.Dataset") -> np.ndarray:
+    """How many items each row's history takes out of its ranking, never the target: `(num_targets,)`."""
+    columns = rows.select_columns(["input_ids", "labels"]).iter(batch_size=1000)
+    return np.array(
+        [
+            len(set(history) - {label})
+            for batch in columns
+            for history, label in zip(
+                (np.asarray(items).tolist() for items in batch["input_ids"]), map(int, batch["labels"]), strict=True
+            )
+        ]
+    )
 
 
 def check_comparable(first: Evaluation, second: Evaluation) -> None:

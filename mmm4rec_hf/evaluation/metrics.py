@@ -83,7 +83,7 @@ def metrics_from_counts(counts: np.ndarray | torch.Tensor, ks: Sequence[int] = D
 
     Returns:
         `dict[str, float]`: `hr@K`, `recall@K`, `ndcg@K` and `mrr@K` for each K, then `users` and `tied_targets`, the
-        number of users and of those whose target ties with another item.
+        number of rows (users with one target each, else targets) and of those whose target ties with another item.
 
     Raises:
         ValueError: If `counts` is empty or of another shape, or a K is not positive.

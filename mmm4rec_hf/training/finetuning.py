@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import IntervalStrategy
@@ -13,6 +14,7 @@ from transformers.trainer_utils import IntervalStrategy
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.data.sequence_datasets import why_empty
 from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
+from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
@@ -22,11 +24,11 @@ from mmm4rec_hf.processes import use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, keeps_best, kept_step
-from .folders import claim_output
+from .folders import check_output, claim_output
 from .matching import load_sequences
 from .progress import show_progress
 from .recipes import check_options
-from .record import RunRecord, count_parameters, describe_data, describe_features
+from .record import RunRecord, count_parameters, describe_base, describe_data, describe_features
 from .resuming import last_whole_checkpoint, step_of
 from .saving import load_processor, save_recommender
 from .trainer import MMM4RecTrainer
@@ -46,7 +48,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 1,
     "load_best_model_at_end": True,
     "metric_for_best_model": "ndcg@10",
-    "greater_is_better": True,
     "logging_steps": 50,
     "report_to": "none",
 }
@@ -105,6 +106,11 @@ class FinetuneRecipe:
         self.training = check_options(self.training, TrainingArguments, "training")
         if "output_dir" in self.training:
             raise ValueError("training: output_dir stands at the recipe's top, not in this section")
+        if "resume_from_checkpoint" in self.training:
+            raise ValueError(
+                "training: leave resume_from_checkpoint out: a run goes on from its own last checkpoint; name another "
+                "model to start from by start_from"
+            )
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
         if self.fresh_projections and self.start_from is None:
@@ -140,17 +146,22 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         )
     set_seed(arguments.seed)
     model = build_model(recipe, catalog)
-    # Only now: a recipe that fails to load must not keep its corrected form out.
     record, data = RunRecord(output, arguments.should_save), describe_data(sequences, recipe.sequences)
     data |= {"features": describe_features(catalog)}
+    base = {}
+    if recipe.start_from is not None:
+        base = describe_base(find_model(recipe.start_from, recipe.revision), recipe.revision)
     if arguments.should_save:
-        claim_output(output, recipe)
-        record.refuse_other_data(data=data)
+        check_output(output, recipe)
+        record.refuse_other_data(data=data, start_from=base)
     # The checkpoint that was kept may lie before the end, which would be trained again.
     if record.has_ended and all((output / name).is_dir() for name in (MODEL_NAME, EVALUATION_NAME)):
         logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
         return Evaluation.load(output / EVALUATION_NAME)
     trainer = _trainer(recipe, arguments, model, sequences)
+    # Only now: a recipe of which nothing can be made must not keep its corrected form out.
+    if arguments.should_save:
+        claim_output(output, recipe)
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
@@ -166,6 +177,7 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         arguments.world_size,
         kind="fine-tuning",
         data=data,
+        start_from=base,
         parameters=count_parameters(model),
     )
     with naming_full_disk(output / CHECKPOINTS_NAME):
@@ -295,6 +307,10 @@ def _trainer(
     sequences: SequenceDatasets,
 ) -> MMM4RecTrainer:
     patience = recipe.early_stopping_patience
+    metric = (arguments.metric_for_best_model or "loss").removeprefix("eval_")
+    known = [*metrics_from_counts(np.array([[0, 1]]), DEFAULT_KS), *(f"coverage@{k}" for k in DEFAULT_KS), "loss"]
+    if arguments.load_best_model_at_end and metric not in known:
+        raise ValueError(f"metric_for_best_model is {metric!r}; a validation gives {', '.join(sorted(known))}")
     trainer = MMM4RecTrainer(
         model,
         arguments,

@@ -20,17 +20,33 @@ _OF_A_RUN = ("model", "evaluation", "checkpoints", "log.jsonl", "training.json")
 def claim_output(folder: Path, recipe: Any) -> None:
     """
     Marks an output folder as one recipe's, so that a run goes on where the same recipe stopped and never elsewhere.
-    The folder may have been moved or renamed since.
 
     Args:
         folder (`Path`): The folder, made where it is missing.
         recipe (a dataclass): What the run does.
 
     Raises:
+        ValueError: As [`check_output`].
+    """
+    check_output(folder, recipe)
+    if not (folder / RECIPE_NAME).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RECIPE_NAME, _as_json(recipe))
+
+
+def check_output(folder: Path, recipe: Any) -> None:
+    """
+    Makes sure that an output folder is free for a recipe, or its own; it may have been moved or renamed since.
+
+    Args:
+        folder (`Path`): The folder, which need not exist.
+        recipe (a dataclass): What the run does.
+
+    Raises:
         ValueError: If the folder is another recipe's, naming what differs, or has no recipe and holds something of a
             name that a run writes: what was not written by a run is never replaced.
     """
-    now = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    now = _as_json(recipe)
     # An option that has come since the run began was at its default.
     fields = dataclasses.fields(recipe)
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
@@ -52,8 +68,10 @@ def claim_output(folder: Path, recipe: Any) -> None:
             f"{folder} holds {', '.join(taken)}, but no {RECIPE_NAME}: no run wrote it, and this one would replace "
             "it; give another output_dir"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
+
+
+def _as_json(recipe: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

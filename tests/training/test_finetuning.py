@@ -439,3 +439,40 @@ def test_a_catalogue_without_features_is_refused(make: MakeRecipe, tmp_path: Pat
     with pytest.raises(ValueError, match="has no text features; name a model to mmm4rec encode"):
         finetune(make(catalog=str(tmp_path / "bare")))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_best_by_loss_is_that_of_the_least(make: MakeRecipe, tmp_path: Path) -> None:
+    # Left to learn for long, the model is worst by its loss before and after some epoch.
+    training = make().training | {"metric_for_best_model": "loss", "num_train_epochs": 6}
+    finetune(make(training=training))
+    state = max((tmp_path / "out" / "checkpoints").glob("checkpoint-*/trainer_state.json"))
+    found = json.loads(state.read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in found["log_history"] if "eval_loss" in entry}
+    assert len(losses) == 6 and found["best_global_step"] == min(losses, key=losses.__getitem__)
+
+
+def test_a_recipe_that_fails_later_does_not_keep_its_corrected_form_out(make: MakeRecipe, tmp_path: Path) -> None:
+    training = make().training
+    for wrong, told in (
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
+        ({"metric_for_best_model": "ndcg@5"}, "metric_for_best_model is 'ndcg@5'; a validation gives .*ndcg@10"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            finetune(make(training=training | wrong))
+        assert not (tmp_path / "out" / "recipe.json").exists()
+    finetune(make(training=training))
+
+
+def test_a_run_from_a_base_of_other_weights_is_another(make: MakeRecipe, base: Path, tmp_path: Path) -> None:
+    recipe = make(start_from=str(base), model={})
+    finetune(recipe)
+    model = MMM4RecForSequentialRecommendation.from_pretrained(base)
+    model.save_pretrained(base)
+    finetune(recipe)  # the same weights, written again
+    with torch.no_grad():
+        model.get_parameter("model.text_projection.weight")[0, 0] += 1
+    model.save_pretrained(base)
+    with pytest.raises(
+        ValueError, match="run on other data .*weights.*; give another output_dir, or remove the folder"
+    ):
+        finetune(recipe)

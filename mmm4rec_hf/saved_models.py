@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .plain_json import read_json
+from .plain_json import read_json, read_object
 
-MODEL_NAME, CONFIG_NAME = "model", "config.json"
+MODEL_NAME, CONFIG_NAME, PROCESSOR_NAME = "model", "config.json", "processor_config.json"
 # What a model's folder holds: weights, card, code, items, the processor with the files of its tokenizer, and the
 # catalogue; as `refuse_other_files` takes it.
 MODEL_FILES = (
@@ -68,6 +68,8 @@ def _in_folder(folder: Path) -> str:
             found = model_type(config)
             if found != _TYPE:
                 raise ValueError(f"{candidate} holds a model of type {found!r}, not {_TYPE!r}")
+            for file in (config, candidate / PROCESSOR_NAME):
+                _check_classes(file)
             return str(candidate)
     if (folder / _CATALOG_INFO).is_file():
         raise ValueError(
@@ -87,4 +89,20 @@ def _ask_the_hub(name: str, revision: str | None) -> None:
     from mmm4rec_hf.hub import fetching
 
     with fetching(name, "model"):
-        hf_hub_download(name, CONFIG_NAME, revision=revision)
+        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision))
+    found = model_type(config)
+    if found != _TYPE:
+        raise ValueError(f"{name} holds a model of type {found!r}, not {_TYPE!r}")
+    _check_classes(config)
+
+
+def _check_classes(file: Path) -> None:
+    """Refuses a file whose names of classes are of another kind, which transformers reads without looking."""
+    if not file.is_file():
+        return
+    content = read_object(file)
+    classes, processor = content.get("auto_map", {}), content.get("processor_class")
+    is_map = isinstance(classes, dict) and all(isinstance(name, str) for name in classes.values())
+    if not is_map or not isinstance(processor, str | None):
+        key, value = ("processor_class", processor) if is_map else ("auto_map", classes)
+        raise ValueError(f"{file} is damaged: {key} names no class, got {value!r}; save or fetch the model again")

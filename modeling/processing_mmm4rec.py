@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ class MMM4RecProcessor(ProcessorMixin):
     ):
         if history_padding_side not in ("left", "right"):
             raise ValueError(f"history_padding_side must be 'left' or 'right', got {history_padding_side!r}")
+        length: Any = max_sequence_length  # as a file may hold it; True is an integer of Python's
+        if not isinstance(length, Integral) or isinstance(length, bool):
+            raise TypeError(f"max_sequence_length must be an integer, got {max_sequence_length!r}")
         if max_sequence_length < 1:
             raise ValueError(f"max_sequence_length must be at least 1, got {max_sequence_length}")
         self.chat_template = None
@@ -60,7 +64,7 @@ class MMM4RecProcessor(ProcessorMixin):
             if part is not None:
                 self.check_argument_for_proper_class(name, part)
             setattr(self, name, part)
-        self.max_sequence_length = max_sequence_length
+        self.max_sequence_length = int(max_sequence_length)
         self.history_padding_side = history_padding_side
         self._item_ids: list[str] = []
         self._titles: list[str | None] = []
@@ -371,6 +375,28 @@ class MMM4RecProcessor(ProcessorMixin):
                 ) from error
             processor._set_items((item_id for item_id, _ in items), (title for _, title in items))
         return processor
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As of every processor; what is in it is checked."""
+        problem = None
+        try:
+            settings, options = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        except AttributeError:
+            settings, options, problem = {}, {}, "it holds no object"
+        parts, absent = cls.get_attributes(), settings.get("absent_parts", [])
+        if not isinstance(absent, list) or any(name not in parts for name in absent):
+            problem = f"absent_parts must be a list of {' and '.join(parts)}, got {absent!r}"
+        length = settings.get("max_sequence_length", 1)
+        if type(length) is not int or length < 1:
+            problem = f"max_sequence_length must be an integer of at least 1, got {length!r}"
+        if problem is not None:
+            raise ValueError(
+                f"{PROCESSOR_NAME} of {pretrained_model_name_or_path} is damaged: {problem}; save the processor again"
+            )
+        return settings, options
 
     @classmethod
     def _get_arguments_from_pretrained(

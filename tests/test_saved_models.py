@@ -33,6 +33,44 @@ def test_a_model_is_found_in_its_folder_and_in_that_of_its_run(tmp_path: Path) -
     assert find_model(model) == find_model(str(model)) == find_model(tmp_path / "run") == str(model)
 
 
+@pytest.mark.parametrize(
+    ("file", "changed", "told"),
+    [
+        ("config.json", {"auto_map": 5}, "auto_map names no class, got 5"),
+        ("config.json", {"auto_map": {"AutoConfig": 5}}, "auto_map names no class, got {'AutoConfig': 5}"),
+        ("processor_config.json", {"auto_map": None}, "auto_map names no class, got None"),
+        ("processor_config.json", {"processor_class": 5}, "processor_class names no class, got 5"),
+    ],
+)
+def test_names_of_classes_of_another_kind_are_refused_with_their_file(
+    tmp_path: Path, file: str, changed: dict[str, Any], told: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mmm4rec", "auto_map": {"AutoConfig": "a.B"}}')
+    (tmp_path / "processor_config.json").write_text('{"processor_class": null}')
+    assert find_model(tmp_path) == str(tmp_path)
+    (tmp_path / file).write_text(json.dumps({"model_type": "mmm4rec"} | changed))
+    with pytest.raises(ValueError) as caught:
+        find_model(tmp_path)
+    assert str(caught.value) == f"{tmp_path / file} is damaged: {told}; save or fetch the model again"
+    (tmp_path / "processor_config.json").write_text("[]")
+    (tmp_path / "config.json").write_text('{"model_type": "mmm4rec"}')
+    with pytest.raises(ValueError, match=r"processor_config\.json is damaged: it must hold a JSON object"):
+        find_model(tmp_path)
+
+
+def test_a_model_of_the_hub_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.json"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(config))
+    config.write_text('{"model_type": "mmm4rec"}')
+    assert find_model("author/films") == "author/films"
+    config.write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="author/films holds a model of type 'bert', not 'mmm4rec'"):
+        find_model("author/films")
+    config.write_text('{"model_type": "mmm4rec", "auto_map": 5}')
+    with pytest.raises(ValueError, match=r"config\.json is damaged: auto_map names no class, got 5"):
+        find_model("author/films")
+
+
 @pytest.mark.parametrize("name", ["run/modle", "./nowhere", "../nowhere", "/nowhere", "a/b/c"])
 def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[Any]

@@ -84,6 +84,41 @@ def test_a_loaded_processor_pads_on_its_side(
     assert loaded(histories={"items": ["b"]}, padding=in_json("max_length"))["input_ids"].tolist() == [rows]
 
 
+@pytest.mark.parametrize("length", ["20", None, 2.5, True])
+def test_a_length_that_is_no_integer_is_refused(length: Any) -> None:
+    with pytest.raises(TypeError, match=f"max_sequence_length must be an integer, got {length!r}"):
+        MMM4RecProcessor(max_sequence_length=length)
+    assert type(MMM4RecProcessor(max_sequence_length=np.int64(3)).max_sequence_length) is int  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"max_sequence_length": "20"}, "max_sequence_length must be an integer of at least 1, got '20'"),
+        ({"max_sequence_length": None}, "max_sequence_length must be an integer of at least 1, got None"),
+        ({"max_sequence_length": 2.5}, r"max_sequence_length must be an integer of at least 1, got 2\.5"),
+        ({"max_sequence_length": True}, "max_sequence_length must be an integer of at least 1, got True"),
+        ({"max_sequence_length": 0}, "max_sequence_length must be an integer of at least 1, got 0"),
+        ({"absent_parts": 5}, "absent_parts must be a list of image_processor and tokenizer, got 5"),
+        (
+            {"absent_parts": "tokenizer"},
+            "absent_parts must be a list of image_processor and tokenizer, got 'tokenizer'",
+        ),
+        ({"absent_parts": ["x"]}, r"absent_parts must be a list of image_processor and tokenizer, got \['x'\]"),
+        ([], "it holds no object"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_refused_with_their_file(tmp_path: Path, settings: Any, told: str) -> None:
+    MMM4RecProcessor(max_sequence_length=1).save_pretrained(tmp_path)
+    assert MMM4RecProcessor.from_pretrained(tmp_path).max_sequence_length == 1
+    path = tmp_path / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings if settings else settings))
+    message = rf"processor_config\.json of {re.escape(str(tmp_path))} is damaged: {told}; save the processor again"
+    with pytest.raises(ValueError, match=message):
+        MMM4RecProcessor.from_pretrained(tmp_path)
+
+
 def test_long_histories_of_a_large_catalogue() -> None:
     ids = [str(n) for n in range(300)]
     processor = MMM4RecProcessor(max_sequence_length=300)

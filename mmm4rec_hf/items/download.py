@@ -26,6 +26,10 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
+class NoAnswer(PictureError):
+    """A host that is not reached, breaks off or is too slow: the picture may be there."""
+
+
 class _Refused(OSError):
     """A connection that this module will not make."""
 
@@ -62,7 +66,8 @@ class PictureDownloader:
         """Returns the file behind an address.
 
         Raises:
-            PictureError: With the reason, the address left out: reasons are counted.
+            PictureError: With the reason, the address left out: reasons are counted. [`NoAnswer`] where the host is to
+                blame, not the picture.
         """
         name = hashlib.sha256(url.encode()).hexdigest()
         cached = self.cache_dir / name[:2] / name
@@ -75,13 +80,25 @@ class PictureDownloader:
         partial.replace(cached)
         return content
 
+    def once(self, timeout: float) -> "PictureDownloader":
+        """One with the same cache and limits that tries once and waits less long, for a person who waits for it.
+
+        Args:
+            timeout (`float`): Seconds for a wait at most; thrice for all.
+        """
+        return PictureDownloader(
+            self.cache_dir, timeout=min(timeout, self.timeout), max_bytes=self.max_bytes, retries=0
+        )
+
     def _fetch(self, url: str) -> bytes:
+        failure = PictureError
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(0.5 * 2**attempt)
             try:
                 return self._read(url)
             except urllib.error.HTTPError as error:
+                failure = PictureError
                 reason = f"download: status {error.code}"
                 if error.code not in RETRIED_STATUSES:
                     break
@@ -92,9 +109,11 @@ class PictureDownloader:
                 # urllib's own refusals are strings, those of this module speak for themselves.
                 told = isinstance(cause, str | _Refused)
                 reason = f"download: {cause if told else type(cause).__name__}"
+                failure = PictureError
                 if told or isinstance(cause, ValueError | ssl.SSLCertVerificationError):
                     break
-        raise PictureError(reason)
+                failure = NoAnswer
+        raise failure(reason)
 
     def _read(self, url: str) -> bytes:
         limits = _Limits(self.timeout, self.max_bytes)
@@ -145,7 +164,7 @@ class _Limits:
         """The seconds that the next wait may take."""
         left = self.end - time.monotonic()
         if left <= 0:
-            raise PictureError("download: too slow")
+            raise NoAnswer("download: too slow")
         return min(self.timeout, left)
 
     def receive(self, count: int) -> None:

@@ -1,8 +1,8 @@
 """The JSON API: routes, and errors as one line for a person."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
@@ -47,6 +47,8 @@ _FORMS = {
 }
 # What an event of the page has beside the texts of a new item.
 _EVENT_BYTES = 32 << 10
+# Pictures that other servers are asked for at a time; some 40 threads answer all requests.
+_DOWNLOADS = 8
 _OTHER_FORM = {"missing", "extra_forbidden", "json_invalid", "model_attributes_type", "list_type"}
 _Text = Annotated[str, Form(max_length=schemas.MAX_TEXT)]
 
@@ -61,7 +63,7 @@ def create_api(recommender: Recommender, *, local_only: bool = False, allowed_ho
         allowed_hosts (`Sequence[str]`, *optional*): As [`Limits`].
     """
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         recommender.close()
@@ -82,6 +84,7 @@ def create_api(recommender: Recommender, *, local_only: bool = False, allowed_ho
         local_only=local_only,
         allowed_hosts=allowed_hosts,
     )
+    app.state.read_picture = _picture_reader(recommender)
     _add_errors(app)
     # Of these routes alone: the page's pictures have parameters of their own.
     router = APIRouter(dependencies=[Depends(_check_parameters)])
@@ -90,6 +93,18 @@ def create_api(recommender: Recommender, *, local_only: bool = False, allowed_ho
     _add_new_items(router, recommender)
     app.include_router(router)
     return app
+
+
+def _picture_reader(recommender: Recommender) -> Callable[[str, int], Awaitable[bytes]]:
+    """Reads pictures in threads, few of which wait for other servers at a time: all requests share the threads."""
+    downloads = asyncio.Semaphore(_DOWNLOADS)
+
+    async def read(item_id: str, size: int) -> bytes:
+        is_slow = recommender.is_picture_downloaded(item_id)
+        async with downloads if is_slow else contextlib.nullcontext():
+            return await run_in_threadpool(recommender.picture, item_id, size)
+
+    return read
 
 
 async def _check_parameters(request: Request) -> None:
@@ -194,10 +209,10 @@ def _add_catalog(router: APIRouter, recommender: Recommender) -> None:
         response_class=Response,
         responses=missing | {200: {"content": {"image/jpeg": {}}}},
     )
-    def image(item_id: str, size: Annotated[int, Query(ge=16, le=1024)] = 512) -> Any:
+    async def image(request: Request, item_id: str, size: Annotated[int, Query(ge=16, le=1024)] = 512) -> Any:
         """An item's picture as a JPEG whose longer side has at most `size` pixels."""
         try:
-            content = recommender.picture(item_id, size)
+            content = await request.app.state.read_picture(item_id, size)
         except PictureError as error:
             raise HTTPException(404, f"item {item_id!r} has no picture to show: {error}") from error
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})

@@ -69,15 +69,18 @@ def create_app(recommender: Recommender, *, local_only: bool = False, allowed_ho
     app = create_api(recommender, local_only=local_only, allowed_hosts=allowed_hosts)
 
     @app.get("/thumbnail", include_in_schema=False)
-    def thumbnail(
+    async def thumbnail(
         item_id: Annotated[str, Query(max_length=schemas.MAX_ID)], size: Literal["128", "256"] = "256", v: str = ""
     ) -> Response:
         try:
-            content, kind = recommender.picture(item_id, int(size)), "image/jpeg"
+            content = await app.state.read_picture(item_id, int(size))
         except PictureError:
-            content, kind = _NO_PICTURE.encode(), "image/svg+xml"
+            # Another server may answer again in a minute.
+            return Response(_NO_PICTURE, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
         # An item's picture does not change while this server runs, and another server has another `v`.
-        return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
+        return Response(
+            content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"}
+        )
 
     blocks = Page(recommender).build()
     uploads = Uploads(blocks.GRADIO_CACHE, blocks.upload_file_set)

@@ -4,12 +4,15 @@ import hashlib
 import io
 import os
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
+from mmm4rec_hf.items.download import NoAnswer, PictureDownloader
 from mmm4rec_hf.items.images import FORMATS, Fetcher, PictureError, is_picture, is_url, load_picture
 
 MAX_UPLOAD_BYTES = 10 << 20
@@ -21,6 +24,12 @@ KEPT_SIZE = 640
 _QUALITY = 85
 # Pictures decoded at a time: a large one takes 240 MB.
 _DECODERS = 2
+# Seconds for a wait for another server, while somebody waits for the picture.
+_PATIENCE = 5.0
+# Seconds for which an address that gave no picture is not asked again, nor a host that has not answered for several.
+_FORGIVING = 60.0
+_LAST_STRAW = 4
+_MAX_FAILURES = 10_000
 
 
 class PictureStore:
@@ -28,12 +37,15 @@ class PictureStore:
     Makes small JPEGs of pictures and keeps the last ones.
 
     Args:
-        fetch (`Fetcher`, *optional*): How to download pictures that are addresses; without it they count as none.
+        fetch (`Fetcher`, *optional*):
+            How to download pictures that are addresses; without it they count as none. A [`PictureDownloader`] tries
+            once, and not for long.
         max_bytes (`int`, *optional*, defaults to 32 MiB): JPEGs that are kept.
     """
 
     def __init__(self, fetch: Fetcher | None = None, max_bytes: int = 32 << 20) -> None:
-        self._fetch = fetch
+        self._fetch = fetch.once(_PATIENCE) if isinstance(fetch, PictureDownloader) else fetch
+        self._failures = _Failures()
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._bytes = 0
@@ -43,6 +55,27 @@ class PictureStore:
     def shows(self, reference: Any) -> bool:
         """Whether an item's picture can be tried at all."""
         return is_picture(reference) and (self._fetch is not None or not is_url(reference))
+
+    def is_downloaded(self, reference: Any) -> bool:
+        """Whether another server is asked for a picture, which may take long."""
+        return self._fetch is not None and is_url(_plain(reference))
+
+    def _downloaded(self, reference: Any) -> Any:
+        """What is behind an address; any other reference as it is."""
+        address = _plain(reference)
+        if self._fetch is None or not is_url(address):
+            return reference
+        with self._lock:
+            self._failures.check(address)
+        try:
+            content = self._fetch(address)
+        except PictureError as error:
+            with self._lock:
+                self._failures.add(address, error)
+            raise
+        with self._lock:
+            self._failures.forgive(address)
+        return content
 
     def jpeg(self, reference: Any, root: str | os.PathLike[str] | None, size: int) -> bytes:
         """
@@ -61,8 +94,10 @@ class PictureStore:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        # Before its turn to be decoded, so that no other picture waits for a slow server.
+        reference = self._downloaded(reference)
         with self._decoders:
-            content = to_jpeg(load_picture(reference, root=root, fetch=self._fetch), size)
+            content = to_jpeg(load_picture(reference, root=root), size)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = content
@@ -71,6 +106,49 @@ class PictureStore:
                 _, oldest = self._kept.popitem(last=False)
                 self._bytes -= len(oldest)
         return content
+
+
+class _Failures:
+    """Addresses that gave no picture a moment ago, and hosts that did not answer for several of them in a row."""
+
+    def __init__(self) -> None:
+        self._reasons: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._silent: OrderedDict[str, int] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raises `PictureError` for an address that is not to be asked now."""
+        for name in (address, _host(address)):
+            until, reason = self._reasons.get(name, (0.0, ""))
+            if time.monotonic() < until:
+                raise PictureError(reason)
+
+    def add(self, address: str, error: PictureError) -> None:
+        host, until = _host(address), time.monotonic() + _FORGIVING
+        self._reasons[address] = until, str(error)
+        if isinstance(error, NoAnswer):
+            self._silent[host] = self._silent.pop(host, 0) + 1
+            if self._silent[host] >= _LAST_STRAW:
+                del self._silent[host]
+                self._reasons[host] = until, str(error)
+        for kept in (self._reasons, self._silent):
+            while len(kept) > _MAX_FAILURES:
+                kept.popitem(last=False)
+
+    def forgive(self, address: str) -> None:
+        self._reasons.pop(address, None)
+        self._silent.pop(_host(address), None)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:  # an address that is none
+        return address
+
+
+def _plain(reference: Any) -> Any:
+    """What a `datasets` image cell holds; any other reference as it is."""
+    return reference.get("bytes") or reference.get("path") if isinstance(reference, dict) else reference
 
 
 def to_jpeg(picture: Image.Image, size: int) -> bytes:
@@ -123,8 +201,7 @@ def _broken(error: BaseException) -> str:
 
 def _name(reference: Any, root: str | os.PathLike[str] | None) -> str:
     """What tells pictures apart: a path or an address, the digest of bytes."""
-    if isinstance(reference, dict):
-        reference = reference.get("bytes") or reference.get("path")
+    reference = _plain(reference)
     if isinstance(reference, str | os.PathLike):
         return str(reference) if is_url(reference) else str(Path(root or "", reference))
     if isinstance(reference, Image.Image):

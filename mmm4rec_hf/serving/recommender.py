@@ -265,10 +265,22 @@ class Recommender:
             PictureError: If it has no picture, or one that cannot be read.
         """
         state = self._state
-        reference = state.catalog.records[state.row(item_id)].get("image")
+        reference = self._reference(state, item_id)
         if not self.pictures.shows(reference):
             raise PictureError("this item has no picture here")
         return self.pictures.jpeg(reference, state.catalog.root, size)
+
+    def is_picture_downloaded(self, item_id: str | int) -> bool:
+        """
+        Whether another server is asked for an item's picture, which may take long.
+
+        Raises:
+            UnknownItem: If the catalogue does not hold the item.
+        """
+        return self.pictures.is_downloaded(self._reference(self._state, item_id))
+
+    def _reference(self, state: CatalogState, item_id: str | int) -> Any:
+        return state.catalog.records[state.row(item_id)].get("image")
 
     @property
     def text_fields(self) -> tuple[str, ...]:

@@ -3,14 +3,19 @@
 import json
 import re
 import secrets
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from mmm4rec_hf.serving.page import create_app
+from mmm4rec_hf.serving.pictures import PictureStore
 from mmm4rec_hf.serving.recommender import Recommender
 from mmm4rec_hf.serving.uploads import Uploads
 
@@ -65,11 +70,51 @@ def test_thumbnails_are_pictures_even_where_the_file_is_broken(
     recommender.state.catalog.records[1]["image"] = str(tmp_path / "broken.png")
     answer = app_client.get("/thumbnail", params={"item_id": "item-1"})
     assert answer.headers["content-type"] == "image/svg+xml" and "not readable" in answer.text
+    assert answer.headers["cache-control"] == "no-store"
     assert app_client.get("/thumbnail", params={"item_id": "nobody"}).status_code == 404
     assert app_client.get("/thumbnail", params={"item_id": "item-1", "size": 5000}).status_code == 422
     # Ids of every kind, as the page asks for them.
     for item_id in IDS:
         assert app_client.get("/thumbnail", params={"item_id": item_id}).status_code == 200
+
+
+def test_a_server_of_pictures_that_does_not_answer_keeps_nobody_else_waiting(
+    recommender: Recommender, serve: Callable[[Any], str]
+) -> None:
+    answered, lock, counts = threading.Event(), threading.Lock(), {"now": 0, "most": 0}
+
+    def fetch(address: str) -> bytes:
+        with lock:
+            counts["now"] += 1
+            counts["most"] = max(counts.values())
+        answered.wait(60)
+        with lock:
+            counts["now"] -= 1
+        return png("red", "star")
+
+    recommender.pictures = PictureStore(fetch)
+    for number, record in enumerate(recommender.state.catalog.records[:30]):
+        if number != 5:
+            record["image"] = f"https://shop{number}.example/a.png"
+    address = serve(create_app(recommender, local_only=True))
+
+    def ask(path: str) -> int:
+        return httpx.get(f"{address}{path}", timeout=50).status_code
+
+    # More than there are threads.
+    with ThreadPoolExecutor(60) as pool:
+        paths = [f"/thumbnail?item_id=item-{n % 5}&v={n}" for n in range(50)]
+        waiting = [pool.submit(ask, path) for path in paths + ["/items/item-6/image"]]
+        try:
+            while counts["now"] < 8:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            for path in ("/items", "/thumbnail?item_id=item-5", "/items/item-5/image", "/health"):
+                assert ask(path) == 200, path
+            assert not any(each.done() for each in waiting)
+        finally:
+            answered.set()
+        assert {each.result() for each in waiting} == {200} and counts["most"] == 8
 
 
 @pytest.mark.parametrize(

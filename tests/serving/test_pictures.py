@@ -2,7 +2,9 @@
 
 import io
 import struct
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmm4rec_hf.items.download import PictureDownloader
+from mmm4rec_hf.items.download import NoAnswer, PictureDownloader
 from mmm4rec_hf.items.images import PictureError
 from mmm4rec_hf.serving.pictures import MAX_UPLOAD_BYTES, PictureStore, read_upload
 
@@ -87,6 +89,96 @@ def test_addresses_of_this_machine_and_its_network_are_never_fetched(tmp_path: P
     ):
         with pytest.raises(PictureError, match="an address in a private network"):
             store.jpeg(address, None, 64)
+
+
+class Shops:
+    """Other servers' pictures: of a host that does not answer, of one that has none, and of one that has."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, address: str) -> bytes:
+        self.asked.append(address)
+        if "silent" in address:
+            raise NoAnswer("download: TimeoutError")
+        if "none" in address:
+            raise PictureError("download: status 404")
+        return encoded(Image.new("RGB", (9, 9), "red"))
+
+
+def test_an_address_that_failed_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("mmm4rec_hf.serving.pictures.time.monotonic", lambda: now[0])
+    shops = Shops()
+    store = PictureStore(shops)
+    for seconds, count in ((0, 1), (30, 1), (59, 1), (61, 2), (100, 2)):
+        now[0] = 1000.0 + seconds
+        with pytest.raises(PictureError, match="download: status 404"):
+            store.jpeg("https://shop.example/none.png", None, 64)
+        assert len(shops.asked) == count
+    # Others of that host are asked, however many it lacks.
+    for number in range(9):
+        with pytest.raises(PictureError, match="404"):
+            store.jpeg({"path": f"https://shop.example/none-{number}.png"}, None, 64)
+    assert store.jpeg("https://shop.example/a.png", None, 64) and len(shops.asked) == 12
+
+
+def test_a_host_that_does_not_answer_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("mmm4rec_hf.serving.pictures.time.monotonic", lambda: now[0])
+    shops = Shops()
+    store = PictureStore(shops)
+
+    def ask(address: str) -> None:
+        with pytest.raises(PictureError, match="download: TimeoutError"):
+            store.jpeg(address, None, 64)
+
+    for number in range(3):
+        ask(f"https://one.example/silent-{number}.png")
+    # It answers in between, and then no more.
+    store.jpeg("https://one.example/a.png", None, 64)
+    for number in range(3, 20):
+        ask(f"https://one.example/silent-{number}.png")
+    assert len(shops.asked) == 3 + 1 + 4
+    ask("https://ONE.example/b.png")
+    assert store.jpeg("https://two.example/a.png", None, 64)
+    now[0] += 61
+    assert store.jpeg("https://one.example/b.png", None, 64) and len(shops.asked) == 10
+
+
+def test_a_slow_server_keeps_no_other_picture_from_being_decoded(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "a.png")
+    waiting, answered = threading.Semaphore(0), threading.Event()
+
+    def fetch(address: str) -> bytes:
+        waiting.release()
+        assert answered.wait(30)
+        raise NoAnswer("download: too slow")
+
+    store = PictureStore(fetch)
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(store.jpeg, f"https://shop.example/{number}.png", None, 64) for number in range(3)]
+        for _ in slow:
+            assert waiting.acquire(timeout=30)
+        try:
+            assert opened(pool.submit(store.jpeg, "a.png", tmp_path, 64).result(timeout=30)).size == (9, 9)
+        finally:
+            answered.set()
+        assert [type(each.exception()) for each in slow] == [NoAnswer] * 3
+
+
+def test_nobody_waits_long_for_a_picture_of_another_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+
+    def connect(address: Any, timeout: float) -> Any:
+        tries.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("93.184.216.34", 443))])
+    monkeypatch.setattr("socket.create_connection", connect)
+    with pytest.raises(NoAnswer, match="download: TimeoutError"):
+        PictureStore(PictureDownloader(tmp_path)).jpeg("https://shop.example/a.png", None, 64)
+    assert len(tries) == 1 and 4.5 < tries[0] <= 5
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])

@@ -376,3 +376,19 @@ def test_intervals_cover_the_truth_as_often_as_they_say(make_run: MakeRun, tmp_p
         low, high = Evaluation.load(make_run(f"run{seed}", above=above) / "evaluation").intervals()["hr@10"]
         held += low <= 0.5 <= high
     assert 52 <= held <= 60
+
+
+def test_where_files_of_a_recipe_lie_on_the_machine_is_not_told(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("run")
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe |= {
+        "sequences": "C:\\Users\\alice\\shop\\sequences",
+        "catalog": "data/catalog",
+        "logs": ["/home/alice/a/b.csv"],
+    }
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "alice" not in page and str(tmp_path) not in page
+    assert ".../shop/sequences" in page and "data/catalog" in page and ".../a/b.csv" in page
+    assert f".../{tmp_path.name}/run" in page

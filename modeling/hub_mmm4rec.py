@@ -1,11 +1,14 @@
 """A saved folder to a repository on the Hub, as one commit."""
 
+import contextlib
 import functools
 import json
 import os
 import re
-from collections.abc import Callable, Container, Iterator
-from pathlib import Path, PurePosixPath
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -37,6 +40,9 @@ _PROCESSOR = {
     "vocab-src.json", "vocab-tgt.json", "entity_vocab.json", "bpe.codes", "byte_maps.json", "dict.txt", "emoji.json",
     "normalizer.json", "prophetnet.tokenizer", "word_shape.json", "word_pronunciation.json",
 }  # fmt: skip
+# Fields of an item without which it is none, or that the processor knows as well.
+_ALWAYS = ("item_id", "title")
+_PATH = re.compile(r"(?<![\w.:/~-])/[^\s\"'`<>|()\[\]{},;]{2,}")
 _CATALOG = {_CATALOG_INFO, _CATALOG_ITEMS, "features.safetensors"}
 _WORDS_OF_THE_AUTHOR = {CARD_NAME, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt"}
 _CONFIGURATIONS = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -57,6 +63,7 @@ def push_folder(
     create_pr: bool = False,
     keep_card: bool = False,
     license: str | None = None,
+    fields: Collection[str] | None = None,
     repo_type: str = "model",
 ) -> CommitInfo:
     """
@@ -77,18 +84,23 @@ def push_folder(
         create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request instead.
         keep_card (`bool`, *optional*, defaults to `False`): Whether a card that the repository has stays as it is.
         license (`str`, *optional*): Identifier of the Hub, such as `apache-2.0`, for the folder's card.
+        fields (`Collection[str]`, *optional*):
+            Those of a catalogue's items that go along besides `item_id` and `title`, by default all. The log names
+            them. A picture's path that starts at the root of a disk never does.
         repo_type (`str`, *optional*, defaults to `"model"`): `"dataset"` for a catalogue.
 
     Returns:
         `CommitInfo`: With the address of the commit.
 
     Raises:
-        ValueError: If the name cannot be one, no token is there, the Hub refuses the upload, or a file that would be
-            uploaded is a link that leads out of the folder.
+        ValueError: If the name cannot be one, no token is there, the Hub refuses the upload, a file that would be
+            uploaded is a link that leads out of the folder, or no item has one of the `fields`.
     """
-    files = _files_to_upload(Path(folder))
-    api = HfApi(token=token)
-    try:
+    with tempfile.TemporaryDirectory() as made, _naming_refusals(repo_id):
+        files = _files_to_upload(Path(folder), fields)
+        files |= _items_to_upload(files, Path(made), fields)
+        _warn_of_paths(files)
+        api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
@@ -116,6 +128,13 @@ def push_folder(
             revision=revision,
             create_pr=create_pr,
         )
+
+
+@contextlib.contextmanager
+def _naming_refusals(repo_id: str) -> Iterator[None]:
+    """Turns what an upload raises into one error of one line."""
+    try:
+        yield
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} cannot be the name of a repository: {error}") from error
     except LocalTokenNotFoundError as error:
@@ -129,7 +148,7 @@ def push_folder(
         ) from error
 
 
-def _files_to_upload(root: Path) -> dict[str, Path]:
+def _files_to_upload(root: Path, fields: Collection[str] | None) -> dict[str, Path]:
     """
     What a folder holds that is uploaded, by its name in the repository.
 
@@ -140,7 +159,7 @@ def _files_to_upload(root: Path) -> dict[str, Path]:
     found = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
     wanted = {name for name in found if _is_of_this_package(name)}
     wanted |= {name for name in _named_code(root) if name in found}
-    for folder in ("", _CATALOG_FOLDER):
+    for folder in ("", _CATALOG_FOLDER) if fields is None or "image" in fields else ():
         if folder + _CATALOG_INFO in found and folder + _CATALOG_ITEMS in found:
             wanted |= set(_catalog_pictures(found[folder + _CATALOG_ITEMS], folder)) & found.keys()
     if CARD_NAME in found:
@@ -269,7 +288,66 @@ def _catalog_pictures(items: Path, folder: str) -> Iterator[str]:
             yield folder + PurePosixPath(image).as_posix()
 
 
-def _records(items: Path) -> Iterator[dict]:
+def _items_to_upload(files: dict[str, Path], made: Path, fields: Collection[str] | None) -> dict[str, Path]:
+    """
+    The items of catalogues as they are uploaded: without paths that lead nowhere on another machine, and with some
+    fields alone where they are chosen.
+
+    Raises:
+        ValueError: If a chosen field is of no item.
+    """
+    written: dict[str, Path] = {}
+    known: set[str] = set()
+    for folder in ("", _CATALOG_FOLDER):
+        name = folder + _CATALOG_ITEMS
+        if name not in files or folder + _CATALOG_INFO not in files:
+            continue
+        written[name] = made / name
+        written[name].parent.mkdir(exist_ok=True)
+        counts: Counter[str] = Counter()
+        without_path = 0
+        with written[name].open("w", encoding="utf-8") as stream:
+            for record in _records(files[name]):
+                known |= record.keys()
+                entry = {key: record[key] for key in record if fields is None or key in {*_ALWAYS, *fields}}
+                if _is_path_of_this_machine(entry.get("image")):
+                    del entry["image"]
+                    without_path += 1
+                counts.update(key for key in entry if entry[key] is not None)
+                # As ASCII: half a letter, which JSON may spell out, cannot be written otherwise.
+                stream.write(json.dumps(entry) + "\n")
+        told = ", ".join(f"{key} ({count:,})" for key, count in counts.items())
+        logger.info(f"{name}: the items go along with these fields: {told or 'none'}")
+        if without_path:
+            logger.warning(
+                f"{name}: the pictures of {without_path:,} items are paths of this machine, which nobody else can "
+                "follow, and are left out; save the catalogue with save_images=True to upload pictures"
+            )
+    unknown = sorted(set(fields or ()) - known)
+    if unknown:
+        there = ", ".join(sorted(known)) or "none, as there is no catalogue"
+        raise ValueError(f"no item has a field {unknown[0]!r}; the fields are {there}")
+    return written
+
+
+def _is_path_of_this_machine(image: Any) -> bool:
+    """Whether a picture's reference starts at the root of a disk, or leads out of its folder; of any system."""
+    if not isinstance(image, str) or image.lower().startswith(("http://", "https://")):
+        return False
+    path = PureWindowsPath(image)  # which takes both kinds of slashes
+    return bool(path.anchor) or ".." in path.parts or image.lower().startswith("file:")
+
+
+def _warn_of_paths(files: dict[str, Path]) -> None:
+    """Tells which texts name something of this machine, such as an encoder in a folder."""
+    for name in sorted({CARD_NAME, *_CONFIGURATIONS, _CATALOG_INFO, _CATALOG_FOLDER + _CATALOG_INFO} & files.keys()):
+        text = files[name].read_text(encoding="utf-8", errors="replace")
+        paths = sorted({path for path in _PATH.findall(text) if os.path.exists(path)})
+        if paths:
+            logger.warning(f"{name} goes along and names {paths[0]} of this machine; nobody else can follow it")
+
+
+def _records(items: Path) -> Iterator[dict[str, Any]]:
     with items.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:

@@ -19,8 +19,10 @@ def add_parser(subparsers: Any) -> None:
         help="upload a model or a catalogue to the Hub",
         description=(
             "Reads a folder that `finetune`, `pretrain`, `convert` or `encode` wrote, or save_pretrained, and uploads "
-            "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. The token "
-            "is that of `hf auth login` or HF_TOKEN."
+            "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. Every "
+            "field of the items goes along, prices and notes too, unless --fields chooses; the log names them. Pictures "
+            "go along that were saved into a model's folder. Links out of it are refused, and files of other kinds left "
+            "out. The token is that of `hf auth login` or HF_TOKEN."
         ),
         epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
     )
@@ -29,6 +31,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="the branch, made where it is missing (default: main)")
     parser.add_argument("--license", metavar="ID", help="written into the card, e.g. apache-2.0 or cc-by-4.0")
+    parser.add_argument(
+        "--fields",
+        metavar="NAMES",
+        help="fields of the items that go along besides item_id and title, e.g. brand,image (default: all)",
+    )
     add_json_option(parser)
 
 
@@ -60,14 +67,30 @@ def _push_model(args: argparse.Namespace) -> str:
     if found != MMM4RecConfig.model_type:
         raise ValueError(f"{args.folder} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}")
     commit = push_folder(
-        args.folder, args.repo_id, private=args.private or None, revision=args.revision, license=args.license
+        args.folder,
+        args.repo_id,
+        private=args.private or None,
+        revision=args.revision,
+        license=args.license,
+        fields=_fields(args),
     )
     return str(commit.commit_url)
 
 
 def _push_catalog(args: argparse.Namespace) -> str:
     from ..items import ItemCatalog
+    from ..items.storage import push_catalog
 
-    return ItemCatalog.from_pretrained(args.folder).push_to_hub(
-        args.repo_id, private=args.private or None, revision=args.revision, license=args.license
+    return push_catalog(
+        ItemCatalog.from_pretrained(args.folder),
+        args.repo_id,
+        save_images=False,
+        private=args.private or None,
+        revision=args.revision,
+        license=args.license,
+        fields=_fields(args),
     )
+
+
+def _fields(args: argparse.Namespace) -> list[str] | None:
+    return None if args.fields is None else [name.strip() for name in args.fields.split(",") if name.strip()]

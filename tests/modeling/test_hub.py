@@ -1,5 +1,7 @@
 """What an upload asks of the Hub, and how its refusals are told. tests/hub uploads to a Hub on the loopback."""
 
+import json
+import logging
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +47,11 @@ class Hub:
         return str(path)
 
     def create_commit(self, repo_id: str, operations: list[Any], **options: Any) -> str:
+        self.contents = {}
+        for operation in operations:
+            if isinstance(operation, CommitOperationAdd):
+                with operation.as_file() as stream:
+                    self.contents[operation.path_in_repo] = stream.read().decode()
         files = {operation.path_in_repo for operation in operations if isinstance(operation, CommitOperationAdd)}
         deleted = {operation.path_in_repo for operation in operations} - files
         self.calls.append(("deleted", {"files": deleted}))
@@ -121,7 +128,7 @@ def test_what_is_no_part_of_a_model_stays_and_is_named(
     }  # fmt: skip
     put(folder, sent | kept)
     assert pushed(monkeypatch, Hub(), folder)["create_commit"]["files"] == set(sent)
-    (told,) = [record.getMessage() for record in caplog.records]
+    told = caplog.records[0].getMessage()
     for name in ("users.jsonl", "checkpoint-10/", "catalog/secret.txt", "figures/other.png", " and 1 more are left"):
         assert name in told, name
     assert "optimizer" not in told
@@ -164,6 +171,55 @@ def test_a_snapshot_in_the_hub_s_cache_is_uploaded_whose_files_are_links(
     (cache / "snapshots" / "0f" / "config.json").symlink_to("../../blobs/a1")
     files = pushed(monkeypatch, Hub(), cache / "snapshots" / "0f")["create_commit"]["files"]
     assert files == {"config.json", "item_ids.json"}
+
+
+IMAGES = [
+    ("1", "/home/alice/pictures/1.jpg", None), ("2", "C:\\\\shop\\\\2.jpg", None), ("3", "\\\\\\\\nas\\\\3.jpg", None),
+    ("4", "../4.jpg", None), ("5", "file:///home/5.jpg", None), ("6", "https://shop.org/6.jpg", "https://shop.org/6.jpg"),
+    ("7", "images/7.jpg", "images/7.jpg"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["", "catalog/"])
+def test_paths_of_the_machine_stay_and_the_fields_that_go_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    records = [
+        {"item_id": item_id, "title": f"T\u00e9 {item_id}", "supplier": "Acme", "price": 3.5, "image": image}
+        for item_id, image, _ in IMAGES
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records) + '{"item_id": "8", "title": "\\ud800"}\n'
+    put(tmp_path, {f"{place}items.jsonl": lines, f"{place}catalog.json": "{}", f"{place}images/7.jpg": "7"})
+    hub = Hub()
+    with caplog.at_level(logging.INFO):
+        pushed(monkeypatch, hub, tmp_path)
+    sent = [json.loads(line) for line in hub.contents[f"{place}items.jsonl"].splitlines()]
+    assert [item.pop("image", None) for item in sent] == [image for *_, image in IMAGES] + [None]
+    assert [item["title"] for item in sent] == [record["title"] for record in records] + ["\ud800"]
+    assert f"{place}images/7.jpg" in hub.contents and (tmp_path / f"{place}items.jsonl").read_text() == lines
+    told = [record.getMessage() for record in caplog.records]
+    fields = "item_id (8), title (8), supplier (7), price (7), image (2)"
+    assert f"{place}items.jsonl: the items go along with these fields: {fields}" in told
+    assert any("the pictures of 5 items are paths of this machine" in line for line in told)
+    pushed(monkeypatch, hub, tmp_path, fields=["supplier"])
+    sent = [json.loads(line) for line in hub.contents[f"{place}items.jsonl"].splitlines()]
+    assert sent[0] == {"item_id": "1", "title": "T\u00e9 1", "supplier": "Acme"}
+    assert f"{place}images/7.jpg" not in hub.contents
+    monkeypatch.setattr(hub_mmm4rec, "HfApi", lambda token: hub)
+    with pytest.raises(
+        ValueError, match="no item has a field 'brand'; the fields are image, item_id, price, supplier"
+    ):
+        push_folder(tmp_path, "films", fields=["brand"])
+
+
+def test_texts_that_name_a_path_of_the_machine_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, {"encoder/config.json": "{}", "config.json": json.dumps({"encoder": f"{tmp_path}/encoder"})})
+    put(tmp_path, {"README.md": "`org/tmp`, https://hub.org/tmp, /no/such/folder, and ./tmp\n"})
+    pushed(monkeypatch, Hub(), tmp_path)
+    told = [record.getMessage() for record in caplog.records if "of this machine" in record.getMessage()]
+    assert told == [f"config.json goes along and names {tmp_path}/encoder of this machine; nobody else can follow it"]
 
 
 OTHERS = {

@@ -10,8 +10,10 @@ What owns what:
 - `pictures.py` makes small JPEGs of the catalogue's pictures and checks those that are uploaded; `uploads.py` has the
   files of those that were chosen on the page and not added yet.
 - `schemas.py` says what the API takes and gives, `api.py` has its routes, `forms.py` reads a new item's form,
-  `limits.py` has what is refused before a route sees it: large bodies, foreign hosts and origins. Numbers and lengths
-  are limited in `schemas.py`, uploads in `pictures.py`, waiting requests in `worker.py`, the memory of `/similar` by
+  `limits.py` has what is refused before a route sees it: large bodies, foreign hosts and origins, what Gradio has and
+  the page does without. Numbers and lengths are limited in `schemas.py`, pictures in `pictures.py`, uploads that are
+  kept in `uploads.py`, waiting requests in `worker.py`, downloads in `pictures.py` (how long, how often) and `api.py`
+  (how many at a time), visitors whose histories are kept in `page.py`, the memory of `/similar` by
   `_similar` of the pipeline (`modeling/pipeline_mmm4rec.py`, `_EMBEDDED` items at a time). An error's words stand
   where it is raised: `api.py` gives it a status, `markup.problem` its look.
 - `page.py` is the Gradio page and its events; `markup.py` writes its HTML, the only place where a title becomes HTML;

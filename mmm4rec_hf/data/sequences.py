@@ -116,7 +116,11 @@ def _cuts(
         raise ValueError('split="temporal" needs valid_from= and test_from=, such as "2016-01-01"')
     first, second = _cut(data, valid_from=valid_from), _cut(data, test_from=test_from)
     if first >= second:
-        raise ValueError(f"valid_from must be before test_from, got {valid_from!r} and {test_from!r}")
+        unit = "" if data.time_unit is None else f", numbers by the log's time_unit={data.time_unit!r}"
+        raise ValueError(
+            f"valid_from must be before test_from, got {valid_from!r} and {test_from!r}, which are read as "
+            f"{np.datetime64(first, 's')} and {np.datetime64(second, 's')}{unit}"
+        )
     return first, second
 
 

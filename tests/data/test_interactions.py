@@ -379,6 +379,8 @@ def test_bad_lines_are_counted_with_their_numbers_and_nothing_is_evaluated(
     ("name", "content", "message"),
     [
         ("empty.csv", b"", "empty.csv"),
+        ("empty.tsv", b"", "empty.tsv"),
+        ("breaks.tsv", b"\n \n", "breaks.tsv"),
         ("header.csv", b"user_id,item_id,timestamp\n", "no interactions"),
         ("ragged.csv", b"user_id,item_id,timestamp\nu,a,1,2\n", "ragged.csv cannot be read"),
         ("one.csv", b"user_id\nu\n", "neither comma"),

@@ -563,12 +563,19 @@ def test_cuts_outside_of_the_times_of_the_log_are_doubted(caplog: pytest.LogCapt
         ({}, "01.08.2020", ValueError, r"valid_from='01.08.2020' is no time that can be read; give it as a number or"),
         ({"time_format": "%d.%m.%Y"}, "1. August", ValueError, "or written as time_format='%d.%m.%Y' says"),
         ({"time_format": "%d.%m.%Y"}, "31.06.2020", ValueError, "valid_from='31.06.2020' is no date or time of day"),
+        (
+            # Seconds, and a log of milliseconds.
+            {"time_unit": "ms"},
+            SEPTEMBER,
+            ValueError,
+            "are read as 1970-01-19T12:08:38 and 1970-01-19T12:08:38, numbers by the log's time_unit='ms'",
+        ),
         ({}, [1], TypeError, r"valid_from=\[1\] "),
     ],
 )
 def test_cuts_that_are_no_times_are_refused_by_name(
     told: dict[str, str], cut: Any, error: type[Exception], message: str
 ) -> None:
-    log = log_of([("u", "a", "01.07.2020" if told else AUGUST)], **told)
+    log = log_of([("u", "a", "01.07.2020" if "time_format" in told else AUGUST)], **told)
     with pytest.raises(error, match=message):
         prepare_sequences(log, k_core=1, split="temporal", valid_from=cut, test_from=SEPTEMBER)

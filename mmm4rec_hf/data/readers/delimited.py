@@ -147,7 +147,7 @@ def _encloses_nothing(content: bytes, separator: str, quote_char: str) -> bool:
     """Whether quotes are part of the values, as in many files of tabs: then every line is a whole row by itself."""
     lines = [line for line in content.split(b"\n") if line.strip()]
     # A program that encloses fields encloses the columns' names too, unless it does so where it must.
-    if separator != "\t" or quote_char.encode() in lines[0]:
+    if separator != "\t" or not lines or quote_char.encode() in lines[0]:
         return False
     return len({line.count(b"\t") for line in lines}) == 1
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Container, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import logging
@@ -43,6 +44,8 @@ _PROCESSOR = {
 # Fields of an item without which it is none, or that the processor knows as well.
 _ALWAYS = ("item_id", "title")
 _PATH = re.compile(r"(?<![\w.:/~-])/[^\s\"'`<>|()\[\]{},;]{2,}")
+_FRONT_MATTER = re.compile(r"\A\s*---\n.*?^---\s*?$", re.DOTALL | re.MULTILINE)
+_STAMP = re.compile(r"\n*<!-- mmm4rec: uploaded as [0-9a-f]{64} -->\n*\Z")
 _CATALOG = {_CATALOG_INFO, _CATALOG_ITEMS, "features.safetensors"}
 _WORDS_OF_THE_AUTHOR = {CARD_NAME, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt"}
 _CONFIGURATIONS = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -61,7 +64,6 @@ def push_folder(
     token: str | bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    keep_card: bool = False,
     license: str | None = None,
     fields: Collection[str] | None = None,
     repo_type: str = "model",
@@ -69,7 +71,9 @@ def push_folder(
     """
     Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
     log, and left out. What the repository has of an earlier model and would be taken for a part of this one is deleted
-    in the same commit: its weights in other files, its tokenizer, and where the items differ its catalogue.
+    in the same commit: its weights in other files, its tokenizer, and where the items differ its catalogue. A card
+    that was written or changed on the Hub stays, with a warning; one that an upload left is replaced, and keeps its
+    licence.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -82,7 +86,6 @@ def push_folder(
         token (`str` or `bool`, *optional*): By default the one that `hf auth login` stored.
         revision (`str`, *optional*): The branch, made where it is missing.
         create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request instead.
-        keep_card (`bool`, *optional*, defaults to `False`): Whether a card that the repository has stays as it is.
         license (`str`, *optional*): Identifier of the Hub, such as `apache-2.0`, for the folder's card.
         fields (`Collection[str]`, *optional*):
             Those of a catalogue's items that go along besides `item_id` and `title`, by default all. The log names
@@ -114,11 +117,22 @@ def push_folder(
                 + (f" and {len(replaced) - 10} more" if replaced[10:] else "")
             )
         operations += [CommitOperationDelete(name) for name in replaced]
-        if keep_card and api.file_exists(repo_id, CARD_NAME, repo_type=repo_type, revision=revision):
-            logger.warning(f"{repo_id} has a model card already, which is kept")
-        elif CARD_NAME in files:
-            card = card_of_repository(files[CARD_NAME].read_text(encoding="utf-8"), repo_id, license)
-            operations.append(CommitOperationAdd(CARD_NAME, card.encode()))
+        if CARD_NAME in files:
+            theirs = None
+            if CARD_NAME in there:
+                path = api.hf_hub_download(repo_id, CARD_NAME, repo_type=repo_type, revision=revision)
+                theirs = Path(path).read_text(encoding="utf-8", errors="replace")
+            if _is_edited(theirs):
+                kind = "model" if repo_type == "model" else "data set"
+                logger.warning(
+                    f"{repo_id} has a {kind} card already, which is kept, as it was written or changed there: its "
+                    f"numbers{' and its licence' if license else ''} may not be those of this upload; delete its "
+                    f"{CARD_NAME} first to have it replaced"
+                )
+            else:
+                card = files[CARD_NAME].read_text(encoding="utf-8")
+                card = card_of_repository(card, repo_id, license or _licence_to_keep(card, theirs))
+                operations.append(CommitOperationAdd(CARD_NAME, _stamped(card).encode()))
         return api.create_commit(
             repo_id,
             operations,
@@ -146,6 +160,27 @@ def _naming_refusals(repo_id: str) -> Iterator[None]:
         raise ValueError(
             f"the Hub refused the upload to {repo_id}; it needs a token that may write there: {reason}"
         ) from error
+
+
+def _stamped(card: str) -> str:
+    """A card with its digest, by which a later upload sees whether it was changed on the Hub."""
+    text = _STAMP.sub("", card).rstrip("\n") + "\n"
+    return f"{text}\n<!-- mmm4rec: uploaded as {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def _is_edited(card: str | None) -> bool:
+    """Whether a card of the Hub holds someone's own words: it is no upload of ours, nor front matter alone."""
+    if card is None or _stamped(card) == card:
+        return False
+    return bool(_FRONT_MATTER.sub("", card).strip())
+
+
+def _licence_to_keep(card: str, theirs: str | None) -> str | None:
+    """That of the card on the Hub, where the new one has none."""
+    if theirs is None or RepoCard(card, ignore_metadata_errors=True).data.get("license"):
+        return None
+    licence = RepoCard(theirs, ignore_metadata_errors=True).data.get("license")
+    return licence if isinstance(licence, str) else None
 
 
 def _files_to_upload(root: Path, fields: Collection[str] | None) -> dict[str, Path]:

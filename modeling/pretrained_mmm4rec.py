@@ -86,7 +86,7 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
         **options: Any,
     ) -> Any:
         """
-        Uploads the model with its code and a card; a card that the repository has stays as it is.
+        Uploads the model with its code and a card; a card that was edited on the Hub stays as it is.
 
         Args:
             repo_id (`str`): `organization/name`.
@@ -106,7 +106,7 @@ class MMM4RecPreTrainedModel(PreTrainedModel):
             facts = CardFacts(tags=[*(getattr(self, "model_tags", None) or ()), *(tags or ())])
             write_card(Path(folder), model_card(self._saved_config(), getattr(self, "item_ids", None), facts))
             self.save_pretrained(folder, max_shard_size=max_shard_size)
-            return push_folder(folder, repo_id, keep_card=True, **options)
+            return push_folder(folder, repo_id, **options)
 
     def _saved_config(self) -> MMM4RecConfig:
         """The configuration as [`~MMM4RecPreTrainedModel.save_pretrained`] writes it."""

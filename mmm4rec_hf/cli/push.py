@@ -20,9 +20,10 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Reads a folder that `finetune`, `pretrain`, `convert` or `encode` wrote, or save_pretrained, and uploads "
             "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. Every "
-            "field of the items goes along, prices and notes too, unless --fields chooses; the log names them. Pictures "
-            "go along that were saved into a model's folder. Links out of it are refused, and files of other kinds left "
-            "out. The token is that of `hf auth login` or HF_TOKEN."
+            "field of the items goes along, prices and notes too, unless --fields chooses; the log names them. "
+            "Pictures go along that were saved into a model's folder. Links out of it are refused, files of other "
+            "kinds left out. A card that was edited on the Hub stays. The token is that of `hf auth login` or "
+            "HF_TOKEN."
         ),
         epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
     )

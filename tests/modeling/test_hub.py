@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from mmm4rec_hf import MMM4RecProcessor
@@ -20,11 +20,9 @@ from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 class Hub:
     """Answers as `HfApi` does, and keeps what it was asked."""
 
-    def __init__(
-        self, error: Exception | None = None, has_card: bool = False, there: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, error: Exception | None = None, there: dict[str, str] | None = None) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.error, self.has_card, self.there = error, has_card, there or {}
+        self.error, self.there = error, there or {}
 
     def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
         if self.error is not None:
@@ -34,9 +32,6 @@ class Hub:
 
     def create_branch(self, repo_id: str, **options: Any) -> None:
         self.calls.append(("create_branch", {"repo_id": repo_id} | options))
-
-    def file_exists(self, repo_id: str, name: str, **options: Any) -> bool:
-        return self.has_card
 
     def list_repo_files(self, repo_id: str, **options: Any) -> list[str]:
         return list(self.there)
@@ -86,18 +81,39 @@ def test_what_is_there_already_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch
     assert commit["files"] == {"config.json", "README.md", "catalog/items.jsonl"}
 
 
-def test_a_pull_request_needs_no_branch_and_a_card_is_kept_on_request(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    calls = pushed(
-        monkeypatch, Hub(has_card=True), folder, revision="main", create_pr=True, keep_card=True, repo_type="dataset"
-    )
+def test_a_pull_request_needs_no_branch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    calls = pushed(monkeypatch, Hub(), folder, revision="main", create_pr=True, repo_type="dataset")
     assert "create_branch" not in calls and calls["create_commit"]["create_pr"]
     assert calls["create_commit"]["repo_type"] == "dataset"
-    assert calls["create_commit"]["files"] == {"config.json", "catalog/items.jsonl"}
-    # One that the repository lacks is written.
-    calls = pushed(monkeypatch, Hub(), folder, keep_card=True)
-    assert "README.md" in calls["create_commit"]["files"]
+    assert calls["create_commit"]["files"] == {"config.json", "README.md", "catalog/items.jsonl"}
+
+
+@pytest.mark.parametrize(("repo_type", "kind"), [("model", "model"), ("dataset", "data set")])
+def test_a_card_that_an_upload_left_is_replaced_and_one_that_was_edited_stays(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, caplog: pytest.LogCaptureFixture, repo_type: str, kind: str
+) -> None:
+    first, hub = Hub(), Hub()
+    pushed(monkeypatch, first, folder, repo_type=repo_type, license="mit")
+    (folder / "README.md").write_text("---\ntags:\n- films\n---\n# 7 films\n")
+    hub.there = first.contents
+    pushed(monkeypatch, hub, folder, repo_type=repo_type)
+    card = ModelCard(hub.contents["README.md"])
+    assert (
+        "# 7 films" in card.text and card.data.license == "mit" and card.data.tags == ["films"] and not caplog.records
+    )
+    # A card that went through the Hub and back is stamped once.
+    (folder / "README.md").write_text(hub.contents["README.md"])
+    pushed(monkeypatch, again := Hub(there=hub.contents), folder, repo_type=repo_type)
+    assert again.contents["README.md"] == hub.contents["README.md"]
+    for edited in (hub.contents["README.md"].replace("7 films", "7 good films"), "My own words.", "# films\n"):
+        caplog.clear()
+        pushed(monkeypatch, edits := Hub(there={"README.md": edited}), folder, repo_type=repo_type, license="mit")
+        assert "README.md" not in edits.contents and "config.json" in edits.contents
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert f"author/films has a {kind} card already, which is kept" in told and "and its licence" in told
+    # What the Hub's own page makes of a new repository with a licence holds no words.
+    pushed(monkeypatch, new := Hub(there={"README.md": "---\nlicense: cc-by-4.0\n---\n"}), folder, license="mit")
+    assert ModelCard(new.contents["README.md"]).data.license == "mit"
 
 
 def put(folder: Path, texts: dict[str, str]) -> None:

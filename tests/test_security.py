@@ -30,7 +30,7 @@ SIZES = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size"
 
 def test_every_promise_names_tests_that_are_there(repository: Path) -> None:
     rows = re.findall(r"^\| (\d+) \|(.*)$", (repository / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 13))
+    assert [int(number) for number, _ in rows] == list(range(1, 14))
     for number, row in rows:
         names = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row)
         assert names, number

@@ -130,6 +130,8 @@ def test_a_yes_on_stdin_is_not_asked_for_and_runs_no_code(
     ran = needing_code(saved, part)
     told = f"{saved} needs code of its own, which no command runs; if you trust it, load it in Python with "
     assert refused(saved, capsys) == f"mmm4rec: error: {told}trust_remote_code=True"
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        load_recommender(saved)
     assert not ran.exists()
 
 

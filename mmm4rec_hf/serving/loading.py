@@ -60,7 +60,7 @@ def load_recommender(
     """
     folder = find_model(model)
     pipeline: Any = transformers.pipeline(  # type: ignore[call-overload]
-        TASK, model=folder, device=device
+        TASK, model=folder, device=device, trust_remote_code=False
     )
     items = _catalog(folder, catalog, pipeline)
     has_features = items.text_features is not None or items.image_features is not None

@@ -11,6 +11,7 @@ from mmm4rec_hf.items.storage import save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.outputs import replace_folder, write_json
+from mmm4rec_hf.saved_models import MODEL_FILES
 
 from .cards import save_card
 from .record import LAYOUT_NAME
@@ -81,10 +82,13 @@ def save_recommender(
         layout (`Mapping[str, str]`, *optional*):
             Of a model that leaves the folder of its run: how its log was laid out, as [`layout_of_log`] gives it, so
             that `recommend` reads such a log as before.
+
+    Raises:
+        ValueError: If the folder holds anything but such a model.
     """
     processor.set_items(catalog)
     processor.max_sequence_length = model.config.max_sequence_length
-    with replace_folder(Path(folder)) as partial:
+    with replace_folder(Path(folder), MODEL_FILES) as partial:
         model.save_pretrained(partial)
         save_card(model, partial, facts or CardFacts())
         processor.save_pretrained(partial)

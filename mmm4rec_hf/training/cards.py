@@ -155,8 +155,9 @@ def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
 
 
 def keeps_best(trainer: "MMM4RecTrainer") -> bool:
-    """Whether a training ends with its best checkpoint and not with its last weights."""
-    return bool(trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint)
+    """Whether a trainer holds the weights of a training's best checkpoint: until its end it holds those of now."""
+    has_best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    return bool(has_best and not trainer.is_in_train)
 
 
 def kept_step(trainer: "MMM4RecTrainer") -> int:

@@ -111,6 +111,11 @@ class FinetuneRecipe:
                 "training: leave resume_from_checkpoint out: a run goes on from its own last checkpoint; name another "
                 "model to start from by start_from"
             )
+        if self.training.get("push_to_hub"):
+            raise ValueError(
+                "training: leave push_to_hub out: it uploads what is trained on, not the model that is kept; when the "
+                f"run has ended, use mmm4rec push {self.output_dir} NAME"
+            )
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
         if self.fresh_projections and self.start_from is None:

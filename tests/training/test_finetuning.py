@@ -422,6 +422,8 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
         ({"use_item_bias": True}, r"did you mean 'model\.use_item_bias'\?$"),
         ({"zzz": 2}, "named 'zzz'; there are card, catalog, early_stopping_patience"),
         ({"training": {"output_dir": "x"}}, "output_dir stands at the recipe's top"),
+        ({"training": {"resume_from_checkpoint": "x"}}, "a run goes on from its own last checkpoint; .* start_from"),
+        ({"training": {"push_to_hub": True}}, "not the model that is kept; .* use mmm4rec push .*out NAME"),
         ({"model": {"use_item_bais": True}}, "did you mean 'use_item_bias'"),
         ({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1, got 0"),
         ({"optimizer": "sgd"}, "must be one of 'adamw', 'nadam', got 'sgd'"),

@@ -358,6 +358,43 @@ def test_where_the_best_checkpoint_is_gone_the_best_of_what_follows_is_kept(
         assert torch.equal(value, weights[f"model.{name}"]), name
 
 
+def test_a_card_that_goes_along_with_a_checkpoint_is_of_its_weights(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = MMM4RecTrainer.evaluate
+    monkeypatch.setattr(
+        MMM4RecTrainer,
+        "evaluate",
+        lambda self, *args, **kwargs: (
+            evaluate(self, *args, **kwargs) | {"eval_ndcg@10": -float(self.state.global_step)}
+        ),
+    )
+    told: list[tuple[int, str]] = []
+
+    class Card(TrainerCallback):
+        def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+            trainer.create_model_card()
+            told.append((state.global_step, (tmp_path / "README.md").read_text()))
+
+    options = {
+        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 6,
+        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10",
+    }  # fmt: skip
+    trainer = MMM4RecTrainer(
+        shop.make_model(sequences.item_ids),
+        shop.make_arguments(tmp_path, **options),
+        train_dataset=sequences["train"],
+        eval_dataset=sequences["validation"],
+        callbacks=[Card()],
+    )
+    trainer.train()
+    assert [step for step, _ in told] == [3, 6]
+    for step, card in told:
+        assert f"step {step}, the last" in " ".join(card.split())
+    trainer.create_model_card()
+    assert "step 3, the best of 6" in " ".join((tmp_path / "README.md").read_text().split())
+
+
 def test_a_training_begins_again_where_its_checkpoints_hold_weights_alone(
     shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,7 +34,7 @@ def test_a_writer_that_writes_in_place_is_found_by_kills(benchmark: Run) -> None
     # As if nothing were written under another name first.
     broken = (
         "import contextlib, mmm4rec_hf.data.sequence_datasets as written; written.replace_folder = "
-        "contextlib.contextmanager(lambda path: (yield (path.mkdir(parents=True, exist_ok=True), path)[1]))"
+        "contextlib.contextmanager(lambda path, own=None: (yield (path.mkdir(parents=True, exist_ok=True), path)[1]))"
     )
     done = benchmark("kill.py", "--times", "8", "--only", "prepare", before=broken)
     assert done.returncode == 1 and "half of it was taken for whole" in done.stdout, done.stdout + done.stderr[-3000:]

@@ -150,7 +150,9 @@ def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
     """Which of a training's steps the weights are of."""
     args, state = trainer.args, trainer.state
     if keeps_best(trainer):
-        return f"step {kept_step(trainer)}, the best of {state.global_step} by {args.metric_for_best_model}"
+        step = kept_step(trainer)
+        saved = "" if step == state.best_global_step else " that was saved"
+        return f"step {step}, the best{saved} of {state.global_step} by {args.metric_for_best_model}"
     return f"step {state.global_step}, the last"
 
 

@@ -44,9 +44,20 @@ def step_of(checkpoint: str) -> int:
 
 
 class BestCheckpointInPlace(TrainerCallback):
-    """Looks for a run's best checkpoint beside the others, as the run's folder may have been moved or renamed."""
+    """
+    Looks for a run's best checkpoint beside the others, as the run's folder may have been moved or renamed.
+
+    Attributes:
+        checkpoint (`str`, *optional*): That the run goes on from, if it does.
+    """
+
+    def __init__(self) -> None:
+        self.checkpoint: str | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if self.checkpoint is not None:
+            # transformers forgets one that is not where it was, but neither its step nor its metric.
+            state.best_model_checkpoint = _read_state(Path(self.checkpoint)).get("best_model_checkpoint")
         find_best(state, args)
 
 
@@ -62,16 +73,14 @@ def find_best(state: TrainerState, arguments: TrainingArguments) -> bool:
     Returns:
         `bool`: Whether there is a best checkpoint to load at the end.
     """
-    if state.best_global_step is None or not arguments.load_best_model_at_end:
+    # The best evaluation may be of a step at which nothing was saved.
+    if state.best_model_checkpoint is None or not arguments.load_best_model_at_end:
         return False
-    # transformers forgets one that is not where it was, but neither its step nor its metric.
-    known = Path(state.best_model_checkpoint or f"checkpoint-{state.best_global_step}")
-    here = Path(str(arguments.output_dir), known.name)
-    if state.best_model_checkpoint is None or not known.is_dir():
-        known = here
-    if known.is_dir():
-        state.best_model_checkpoint = str(known)
-        return True
+    known = Path(state.best_model_checkpoint)
+    for place in (known, Path(str(arguments.output_dir), known.name)):
+        if place.is_dir():
+            state.best_model_checkpoint = str(place)
+            return True
     logger.warning("%s is gone: kept is the best of what follows, and where nothing does, the last weights", known)
     state.best_model_checkpoint = state.best_global_step = state.best_metric = None
     return False

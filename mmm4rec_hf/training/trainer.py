@@ -129,7 +129,8 @@ class MMM4RecTrainer(Trainer):
         check_arguments(args, has_own_metrics="compute_metrics" in kwargs)
         kwargs.setdefault("compute_metrics", self._metrics_of_ranks)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
-        self.add_callback(BestCheckpointInPlace)
+        self._best_in_place = BestCheckpointInPlace()
+        self.add_callback(self._best_in_place)
         self.model: MMM4RecForSequentialRecommendation
         if data_collator is None:
             self.data_collator = MMM4RecDataCollator(self.model.config.max_sequence_length)
@@ -175,6 +176,7 @@ class MMM4RecTrainer(Trainer):
             self.args.restore_callback_states_from_checkpoint = True
             if is_finished(str(resume_from_checkpoint), self.args):
                 return self._end_with(str(resume_from_checkpoint))
+        self._best_in_place.checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
         if self.model_init is None:
             self._count_anew(self.accelerator.unwrap_model(self.model))
         with keeping_token_ids(self):

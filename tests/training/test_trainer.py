@@ -358,6 +358,41 @@ def test_where_the_best_checkpoint_is_gone_the_best_of_what_follows_is_kept(
         assert torch.equal(value, weights[f"model.{name}"]), name
 
 
+def test_a_best_evaluation_at_a_step_that_was_not_saved_is_no_checkpoint_that_is_gone(
+    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    evaluate = MMM4RecTrainer.evaluate
+    values = {2: 0.5, 4: 0.3, 6: 0.4, 8: 0.45}
+
+    def told(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": values[self.state.global_step]}
+
+    monkeypatch.setattr(MMM4RecTrainer, "evaluate", told)
+    options = {
+        "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4, "max_steps": 8,
+        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10",
+    }  # fmt: skip
+
+    def trained(folder: str, is_resumed: bool) -> MMM4RecTrainer:
+        model = shop.make_model(sequences.item_ids)
+        trainer = MMM4RecTrainer(
+            model,
+            shop.make_arguments(tmp_path / folder, **options),
+            train_dataset=sequences["train"],
+            eval_dataset=sequences["validation"],
+        )
+        trainer.train(resume_from_checkpoint=is_resumed)
+        return trainer
+
+    whole = trained("a", False)
+    shutil.copytree(tmp_path / "a" / "checkpoint-4", tmp_path / "b" / "checkpoint-4")
+    stopped = trained("b", True)
+    assert "is gone" not in caplog.text
+    for trainer in (whole, stopped):
+        assert (trainer.state.best_global_step, trainer.state.best_metric) == (2, 0.5)
+        assert kept_checkpoint(trainer) == "step 8, the last"
+
+
 def test_a_card_that_goes_along_with_a_checkpoint_is_of_its_weights(
     shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,9 +19,9 @@ from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
-from mmm4rec_hf.outputs import naming_full_disk
+from mmm4rec_hf.outputs import naming_full_disk, refuse_other_files
 from mmm4rec_hf.processes import use_cpu_where_alone
-from mmm4rec_hf.saved_models import MODEL_NAME, find_model
+from mmm4rec_hf.saved_models import MODEL_FILES, MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, keeps_best, kept_step
 from .folders import check_output, claim_output
@@ -158,6 +158,7 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         base = describe_base(find_model(recipe.start_from, recipe.revision), recipe.revision)
     if arguments.should_save:
         check_output(output, recipe)
+        refuse_other_files(output / MODEL_NAME, MODEL_FILES)
         record.refuse_other_data(data=data, start_from=base)
     # The checkpoint that was kept may lie before the end, which would be trained again.
     if record.has_ended and all((output / name).is_dir() for name in (MODEL_NAME, EVALUATION_NAME)):
@@ -263,7 +264,12 @@ def kept_line(trainer: MMM4RecTrainer) -> str:
     place = f"kept: step {step:,}" + (f", epoch {epoch:.3g}" if epoch is not None else "")
     if not is_best:
         return f"{place}, the last"
-    return f"{place}, the best of {len(epochs)} validations by {name}" if len(epochs) > 1 else f"{place}, by {name}"
+    saved = "" if step == state.best_global_step else " that was saved"
+    return (
+        f"{place}, the best{saved} of {len(epochs)} validations by {name}"
+        if len(epochs) > 1
+        else f"{place}, by {name}"
+    )
 
 
 def _check_splits(recipe: FinetuneRecipe, arguments: TrainingArguments, sequences: SequenceDatasets) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # How the log was laid out, where a model lies without the record of its run.
 RECORD_NAME, LAYOUT_NAME = "training.json", "log_layout.json"
 _DIGEST = re.compile("[0-9a-f]{16}")
+_BLOCK = 1 << 20
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PACKAGES = ("mmm4rec-hf", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -203,20 +204,27 @@ def describe_base(base: str, revision: str | None = None) -> dict[str, str]:
     return {"weights": digest_of_files(files)} if files else {}
 
 
-def digest_of_files(paths: Iterable[Path]) -> str:
+def digest_of_files(paths: Iterable[Path], blocks: int | None = None) -> str:
     """
     Of what files hold, in the order of their names.
 
     Args:
         paths (`Iterable[Path]`): Files of any size; where they lie makes no difference.
+        blocks (`int`, *optional*): Of a file of more MB as many, evenly spread from its first to its last one.
     """
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda path: path.name):
         # With the size, so that no end of one file is the next one's beginning.
-        digest.update(path.stat().st_size.to_bytes(8, "big"))
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, "big"))
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            if blocks is None or size <= blocks * _BLOCK:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+                continue
+            for number in range(blocks):
+                file.seek(number * (size - _BLOCK) // (blocks - 1))
+                digest.update(file.read(_BLOCK))
     return digest.hexdigest()[:16]
 
 

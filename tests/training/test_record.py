@@ -14,7 +14,7 @@ from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.training.finetuning import FinetuneRecipe, finetune
 from mmm4rec_hf.training.pretraining import PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
-from mmm4rec_hf.training.record import RunRecord, describe_base
+from mmm4rec_hf.training.record import RunRecord, describe_base, digest_of_files
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 from .test_finetuning import SIZES, Killed
@@ -113,3 +113,17 @@ def test_the_digest_of_a_base_is_of_all_its_weights_and_of_nothing_else(tmp_path
     for name in list(contents)[1:3]:
         (other / name).unlink()
     assert describe_base(str(other)) == {}
+
+
+def test_of_large_files_parts_are_looked_at_the_first_and_the_last_among_them(tmp_path: Path) -> None:
+    file, mega = tmp_path / "shard", 1 << 20
+    content = bytearray(5 * mega + 7)
+    file.write_bytes(content)
+    whole, parts = digest_of_files([file]), digest_of_files([file], 3)
+    # The blocks begin at 0, 2 MB + 3 and 4 MB + 7.
+    for place, is_seen in ((0, True), (mega, False), (2 * mega + 3, True), (4 * mega, False), (5 * mega + 6, True)):
+        content[place] ^= 1
+        file.write_bytes(content)
+        assert (digest_of_files([file], 3) != parts) == is_seen and digest_of_files([file]) != whole
+        assert digest_of_files([file], 6) == digest_of_files([file])
+        content[place] ^= 1

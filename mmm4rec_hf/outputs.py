@@ -112,6 +112,11 @@ def refuse_other_files(target: Path, own: Sequence[str]) -> None:
         )
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds anything but empty folders, what a killed command left, and what systems write."""
+    return folder.is_dir() and bool(_others(folder, ()))
+
+
 def _others(folder: Path, own: Sequence[str], below: str = "") -> list[str]:
     """What lies in a folder and matches none of the patterns; of a folder of other things its name alone."""
     found = []

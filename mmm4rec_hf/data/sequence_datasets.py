@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 
 EVENTS_FILE, USERS_FILE, ITEMS_FILE, ABOUT_FILE = "events.arrow", "users.arrow", "items.arrow", "sequences.json"
 # What belongs to sequences: what `mmm4rec prepare` says of them, and shards beside them; and what `datasets` keeps
-# next to a file whose rows were mapped or shuffled.
-_BESIDE = ("prepare.json", "shards/shards.json", "shards/item_ids.json", "shards/shard-*.parquet", "cache-*.arrow")
+# next to a file whose rows were mapped or shuffled, under a name of `tempfile` until it is whole.
+_BESIDE = (
+    *("prepare.json", "shards/shards.json", "shards/item_ids.json", "shards/shard-*.parquet"),
+    *("cache-*.arrow", "tmp????????"),
+)
 
 
 class SequenceDatasets(datasets.DatasetDict):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmm4rec_hf.outputs import write_json
+from mmm4rec_hf.outputs import holds_files, write_json
 from mmm4rec_hf.plain_json import read_object
 
 logger = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ def check_output(folder: Path, recipe: Any) -> None:
             )
         return
     # The recipe is what a run writes first; of an empty folder nothing can be lost.
-    taken = [name for name in _OF_A_RUN if (folder / name).is_file() or any((folder / name).glob("*"))]
+    taken = [name for name in _OF_A_RUN if (folder / name).is_file() or holds_files(folder / name)]
     if taken:
         raise ValueError(
-            f"{folder} holds {', '.join(taken)}, but no {RECIPE_NAME}: no run wrote it, and this one would replace "
-            "it; give another output_dir"
+            f"{folder} holds {', '.join(taken)}, but no {RECIPE_NAME} of a run, and this one would replace it; give "
+            "another output_dir"
         )
 
 

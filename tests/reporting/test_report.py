@@ -384,11 +384,14 @@ def test_where_files_of_a_recipe_lie_on_the_machine_is_not_told(make_run: MakeRu
     recipe |= {
         "sequences": "C:\\Users\\alice\\shop\\sequences",
         "catalog": "data/catalog",
-        "logs": ["/home/alice/a/b.csv"],
+        "logs": ["/home/alice/a/b.csv", ["~/alice/x/c.csv"]],
+        "more": "file:///home/alice/y/d.csv",
+        "other": "../../home/alice/z/e.csv",
     }
     (run / "recipe.json").write_text(json.dumps(recipe))
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "alice" not in page and str(tmp_path) not in page
     assert ".../shop/sequences" in page and "data/catalog" in page and ".../a/b.csv" in page
+    assert all(f".../{name}.csv" in page for name in ("x/c", "y/d", "z/e"))
     assert f".../{tmp_path.name}/run" in page

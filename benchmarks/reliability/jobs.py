@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def model_read(folder: str) -> str:
     model = MMM4RecForSequentialRecommendation.from_pretrained(find_model(f"./{folder}"))
     # A pushed card names the repository, which is another one for each run.
     card = Path(folder, "README.md").read_text(encoding="utf-8").replace(f"author/{Path.cwd().name}", "author/name")
+    card = re.sub("uploaded as [0-9a-f]{64}", "uploaded", card)  # a digest of the name, too
     return digest(model.item_ids, card, *(value.numpy() for _, value in sorted(model.state_dict().items())))
 
 

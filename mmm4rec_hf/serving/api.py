@@ -19,7 +19,7 @@ from mmm4rec_hf.suggestions import remedy
 from . import schemas
 from .forms import named_fields, texts_of
 from .limits import Limits
-from .pictures import MAX_UPLOAD_BYTES
+from .pictures import MAX_UPLOAD_BYTES, NotDownloaded
 from .recommender import CannotAddItems, ItemExists, Recommender, UnknownItem
 from .worker import Busy
 
@@ -100,8 +100,10 @@ def _picture_reader(recommender: Recommender) -> Callable[[str, int], Awaitable[
     downloads = asyncio.Semaphore(_DOWNLOADS)
 
     async def read(item_id: str, size: int) -> bytes:
-        is_slow = recommender.is_picture_downloaded(item_id)
-        async with downloads if is_slow else contextlib.nullcontext():
+        # What is here, or known to fail, has no part in the wait for others.
+        with contextlib.suppress(NotDownloaded):
+            return await run_in_threadpool(recommender.picture, item_id, size, download=False)
+        async with downloads:
             return await run_in_threadpool(recommender.picture, item_id, size)
 
     return read

@@ -32,6 +32,10 @@ _LAST_STRAW = 4
 _MAX_FAILURES = 10_000
 
 
+class NotDownloaded(LookupError):
+    """A picture that another server has to be asked for, which may take long."""
+
+
 class PictureStore:
     """
     Makes small JPEGs of pictures and keeps the last ones.
@@ -45,6 +49,7 @@ class PictureStore:
 
     def __init__(self, fetch: Fetcher | None = None, max_bytes: int = 32 << 20) -> None:
         self._fetch = fetch.once(_PATIENCE) if isinstance(fetch, PictureDownloader) else fetch
+        self._on_disk = _OnDisk(fetch.cache_dir) if isinstance(fetch, PictureDownloader) else None
         self._failures = _Failures()
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
@@ -56,17 +61,17 @@ class PictureStore:
         """Whether an item's picture can be tried at all."""
         return is_picture(reference) and (self._fetch is not None or not is_url(reference))
 
-    def is_downloaded(self, reference: Any) -> bool:
-        """Whether another server is asked for a picture, which may take long."""
-        return self._fetch is not None and is_url(_plain(reference))
-
-    def _downloaded(self, reference: Any) -> Any:
+    def _downloaded(self, reference: Any, download: bool) -> Any:
         """What is behind an address; any other reference as it is."""
         address = _plain(reference)
         if self._fetch is None or not is_url(address):
             return reference
         with self._lock:
             self._failures.check(address)
+        if not download:
+            if self._on_disk is None:
+                raise NotDownloaded(address)
+            return self._on_disk(address)
         try:
             content = self._fetch(address)
         except PictureError as error:
@@ -77,7 +82,7 @@ class PictureStore:
             self._failures.forgive(address)
         return content
 
-    def jpeg(self, reference: Any, root: str | os.PathLike[str] | None, size: int) -> bytes:
+    def jpeg(self, reference: Any, root: str | os.PathLike[str] | None, size: int, download: bool = True) -> bytes:
         """
         A picture, upright and re-encoded, so that nothing of the file but its pixels is passed on.
 
@@ -85,9 +90,11 @@ class PictureStore:
             reference (`Any`): As [`load_picture`] takes it.
             root (`str` or `os.PathLike`, *optional*): The folder of relative paths.
             size (`int`): The longer side at most; a smaller picture stays as it is.
+            download (`bool`, *optional*, defaults to `True`): Whether another server may be asked.
 
         Raises:
             PictureError: If it cannot be read, with the reason.
+            NotDownloaded: Without `download`, if another server would be asked.
         """
         key = (_name(reference, root), size)
         with self._lock:
@@ -95,7 +102,7 @@ class PictureStore:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         # Before its turn to be decoded, so that no other picture waits for a slow server.
-        reference = self._downloaded(reference)
+        reference = self._downloaded(reference, download)
         with self._decoders:
             content = to_jpeg(load_picture(reference, root=root), size)
         with self._lock:
@@ -106,6 +113,13 @@ class PictureStore:
                 _, oldest = self._kept.popitem(last=False)
                 self._bytes -= len(oldest)
         return content
+
+
+class _OnDisk(PictureDownloader):
+    """Gives the pictures that were downloaded before, and asks for no other."""
+
+    def _fetch(self, url: str) -> bytes:
+        raise NotDownloaded(url)
 
 
 class _Failures:

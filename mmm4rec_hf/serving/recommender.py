@@ -252,35 +252,25 @@ class Recommender:
         plain = json.loads(json.dumps(fields, default=str), parse_constant=lambda _: None)
         return self._entry(state, row) | {"fields": plain}
 
-    def picture(self, item_id: str | int, size: int) -> bytes:
+    def picture(self, item_id: str | int, size: int, download: bool = True) -> bytes:
         """
         An item's picture as a JPEG.
 
         Args:
             item_id (`str` or `int`): External id.
             size (`int`): The longer side at most, in pixels.
+            download (`bool`, *optional*, defaults to `True`): As [`PictureStore.jpeg`].
 
         Raises:
             UnknownItem: If the catalogue does not hold the item.
             PictureError: If it has no picture, or one that cannot be read.
+            NotDownloaded: As [`PictureStore.jpeg`].
         """
         state = self._state
-        reference = self._reference(state, item_id)
+        reference = state.catalog.records[state.row(item_id)].get("image")
         if not self.pictures.shows(reference):
             raise PictureError("this item has no picture here")
-        return self.pictures.jpeg(reference, state.catalog.root, size)
-
-    def is_picture_downloaded(self, item_id: str | int) -> bool:
-        """
-        Whether another server is asked for an item's picture, which may take long.
-
-        Raises:
-            UnknownItem: If the catalogue does not hold the item.
-        """
-        return self.pictures.is_downloaded(self._reference(self._state, item_id))
-
-    def _reference(self, state: CatalogState, item_id: str | int) -> Any:
-        return state.catalog.records[state.row(item_id)].get("image")
+        return self.pictures.jpeg(reference, state.catalog.root, size, download)
 
     @property
     def text_fields(self) -> tuple[str, ...]:

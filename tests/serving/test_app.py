@@ -14,6 +14,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from mmm4rec_hf.items.download import NoAnswer
+from mmm4rec_hf.items.images import PictureError
 from mmm4rec_hf.serving.page import create_app
 from mmm4rec_hf.serving.pictures import PictureStore
 from mmm4rec_hf.serving.recommender import Recommender
@@ -84,6 +86,10 @@ def test_a_server_of_pictures_that_does_not_answer_keeps_nobody_else_waiting(
     answered, lock, counts = threading.Event(), threading.Lock(), {"now": 0, "most": 0}
 
     def fetch(address: str) -> bytes:
+        if "quick" in address:
+            return png("red", "star")
+        if "silent" in address:
+            raise NoAnswer("download: TimeoutError")
         with lock:
             counts["now"] += 1
             counts["most"] = max(counts.values())
@@ -93,9 +99,14 @@ def test_a_server_of_pictures_that_does_not_answer_keeps_nobody_else_waiting(
         return png("red", "star")
 
     recommender.pictures = PictureStore(fetch)
+    hosts = {7: "quick", 8: "silent"}
     for number, record in enumerate(recommender.state.catalog.records[:30]):
         if number != 5:
-            record["image"] = f"https://shop{number}.example/a.png"
+            record["image"] = f"https://{hosts.get(number, 'shop')}{number}.example/a.png"
+    # One that is here by now, and one that is not asked for again at once.
+    kept = recommender.picture("item-7", 256)
+    with pytest.raises(PictureError):
+        recommender.picture("item-8", 256)
     address = serve(create_app(recommender, local_only=True))
 
     def ask(path: str) -> int:
@@ -111,6 +122,8 @@ def test_a_server_of_pictures_that_does_not_answer_keeps_nobody_else_waiting(
             time.sleep(0.3)
             for path in ("/items", "/thumbnail?item_id=item-5", "/items/item-5/image", "/health"):
                 assert ask(path) == 200, path
+            assert httpx.get(f"{address}/thumbnail?item_id=item-7", timeout=50).content == kept
+            assert ask("/items/item-8/image") == 404
             assert not any(each.done() for each in waiting)
         finally:
             answered.set()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmm4rec_hf.items.download import NoAnswer, PictureDownloader
 from mmm4rec_hf.items.images import PictureError
-from mmm4rec_hf.serving.pictures import MAX_UPLOAD_BYTES, PictureStore, read_upload
+from mmm4rec_hf.serving.pictures import MAX_UPLOAD_BYTES, NotDownloaded, PictureStore, read_upload
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -165,6 +165,34 @@ def test_a_slow_server_keeps_no_other_picture_from_being_decoded(tmp_path: Path)
         finally:
             answered.set()
         assert [type(each.exception()) for each in slow] == [NoAnswer] * 3
+
+
+def test_what_was_downloaded_before_needs_no_other_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shops = Shops()
+    monkeypatch.setattr(PictureDownloader, "_fetch", lambda _, address: shops(address))
+    first, address = PictureStore(PictureDownloader(tmp_path)), "https://one.example/a.png"
+    with pytest.raises(NotDownloaded):
+        first.jpeg(address, None, 64, download=False)
+    content = first.jpeg(address, None, 64)
+    assert first.jpeg(address, None, 64, download=False) == content
+    # Another server of the same folder, and another size.
+    second = PictureStore(PictureDownloader(tmp_path))
+    assert second.jpeg({"path": address}, None, 64, download=False) == content
+    assert opened(second.jpeg(address, None, 5, download=False)).size == (5, 5)
+    assert shops.asked == [address]
+
+
+def test_what_failed_a_moment_ago_is_refused_and_nobody_has_to_be_asked() -> None:
+    shops, address = Shops(), "https://one.example/none.png"
+    store = PictureStore(shops)
+    # Not to have asked is no failure of the address.
+    for _ in range(9):
+        with pytest.raises(NotDownloaded):
+            store.jpeg(address, None, 64, download=False)
+    for download in (True, False):
+        with pytest.raises(PictureError, match="status 404"):
+            store.jpeg(address, None, 64, download=download)
+    assert shops.asked == [address]
 
 
 def test_nobody_waits_long_for_a_picture_of_another_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

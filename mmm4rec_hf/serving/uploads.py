@@ -49,8 +49,10 @@ class Uploads:
         suffix = Path(name).suffix.lower()
         path = self._folder / (secrets.token_hex(16) + (suffix if _SUFFIX.fullmatch(suffix) else ""))
         with self._lock:
-            # Gradio deletes those that are old.
-            self._sizes = {kept: size for kept, size in self._sizes.items() if os.path.exists(kept)}
+            # Gradio deletes those that are old, and forgets them; what anybody else deletes, it never forgets.
+            for gone in [kept for kept in self._sizes if not os.path.exists(kept)]:
+                del self._sizes[gone]
+                self._known.discard(gone)
             before = len(self._sizes)
             while self._sizes and not self._has_room(len(content)):
                 oldest = next(iter(self._sizes))

@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
@@ -67,6 +67,7 @@ def push_folder(
     license: str | None = None,
     fields: Collection[str] | None = None,
     repo_type: str = "model",
+    card: str | None = None,
 ) -> CommitInfo:
     """
     Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
@@ -89,8 +90,9 @@ def push_folder(
         license (`str`, *optional*): Identifier of the Hub, such as `apache-2.0`, for the folder's card.
         fields (`Collection[str]`, *optional*):
             Those of a catalogue's items that go along besides `item_id` and `title`, by default all. The log names
-            them. A picture's path that starts at the root of a disk never does.
+            them. Of pictures go addresses, and names of files that go along; a warning counts the others.
         repo_type (`str`, *optional*, defaults to `"model"`): `"dataset"` for a catalogue.
+        card (`str`, *optional*): Text of the card of a folder that has no README.md.
 
     Returns:
         `CommitInfo`: With the address of the commit.
@@ -101,6 +103,9 @@ def push_folder(
     """
     with tempfile.TemporaryDirectory() as made, _naming_refusals(repo_id):
         files = _files_to_upload(Path(folder), fields)
+        if card is not None and CARD_NAME not in files:
+            files[CARD_NAME] = Path(made, CARD_NAME)
+            files[CARD_NAME].write_text(card, encoding="utf-8")
         files |= _items_to_upload(files, Path(made), fields)
         _warn_of_paths(files)
         api = HfApi(token=token)
@@ -130,9 +135,9 @@ def push_folder(
                     f"{CARD_NAME} first to have it replaced"
                 )
             else:
-                card = files[CARD_NAME].read_text(encoding="utf-8")
-                card = card_of_repository(card, repo_id, license or _licence_to_keep(card, theirs))
-                operations.append(CommitOperationAdd(CARD_NAME, _stamped(card).encode()))
+                ours = files[CARD_NAME].read_text(encoding="utf-8")
+                ours = card_of_repository(ours, repo_id, license or _licence_to_keep(ours, theirs))
+                operations.append(CommitOperationAdd(CARD_NAME, _stamped(ours).encode()))
         return api.create_commit(
             repo_id,
             operations,
@@ -320,13 +325,13 @@ def _catalog_pictures(items: Path, folder: str) -> Iterator[str]:
     for record in _records(items):
         image = record.get("image")
         if isinstance(image, str) and (image.startswith("images/") or image.lower().endswith(_PICTURE_SUFFIXES)):
-            yield folder + PurePosixPath(image).as_posix()
+            yield _picture_name(image, folder)
 
 
 def _items_to_upload(files: dict[str, Path], made: Path, fields: Collection[str] | None) -> dict[str, Path]:
     """
-    The items of catalogues as they are uploaded: without paths that lead nowhere on another machine, and with some
-    fields alone where they are chosen.
+    The items of catalogues as they are uploaded: without pictures whose files do not go along, and with some fields
+    alone where they are chosen.
 
     Raises:
         ValueError: If a chosen field is of no item.
@@ -340,23 +345,23 @@ def _items_to_upload(files: dict[str, Path], made: Path, fields: Collection[str]
         written[name] = made / name
         written[name].parent.mkdir(exist_ok=True)
         counts: Counter[str] = Counter()
-        without_path = 0
+        left_out = 0
         with written[name].open("w", encoding="utf-8") as stream:
             for record in _records(files[name]):
                 known |= record.keys()
                 entry = {key: record[key] for key in record if fields is None or key in {*_ALWAYS, *fields}}
-                if _is_path_of_this_machine(entry.get("image")):
+                if not _can_be_followed(entry.get("image"), folder, files):
                     del entry["image"]
-                    without_path += 1
+                    left_out += 1
                 counts.update(key for key in entry if entry[key] is not None)
                 # As ASCII: half a letter, which JSON may spell out, cannot be written otherwise.
                 stream.write(json.dumps(entry) + "\n")
         told = ", ".join(f"{key} ({count:,})" for key, count in counts.items())
         logger.info(f"{name}: the items go along with these fields: {told or 'none'}")
-        if without_path:
+        if left_out:
             logger.warning(
-                f"{name}: the pictures of {without_path:,} items are paths of this machine, which nobody else can "
-                "follow, and are left out; save the catalogue with save_images=True to upload pictures"
+                f"{name}: the pictures of {left_out:,} items are left out, as they are paths to files that do not go "
+                "along; save or push the catalogue with save_images=True to upload pictures"
             )
     unknown = sorted(set(fields or ()) - known)
     if unknown:
@@ -365,12 +370,18 @@ def _items_to_upload(files: dict[str, Path], made: Path, fields: Collection[str]
     return written
 
 
-def _is_path_of_this_machine(image: Any) -> bool:
-    """Whether a picture's reference starts at the root of a disk, or leads out of its folder; of any system."""
-    if not isinstance(image, str) or image.lower().startswith(("http://", "https://")):
+def _can_be_followed(image: Any, folder: str, files: Container[str]) -> bool:
+    """Whether an item's picture is an address, a file that goes along, or none."""
+    if not image or isinstance(image, int | float):  # as tables write that there is none
+        return True
+    if not isinstance(image, str):
         return False
-    path = PureWindowsPath(image)  # which takes both kinds of slashes
-    return bool(path.anchor) or ".." in path.parts or image.lower().startswith("file:")
+    return image.lower().startswith(("http://", "https://")) or _picture_name(image, folder) in files
+
+
+def _picture_name(image: str, folder: str) -> str:
+    """The name in the repository of a picture that a catalogue in a folder of it shows."""
+    return folder + PurePosixPath(image).as_posix()
 
 
 def _warn_of_paths(files: dict[str, Path]) -> None:

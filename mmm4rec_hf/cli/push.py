@@ -21,9 +21,9 @@ def add_parser(subparsers: Any) -> None:
             "Reads a folder that `finetune`, `pretrain`, `convert` or `encode` wrote, or save_pretrained, and uploads "
             "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. Every "
             "field of the items goes along, prices and notes too, unless --fields chooses; the log names them. "
-            "Pictures go along that were saved into a model's folder. Links out of it are refused, files of other "
-            "kinds left out. A card that was edited on the Hub stays. The token is that of `hf auth login` or "
-            "HF_TOKEN."
+            "Pictures go along that were saved into the folder; other paths of pictures are left out, and counted. "
+            "Links out of the folder are refused, files of other kinds left out. A card that was edited on the Hub "
+            "stays. The token is that of `hf auth login` or HF_TOKEN."
         ),
         epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
     )
@@ -85,7 +85,7 @@ def _push_catalog(args: argparse.Namespace) -> str:
     return push_catalog(
         ItemCatalog.from_pretrained(args.folder),
         args.repo_id,
-        save_images=False,
+        saved=args.folder,
         private=args.private or None,
         revision=args.revision,
         license=args.license,

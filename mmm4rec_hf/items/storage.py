@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmm4rec_hf.hub import fetching
-from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, NAME_PLACEHOLDER
+from mmm4rec_hf.modeling.card_mmm4rec import NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import replace_file, replace_folder
@@ -38,6 +38,10 @@ FEATURES_NAME = "features.safetensors"
 INFO_NAME = "catalog.json"
 IMAGES_NAME = "images"
 ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
+# There from before catalog.json is taken away until a save has ended: what an interrupted one leaves is known by it.
+# Named like any temporary file, but of no machine and process, so that none removes it as its own.
+_UNFINISHED_NAME = f".{INFO_NAME}.000000-0-00000000.partial"
+_INFO_BEGINS = b'{\n  "num_items": '
 _LONGEST_STEM = 200
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _CARD = """\
@@ -67,7 +71,8 @@ def save_catalog(
 ) -> None:
     """
     See [`ItemCatalog.save_pretrained`]. All is written under other names first, so that a full disk changes nothing;
-    then `catalog.json` is taken away, as a folder without it is not a catalogue, and comes back last.
+    then `catalog.json` is taken away, as a folder without it is not a catalogue, and comes back last. Where that is
+    interrupted, a file is left by which the next save knows the folder.
 
     Args:
         catalog (`ItemCatalog`): What to save.
@@ -93,8 +98,11 @@ def save_catalog(
             stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, stack))
         save_file(arrays, features)
         info.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replace_file(folder / _UNFINISHED_NAME) as unfinished:
+            shutil.copyfile(info, unfinished)
         # An earlier catalogue's: from here on the files might be of different ones.
         (folder / INFO_NAME).unlink(missing_ok=True)
+    (folder / _UNFINISHED_NAME).unlink(missing_ok=True)
 
 
 def check_replaceable(folder: Path, beside: Iterable[str] = ()) -> None:
@@ -121,18 +129,21 @@ def check_replaceable(folder: Path, beside: Iterable[str] = ()) -> None:
 
 def _holds_catalog(folder: Path) -> bool:
     """Whether a folder's files are a catalogue's, be it damaged or half replaced."""
-    # Of a save that was killed while the files took their places, when there is no catalog.json.
+    # Of a save that was stopped while the files took their places, when there is no catalog.json.
     if any(folder.glob(f".{INFO_NAME}.*.partial")):
         return True
     if not (folder / INFO_NAME).is_file():
         return False
     if (folder / ITEMS_NAME).is_file() and (folder / FEATURES_NAME).is_file():
         return True
-    try:
-        info = read_json((folder / INFO_NAME).read_text(encoding="utf-8"))
-    except ValueError:
-        return False
     # A shop's own list of items may have this name.
+    content = (folder / INFO_NAME).read_bytes()
+    try:
+        info = read_json(content.decode("utf-8"))
+    except ValueError:
+        # Cut off somewhere, as by a copy that broke.
+        short = content[: len(_INFO_BEGINS)]
+        return bool(short) and _INFO_BEGINS.startswith(short) and (folder / ITEMS_NAME).is_file()
     return isinstance(info, dict) and {"num_items", "features"} <= info.keys()
 
 
@@ -193,13 +204,19 @@ def fetch_catalog(repo_id: str, revision: str | None, token: str | bool | None) 
         return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
 
 
-def push_catalog(catalog: "ItemCatalog", repo_id: str, save_images: bool, **options: Any) -> str:
-    """See [`ItemCatalog.push_to_hub`]."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_catalog(catalog, Path(folder), save_images)
-        Path(folder, CARD_NAME).write_text(str(_card(catalog, options.pop("license"))), encoding="utf-8")
-        message = f"Upload {len(catalog):,} items"
-        commit = push_folder(folder, repo_id, repo_type="dataset", commit_message=message, **options)
+def push_catalog(
+    catalog: "ItemCatalog", repo_id: str, save_images: bool = False, *, saved: Path | None = None, **options: Any
+) -> str:
+    """
+    See [`ItemCatalog.push_to_hub`]. With `saved`, the folder that the catalogue was loaded from, that folder is
+    uploaded, with the pictures and the card that lie in it.
+    """
+    with contextlib.ExitStack() as stack:
+        if saved is None:
+            saved = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            save_catalog(catalog, saved, save_images)
+        options |= {"repo_type": "dataset", "commit_message": f"Upload {len(catalog):,} items"}
+        commit = push_folder(saved, repo_id, card=str(_card(catalog, options["license"])), **options)
     return str(commit.commit_url)
 
 

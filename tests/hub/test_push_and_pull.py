@@ -131,6 +131,57 @@ def test_an_upload_is_one_commit_and_a_card_that_was_edited_stays(hub: LoopbackH
     assert "model.safetensors" in hub.files("author/edited")
 
 
+def test_a_catalogue_is_pushed_with_its_pictures_or_without_their_names(
+    hub: LoopbackHub, author: Run, reader: Run
+) -> None:
+    done = author(
+        TINY
+        + """
+import pathlib
+from PIL import Image
+from mmm4rec_hf.cli import main
+catalog = catalog_of(["a", "b"])
+pathlib.Path("pics").mkdir()
+for number, record in enumerate(catalog.records):
+    Image.new("RGB", (9, 8), (200 * number, 0, 0)).save(f"pics/{number}.png")
+    record["image"] = f"pics/{number}.png"
+catalog.root = pathlib.Path.cwd()
+catalog.save_pretrained("saved", save_images=True)
+pathlib.Path("saved", "customers.csv").write_text("u1,u2")
+assert main(["push", "saved", "author/pictures", "--license", "cc0-1.0"]) == 0
+pathlib.Path("saved", "images", "b").with_suffix(".png").unlink()
+assert main(["push", "saved", "author/one-picture"]) == 0
+ItemCatalog.from_pretrained("saved").push_to_hub("author/none")
+pathlib.Path("saved", "README.md").write_text("# Films of the author")
+assert main(["push", "saved", "author/own-card"]) == 0
+"""
+    )
+    pictures = {"images/a.png", "images/b.png"}
+    files = hub.files("author/pictures", "dataset")
+    assert files.keys() - {".gitattributes"} == pictures | {
+        "README.md", "catalog.json", "features.safetensors", "items.jsonl",
+    }  # fmt: skip
+    assert ModelCard(files["README.md"].decode()).data.license == "cc0-1.0"
+    assert hub.commits("author/pictures", "dataset")[-1].title == "Upload 2 items"
+    assert hub.files("author/one-picture", "dataset").keys() & pictures == {"images/a.png"}
+    assert not hub.files("author/none", "dataset").keys() & pictures
+    assert hub.files("author/own-card", "dataset")["README.md"].startswith(b"# Films of the author")
+    # Of one-picture, none and own-card.
+    assert re.findall(r"the pictures of (\d+) items are left out", done.stderr) == ["1", "2", "1"]
+    reader(
+        """
+from mmm4rec_hf import ItemCatalog
+from mmm4rec_hf.items.images import load_picture
+def colours(name):
+    catalog = ItemCatalog.from_pretrained(name)
+    shown = [record["image"] for record in catalog.records if "image" in record]
+    return [load_picture(image, root=catalog.root).getpixel((0, 0)) for image in shown]
+assert colours("author/pictures") == [(0, 0, 0), (200, 0, 0)]
+assert colours("author/one-picture") == [(0, 0, 0)] and colours("author/none") == []
+"""
+    )
+
+
 def test_a_private_repository_opens_with_a_token_alone(pushed: list[str], reader: Run) -> None:
     done = reader(
         """

@@ -116,6 +116,14 @@ def test_a_card_that_an_upload_left_is_replaced_and_one_that_was_edited_stays(
     assert ModelCard(new.contents["README.md"]).data.license == "mit"
 
 
+def test_a_card_is_given_to_a_folder_that_has_none(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    pushed(monkeypatch, own := Hub(), folder, card="# made\n")
+    assert "# films\n" in own.contents["README.md"] and "made" not in own.contents["README.md"]
+    (folder / "README.md").unlink()
+    pushed(monkeypatch, made := Hub(), folder, card="# made\n")
+    assert made.contents["README.md"].startswith("# made\n") and not (folder / "README.md").exists()
+
+
 def put(folder: Path, texts: dict[str, str]) -> None:
     for name, text in texts.items():
         path = folder / name
@@ -192,7 +200,8 @@ def test_a_snapshot_in_the_hub_s_cache_is_uploaded_whose_files_are_links(
 IMAGES = [
     ("1", "/home/alice/pictures/1.jpg", None), ("2", "C:\\\\shop\\\\2.jpg", None), ("3", "\\\\\\\\nas\\\\3.jpg", None),
     ("4", "../4.jpg", None), ("5", "file:///home/5.jpg", None), ("6", "https://shop.org/6.jpg", "https://shop.org/6.jpg"),
-    ("7", "images/7.jpg", "images/7.jpg"),
+    ("7", "images/7.jpg", "images/7.jpg"), ("9", "images/gone.jpg", None), ("10", "notes.txt", None),
+    ("11", "./images/7.jpg", "./images/7.jpg"), ("12", {"path": "/home/alice/12.jpg"}, None), ("13", "", ""),
 ]  # fmt: skip
 
 
@@ -206,6 +215,7 @@ def test_paths_of_the_machine_stay_and_the_fields_that_go_are_told(
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records) + '{"item_id": "8", "title": "\\ud800"}\n'
     put(tmp_path, {f"{place}items.jsonl": lines, f"{place}catalog.json": "{}", f"{place}images/7.jpg": "7"})
+    put(tmp_path, {f"{place}notes.txt": ""})
     hub = Hub()
     with caplog.at_level(logging.INFO):
         pushed(monkeypatch, hub, tmp_path)
@@ -214,9 +224,9 @@ def test_paths_of_the_machine_stay_and_the_fields_that_go_are_told(
     assert [item["title"] for item in sent] == [record["title"] for record in records] + ["\ud800"]
     assert f"{place}images/7.jpg" in hub.contents and (tmp_path / f"{place}items.jsonl").read_text() == lines
     told = [record.getMessage() for record in caplog.records]
-    fields = "item_id (8), title (8), supplier (7), price (7), image (2)"
+    fields = "item_id (13), title (13), supplier (12), price (12), image (4)"
     assert f"{place}items.jsonl: the items go along with these fields: {fields}" in told
-    assert any("the pictures of 5 items are paths of this machine" in line for line in told)
+    assert any(line.startswith(f"{place}items.jsonl: the pictures of 8 items are left out") for line in told)
     pushed(monkeypatch, hub, tmp_path, fields=["supplier"])
     sent = [json.loads(line) for line in hub.contents[f"{place}items.jsonl"].splitlines()]
     assert sent[0] == {"item_id": "1", "title": "T\u00e9 1", "supplier": "Acme"}

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from mmm4rec_hf.items import ItemCatalog, ItemEncoder, storage
 from mmm4rec_hf.items.images import PictureError
+from mmm4rec_hf.outputs import replace_file
 from mmm4rec_hf.training.saving import save_encoded_catalog
 
 from .conftest import noise, png
@@ -317,12 +318,19 @@ def test_a_folder_beside_the_catalogue_is_not_replaced_either(catalog, tmp_path)
     assert not (tmp_path / "shop" / "items.jsonl").exists()
 
 
+def cut_off_without_features(folder: Path) -> None:
+    (folder / "features.safetensors").unlink()
+    content = (folder / "catalog.json").read_bytes()
+    (folder / "catalog.json").write_bytes(content[: len(content) // 2])
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda folder: (folder / "catalog.json").write_text("{"),
         lambda folder: (folder / "items.jsonl").unlink(),
         lambda folder: (folder / "features.safetensors").unlink(),
+        cut_off_without_features,
         # Killed when the files took their places: the new catalog.json waits under its other name.
         lambda folder: (folder / "catalog.json").rename(folder / ".catalog.json.abcdef-1-01234567.partial"),
     ],
@@ -343,3 +351,45 @@ def test_a_first_save_that_failed_is_repeated(catalog, tmp_path, monkeypatch):
         catalog.save_pretrained(tmp_path / "saved", save_images=True)
     catalog.save_pretrained(tmp_path / "saved", save_images=True)
     assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a/../b").size == (20, 30)
+
+
+@pytest.mark.parametrize("own", ["", '{"item_id": "a"}\n{"item_id": "b"}\n', '{"goods": '])
+def test_a_shop_s_catalog_json_that_cannot_be_read_is_no_catalogue(catalog, tmp_path, own):
+    (tmp_path / "shop" / "catalog.json").write_text(own)
+    (tmp_path / "shop" / "items.jsonl").write_text("theirs")
+    with pytest.raises(ValueError, match="shop holds catalog.json, items.jsonl, which a catalogue would replace"):
+        catalog.save_pretrained(tmp_path / "shop")
+    assert (tmp_path / "shop" / "catalog.json").read_text() == own
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error", "x")], ids=repr)
+@pytest.mark.parametrize("at", ["images/0", "features.safetensors", "items.jsonl", "catalog.json"])
+@pytest.mark.parametrize("over_another", [False, True])
+def test_a_save_interrupted_while_files_take_their_places_is_repeated(
+    catalog, tmp_path, monkeypatch, error, at, over_another
+):
+    saved = tmp_path / "saved"
+    if over_another:
+        ItemCatalog(["x"], [{"title": "x"}]).save_pretrained(saved)
+    rename = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == saved / at:
+            raise error
+        return rename(path, target)
+
+    # A second time, when the first has left its half.
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(Path, "replace", interrupted)
+            catalog.save_pretrained(saved, save_images=True)
+        with pytest.raises(ValueError, match="is not a saved catalogue: it has no"):
+            ItemCatalog.from_pretrained(saved)
+        # Another process that starts to write there removes what processes that ended have left.
+        monkeypatch.setattr("mmm4rec_hf.outputs._cleaned", set())
+        monkeypatch.setattr("mmm4rec_hf.outputs._is_running", lambda process: False)
+        with replace_file(saved / "notes.txt") as notes:
+            notes.write_text("of the shop")
+    catalog.save_pretrained(saved, save_images=True)
+    assert ItemCatalog.from_pretrained(saved).item_ids == ["a/../b", "0", "c"]
+    assert not list(saved.rglob(".*"))

@@ -72,9 +72,9 @@ def push_folder(
     """
     Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
     log, and left out. What the repository has of an earlier model and would be taken for a part of this one is deleted
-    in the same commit: its weights in other files, its tokenizer, and where the items differ its catalogue. A card
-    that was written or changed on the Hub stays, with a warning; one that an upload left is replaced, and keeps its
-    licence.
+    in the same commit: its weights in other files, its tokenizer and `training_args.bin`, and where the items differ
+    its catalogue and `log_layout.json`. A card on the Hub that has no mark of an earlier upload, or was changed since,
+    stays, with a warning; one that an upload left is replaced, and keeps its licence.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -130,9 +130,9 @@ def push_folder(
             if _is_edited(theirs):
                 kind = "model" if repo_type == "model" else "data set"
                 logger.warning(
-                    f"{repo_id} has a {kind} card already, which is kept, as it was written or changed there: its "
-                    f"numbers{' and its licence' if license else ''} may not be those of this upload; delete its "
-                    f"{CARD_NAME} first to have it replaced"
+                    f"{repo_id} has a {kind} card already, which is kept, as it has no mark of an earlier upload or "
+                    f"was changed since: its numbers{' and its licence' if license else ''} may not be those of this "
+                    f"upload; delete its {CARD_NAME} first to have it replaced"
                 )
             else:
                 ours = files[CARD_NAME].read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ def _stamped(card: str) -> str:
 
 
 def _is_edited(card: str | None) -> bool:
-    """Whether a card of the Hub holds someone's own words: it is no upload of ours, nor front matter alone."""
+    """Whether a card of the Hub may hold someone's own words: more than front matter, and no mark that fits."""
     if card is None or _stamped(card) == card:
         return False
     return bool(_FRONT_MATTER.sub("", card).strip())

@@ -22,8 +22,8 @@ def add_parser(subparsers: Any) -> None:
             "it as one commit: a model with its code, items, processor and card, a catalogue as a data set. Every "
             "field of the items goes along, prices and notes too, unless --fields chooses; the log names them. "
             "Pictures go along that were saved into the folder; other paths of pictures are left out, and counted. "
-            "Links out of the folder are refused, files of other kinds left out. A card on the Hub stays "
-            "that has no mark of an earlier upload, or was changed since. The token is that of `hf auth login` or HF_TOKEN."
+            "Links out of the folder are refused, files of other kinds left out. A card on the Hub stays that has no "
+            "mark of an earlier upload, or was changed since. The token is that of `hf auth login` or HF_TOKEN."
         ),
         epilog="example: mmm4rec push run/model organization/films --license apache-2.0 --private",
     )

@@ -385,7 +385,8 @@ class ItemCatalog:
                 pictures held in memory are left out, with a warning.
 
         Raises:
-            ValueError: If files of these names, or `images/` with `save_images`, are there without a catalogue.
+            ValueError: If files of these names are there without a catalogue, or, with `save_images`, a picture in
+                `images/` would be replaced that no save wrote.
         """
         save_catalog(self, Path(save_directory), save_images)
 

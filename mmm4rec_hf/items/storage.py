@@ -1,6 +1,7 @@
 """A catalogue as a folder, and as a data set on the Hub."""
 
 import contextlib
+import filecmp
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from mmm4rec_hf.hub import fetching
 from mmm4rec_hf.modeling.card_mmm4rec import NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.outputs import holds_files, replace_file, replace_folder
 from mmm4rec_hf.plain_json import read_json
 
 from .images import PictureError, check_format, confined_pictures, is_picture, is_url, picture_file
@@ -41,6 +42,8 @@ ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
 # There from before catalog.json is taken away until a save has ended: what an interrupted one leaves is known by it.
 # Named like any temporary file, but of no machine and process, so that none removes it as its own.
 _UNFINISHED_NAME = f".{INFO_NAME}.000000-0-00000000.partial"
+# What catalog.json tells of images/: which of it saves have written, and may replace.
+_ALL, _LISTED = "all", "listed"
 _INFO_BEGINS = b'{\n  "num_items": '
 _LONGEST_STEM = 200
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
@@ -80,22 +83,32 @@ def save_catalog(
         save_images (`bool`): Whether pictures are copied.
         beside (`Mapping[str, Callable]`, *optional*):
             Folders that belong to the catalogue, by name, and what fills them.
+
+    Raises:
+        ValueError: As [`check_replaceable`], or naming a picture that would be replaced and that no save wrote.
     """
-    check_replaceable(folder, [*(beside or {}), *([IMAGES_NAME] if save_images else [])])
+    check_replaceable(folder, beside or ())
+    if save_images and os.path.lexists(folder / IMAGES_NAME) and not (folder / IMAGES_NAME).is_dir():
+        raise ValueError(f"{folder / IMAGES_NAME} is no folder, and pictures go there; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name in ARRAYS if (array := getattr(catalog, name)) is not None}
     content: dict[str, Any] = {"num_items": len(catalog), "features": catalog.feature_info}
     if catalog.source_fields:
         content["source_fields"] = catalog.source_fields
+    written = _written_pictures(folder)
+    if written == _ALL or (save_images and not holds_files(folder / IMAGES_NAME)):
+        content[IMAGES_NAME] = _ALL
+    elif save_images:
+        content[IMAGES_NAME] = _LISTED
     with contextlib.ExitStack() as stack:
-        # What is entered first takes its place last.
-        info, items, features = (
-            stack.enter_context(replace_file(folder / name)) for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME)
-        )
+        # What is entered first takes its place last; the pictures after the items, by which they are known.
+        info = stack.enter_context(replace_file(folder / INFO_NAME))
+        pictures = stack.enter_context(contextlib.ExitStack())
+        items, features = (stack.enter_context(replace_file(folder / name)) for name in (ITEMS_NAME, FEATURES_NAME))
         for name, fill in (beside or {}).items():
             fill(stack.enter_context(replace_folder(folder / name)))
         with items.open("w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, stack))
+            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, written, pictures))
         save_file(arrays, features)
         info.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with replace_file(folder / _UNFINISHED_NAME) as unfinished:
@@ -220,7 +233,9 @@ def push_catalog(
     return str(commit.commit_url)
 
 
-def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
+def _lines(
+    catalog: "ItemCatalog", folder: Path, save_images: bool, written: str | set[str], stack: contextlib.ExitStack
+) -> Iterator[str]:
     in_memory = unusable = other_ids = 0
     # What leads out, kept, would be taken for a path of this machine's user when the folder is loaded.
     records = confined_pictures(catalog.records, catalog.root)
@@ -233,7 +248,7 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
         elif is_url(reference) or (not save_images and isinstance(reference, str | os.PathLike)):
             saved = os.fspath(reference)
         elif save_images:
-            saved = _copy_picture(reference, catalog.root, folder, item_id, stack)
+            saved = _copy_picture(reference, catalog.root, folder, item_id, written, stack)
             unusable += saved is None
         else:
             saved = None
@@ -261,8 +276,29 @@ def _plain(value: Any) -> Any:
     return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 
+def _written_pictures(folder: Path) -> str | set[str]:
+    """
+    What of `images/` earlier saves have written, as `catalog.json` tells: all, where nothing was there before the
+    first; beside a shop's own pictures what the catalogue lists, as `images/name`.
+    """
+    for path in (folder / INFO_NAME, folder / _UNFINISHED_NAME):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            kind = read_json(path.read_text(encoding="utf-8")).get(IMAGES_NAME)
+            if kind == _ALL:
+                return _ALL
+            if kind == _LISTED:
+                with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
+                    return {read_json(line).get("image") for line in stream}
+    return set()
+
+
 def _copy_picture(
-    reference: Any, root: Path | None, folder: Path, item_id: str, stack: contextlib.ExitStack
+    reference: Any,
+    root: Path | None,
+    folder: Path,
+    item_id: str,
+    written: str | set[str],
+    stack: contextlib.ExitStack,
 ) -> str | None:
     """
     Copies a picture as it is to a path that the id alone decides, when the stack ends. A file that is none is not
@@ -281,7 +317,9 @@ def _copy_picture(
         # What follows the last dot of any name may be long, and hold what the id's characters must not.
         target = images / (stem + suffix if _SUFFIX.fullmatch(suffix) else stem)
         if source.resolve() != target.resolve():
-            shutil.copyfile(source, stack.enter_context(replace_file(target)))
+            partial = stack.enter_context(replace_file(target))
+            shutil.copyfile(source, partial)
+            _check_picture(target, partial, written)
         return f"{IMAGES_NAME}/{target.name}"
     if isinstance(reference, Image.Image):
         buffer = io.BytesIO()
@@ -289,8 +327,21 @@ def _copy_picture(
         reference = buffer.getvalue()
     if not isinstance(reference, bytes | bytearray) or not _is_readable(io.BytesIO(reference)):
         return None
-    stack.enter_context(replace_file(images / stem)).write_bytes(reference)
+    partial = stack.enter_context(replace_file(images / stem))
+    partial.write_bytes(reference)
+    _check_picture(images / stem, partial, written)
     return f"{IMAGES_NAME}/{stem}"
+
+
+def _check_picture(target: Path, partial: Path, written: str | set[str]) -> None:
+    """Refuses to replace a picture that no save wrote, by one that differs."""
+    if written == _ALL or f"{IMAGES_NAME}/{target.name}" in written or not os.path.lexists(target):
+        return
+    if not target.is_file() or not filecmp.cmp(partial, target, shallow=False):
+        raise ValueError(
+            f"{target} would be replaced by an item's picture, and no catalogue that was saved there is known to "
+            "have written it; name another folder, or move it away"
+        )
 
 
 def _file_stem(item_id: str) -> str:

@@ -291,13 +291,16 @@ def test_absolute_paths_are_followed_in_a_folder_of_ours_and_in_none_of_the_hub(
         ItemCatalog.from_pretrained(tmp_path / "saved").picture("a")
 
 
-@pytest.mark.parametrize("name", ["items.jsonl", "features.safetensors", "catalog.json", "images/0.png", "images"])
+@pytest.mark.parametrize("name", ["items.jsonl", "features.safetensors", "catalog.json", "images/0", "images"])
 def test_what_is_no_catalogue_is_not_replaced_by_one(catalog, tmp_path, name):
     theirs = tmp_path / "shop" / name
     theirs.parent.mkdir(exist_ok=True)
     theirs.write_text('{"item_id": "theirs"}')
     before = sorted(tmp_path.rglob("*"))
-    told = f"shop holds {name.split('/')[0]}, which a catalogue would replace, and no catalogue; name another"
+    told = {
+        "images": "shop/images is no folder, and pictures go there; name another",
+        "images/0": "shop/images/0 would be replaced by an item's picture, and no catalogue .*; name another",
+    }.get(name, f"shop holds {name}, which a catalogue would replace, and no catalogue; name another")
     with pytest.raises(ValueError, match=told):
         catalog.save_pretrained(tmp_path / "shop", save_images=True)
     assert sorted(tmp_path.rglob("*")) == before and theirs.read_text() == '{"item_id": "theirs"}'
@@ -306,6 +309,12 @@ def test_what_is_no_catalogue_is_not_replaced_by_one(catalog, tmp_path, name):
         catalog.save_pretrained(tmp_path / "shop")
         assert theirs.read_text() == '{"item_id": "theirs"}'
         assert ItemCatalog.from_pretrained(tmp_path / "shop").item_ids == catalog.item_ids
+        # Nor is it that catalogue's afterwards, which has copied none, also where it lists one of this name.
+        listing = [{}, {"image": "images/0"}, {}]
+        ItemCatalog(catalog.item_ids, listing, root=tmp_path / "shop").save_pretrained(tmp_path / "shop")
+        with pytest.raises(ValueError, match=told):
+            catalog.save_pretrained(tmp_path / "shop", save_images=True)
+        assert theirs.read_text() == '{"item_id": "theirs"}'
 
 
 def test_a_folder_beside_the_catalogue_is_not_replaced_either(catalog, tmp_path):
@@ -393,3 +402,57 @@ def test_a_save_interrupted_while_files_take_their_places_is_repeated(
     catalog.save_pretrained(saved, save_images=True)
     assert ItemCatalog.from_pretrained(saved).item_ids == ["a/../b", "0", "c"]
     assert not list(saved.rglob(".*"))
+
+
+def pictures_of(folder: Path, **widths: int) -> ItemCatalog:
+    """Items with a picture each, by id."""
+    return ItemCatalog(list(widths), [{"image": png(noise(1, (width, 20)))} for width in widths.values()], root=folder)
+
+
+@pytest.mark.parametrize("after_one_without", [False, True])
+def test_pictures_lie_beside_a_shop_s_own_and_replace_but_those_that_a_save_wrote(tmp_path, after_one_without):
+    shop = tmp_path / "shop"
+    (shop / "images").mkdir(parents=True)
+    for name in ("mine", "same"):
+        noise(1, (9, 20)).save(shop / "images" / name, "PNG")
+    if after_one_without:
+        pictures_of(shop, a=3).save_pretrained(shop)
+    # With the bytes that are there already nothing is lost.
+    pictures_of(shop, a=3, b=4).save_pretrained(shop, save_images=True)
+    pictures_of(shop, a=5, same=9).save_pretrained(shop, save_images=True)
+    assert ItemCatalog.from_pretrained(shop).picture("a").width == 5
+    with pytest.raises(ValueError, match="shop/images/mine would be replaced"):
+        pictures_of(shop, a=6, mine=7).save_pretrained(shop, save_images=True)
+    loaded = ItemCatalog.from_pretrained(shop)
+    assert loaded.picture("a").width == 5 and loaded.item_ids == ["a", "same"]
+    assert (shop / "images" / "mine").read_bytes() == png(noise(1, (9, 20)))
+
+
+def test_an_item_that_comes_back_may_have_another_picture(tmp_path):
+    for widths in ({"a": 3, "b": 4}, {"a": 3}, {"a": 3, "b": 5}):
+        pictures_of(tmp_path, **widths).save_pretrained(tmp_path / "saved", save_images=True)
+    ItemCatalog(["x"]).save_pretrained(tmp_path / "saved")
+    pictures_of(tmp_path, a=6).save_pretrained(tmp_path / "saved", save_images=True)
+    assert ItemCatalog.from_pretrained(tmp_path / "saved").picture("a").width == 6
+
+
+@pytest.mark.parametrize("own", [[], ["mine"]])
+def test_pictures_of_an_interrupted_save_are_replaced_by_others(tmp_path, monkeypatch, own):
+    saved = tmp_path / "saved"
+    (saved / "images").mkdir(parents=True)
+    for name in own:
+        (saved / "images" / name).write_bytes(b"of the shop")
+    rename = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == saved / "catalog.json":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", interrupted)
+        pictures_of(tmp_path, a=3).save_pretrained(saved, save_images=True)
+    assert (saved / "images" / "a").is_file()
+    pictures_of(tmp_path, a=4).save_pretrained(saved, save_images=True)
+    assert ItemCatalog.from_pretrained(saved).picture("a").width == 4
+    assert sorted(path.name for path in (saved / "images").iterdir()) == ["a", *own]

@@ -7,15 +7,6 @@ from typing import Any
 from .plain_json import read_json, read_object
 
 MODEL_NAME, CONFIG_NAME, PROCESSOR_NAME = "model", "config.json", "processor_config.json"
-# What a model's folder holds: weights, card, code, items, the processor with the files of its tokenizer, and the
-# catalogue; as `refuse_other_files` takes it.
-MODEL_FILES = (
-    *(CONFIG_NAME, "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "README.md"),
-    *("*_mmm4rec.py", "item_ids.json", "items.jsonl", "log_layout.json"),
-    *("processor_config.json", "preprocessor_config.json", "chat_template.*", "tokenizer*", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab*", "merges.txt", "*.model", "*.spm", "normalizer.json", "bpe.codes", "dict.txt"),
-    *("catalog/catalog.json", "catalog/items.jsonl", "catalog/features.safetensors", "catalog/images/"),
-)
 _TYPE, _CATALOG_INFO, _SEQUENCES_INFO = "mmm4rec", "catalog.json", "prepare.json"
 
 

@@ -32,7 +32,7 @@ _CODE = re.compile(r"\w+_mmm4rec\.py")
 _MODEL_CONFIG, _ITEM_IDS = "config.json", "item_ids.json"
 _MODEL = {_MODEL_CONFIG, _ITEM_IDS, "log_layout.json"}
 # Of the processor, and of the tokenizers that transformers knows.
-_PROCESSOR = {
+PROCESSOR_FILES = {
     "processor_config.json", "preprocessor_config.json", "items.jsonl",
     "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "chat_template.json",
@@ -250,7 +250,7 @@ def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any
         weights = _WEIGHTS.fullmatch(name)
         if weights is not None:
             is_replaced = (weights["variant"] or weights["of_index"]) in variants
-        elif name in _PROCESSOR:
+        elif name in PROCESSOR_FILES:
             is_replaced = "processor_config.json" in files
         elif name in (_ITEM_IDS, "training_args.bin"):
             is_replaced = _MODEL_CONFIG in files
@@ -291,10 +291,10 @@ def _is_of_this_package(name: str) -> bool:
     beside = name.removeprefix(_CATALOG_FOLDER)
     of_processor = beside.removeprefix("processor/")  # that of its encoder lies in a catalogue
     if beside in _CATALOG or (
-        of_processor != beside and (of_processor in _PROCESSOR or _CODE.fullmatch(of_processor))
+        of_processor != beside and (of_processor in PROCESSOR_FILES or _CODE.fullmatch(of_processor))
     ):
         return True
-    is_named = name in _MODEL or name in _PROCESSOR or name in _WORDS_OF_THE_AUTHOR
+    is_named = name in _MODEL or name in PROCESSOR_FILES or name in _WORDS_OF_THE_AUTHOR
     return is_named or bool(_WEIGHTS.fullmatch(name) or _CODE.fullmatch(name))
 
 
@@ -415,4 +415,4 @@ def _is_inside(path: Path, root: Path) -> bool:
     return any(real.is_relative_to(allowed) for allowed in bases)
 
 
-__all__ = ["UPLOAD_OPTIONS", "push_folder"]
+__all__ = ["PROCESSOR_FILES", "UPLOAD_OPTIONS", "push_folder"]

@@ -21,7 +21,7 @@ from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.outputs import naming_full_disk, refuse_other_files
 from mmm4rec_hf.processes import use_cpu_where_alone
-from mmm4rec_hf.saved_models import MODEL_FILES, MODEL_NAME, find_model
+from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, keeps_best, kept_step
 from .folders import check_output, claim_output
@@ -30,7 +30,7 @@ from .progress import show_progress
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_base, describe_data, describe_features
 from .resuming import last_whole_checkpoint, step_of
-from .saving import load_processor, save_recommender
+from .saving import MODEL_FILES, load_processor, save_recommender
 from .trainer import MMM4RecTrainer
 
 logger = logging.getLogger(__name__)

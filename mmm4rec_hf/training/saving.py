@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmm4rec_hf.items.images import absolute_pictures
-from mmm4rec_hf.items.storage import save_catalog
+from mmm4rec_hf.items.storage import FEATURES_NAME, IMAGES_NAME, INFO_NAME, ITEMS_NAME, save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
-from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
+from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, CardFacts
+from mmm4rec_hf.modeling.hub_mmm4rec import PROCESSOR_FILES
+from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.outputs import replace_folder, write_json
-from mmm4rec_hf.saved_models import MODEL_FILES
+from mmm4rec_hf.saved_models import CONFIG_NAME
 
 from .cards import save_card
 from .record import LAYOUT_NAME
@@ -23,6 +25,13 @@ logger = logging.getLogger(__name__)
 
 CATALOG_NAME = "catalog"
 PROCESSOR_NAME = "processor"
+# What `save_recommender` writes, as `refuse_other_files` takes it: weights, card, code, items, the processor with the
+# files of its tokenizer, and the catalogue.
+MODEL_FILES = (
+    *(CONFIG_NAME, "generation_config.json", "model*.safetensors", "model.safetensors.index*.json", CARD_NAME),
+    *("*_mmm4rec.py", ITEM_IDS_NAME, LAYOUT_NAME, *sorted(PROCESSOR_FILES)),
+    *(f"{CATALOG_NAME}/{name}" for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME, f"{IMAGES_NAME}/")),
+)
 
 
 def save_encoded_catalog(catalog: "ItemCatalog", encoder: "ItemEncoder", folder: str | os.PathLike[str]) -> None:

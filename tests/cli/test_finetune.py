@@ -14,9 +14,9 @@ from mmm4rec_hf.cli.recipes import add_recipe_arguments, read_recipe, recipe_arg
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.modeling import MMM4RecConfig
 from mmm4rec_hf.outputs import refuse_other_files
-from mmm4rec_hf.saved_models import MODEL_FILES
 from mmm4rec_hf.training import finetuning
 from mmm4rec_hf.training.finetuning import FinetuneRecipe
+from mmm4rec_hf.training.saving import MODEL_FILES
 
 
 def test_each_file_of_a_saved_recommender_is_known_as_its_own_and_no_other(model: Path, tmp_path: Path) -> None:

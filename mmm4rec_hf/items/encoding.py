@@ -24,7 +24,7 @@ from mmm4rec_hf.processes import process_state
 from .batch_encoder import NO_ENCODER, NoEncoder
 from .encoder import MISSING_POLICIES, ItemEncoder, log_problems
 from .features import check_finite, is_known_by_name, what_counts
-from .images import is_picture, is_url, picture_file
+from .images import is_picture, is_url, picture_file, plain_reference
 
 if TYPE_CHECKING:
     from .catalog import ItemCatalog
@@ -188,9 +188,7 @@ def _input(record: dict[str, Any], encoder: ItemEncoder, modality: str) -> Any:
 
 def _is_remote(reference: Any) -> bool:
     """Whether a picture is to be downloaded, a `datasets` image cell's too."""
-    if isinstance(reference, dict):
-        reference = reference.get("bytes") or reference.get("path")
-    return is_url(reference)
+    return is_url(plain_reference(reference))
 
 
 def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_size: int) -> Iterator[Shard]:
@@ -205,8 +203,7 @@ def _shards(catalog: "ItemCatalog", modality: str, inputs: Sequence[Any], shard_
 
 def _picture_stamp(reference: Any, root: Path | None) -> Any:
     """What changes when a picture does: a file's size and time, the bytes' digest, the address itself."""
-    if isinstance(reference, dict):
-        reference = reference.get("bytes") or reference.get("path")
+    reference = plain_reference(reference)
     if reference is None or is_url(reference):
         return reference
     if isinstance(reference, str | os.PathLike):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # Below Pillow's own warning level: a catalogue's picture beyond it is a mistake or an attack.
 MAX_PIXELS = 80_000_000
 MAX_BYTES = 100 << 20
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 class PictureError(ValueError):
@@ -40,6 +42,17 @@ def is_url(reference: Any) -> bool:
 def is_picture(reference: Any) -> bool:
     """Whether an item has a picture reference at all; an empty one, as tables hold it, is none."""
     return not is_absent(reference) and not (isinstance(reference, str | bytes | bytearray | dict) and not reference)
+
+
+def plain_reference(reference: Any) -> Any:
+    """What a `datasets` image cell holds; any other reference as it is."""
+    return reference.get("bytes") or reference.get("path") if isinstance(reference, dict) else reference
+
+
+def picture_suffix(name: str | os.PathLike[str]) -> str:
+    """What ends the name of a picture's copy: what follows the last dot of any name may be long, or no word."""
+    suffix = Path(name).suffix.lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else ""
 
 
 def picture_path(reference: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path | None:
@@ -178,8 +191,7 @@ def load_picture(
     """
     if isinstance(reference, Image.Image):
         return _upright_rgb(reference)
-    if isinstance(reference, dict):
-        reference = reference.get("bytes") or reference.get("path")
+    reference = plain_reference(reference)
     if is_url(reference):
         if fetch is None:
             raise PictureError("an address, and download=True was not given")
@@ -217,9 +229,7 @@ def check_readable(
     """
     unreadable: list[str] = []
     for item_id, record in zip(item_ids, records, strict=True):
-        reference = record.get("image")
-        if isinstance(reference, dict):
-            reference = reference.get("bytes") or reference.get("path")
+        reference = plain_reference(record.get("image"))
         if not is_picture(reference) or is_url(reference):
             continue
         try:

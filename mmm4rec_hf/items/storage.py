@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,16 @@ from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
 from mmm4rec_hf.outputs import holds_files, replace_file, replace_folder
 from mmm4rec_hf.plain_json import read_json
 
-from .images import PictureError, check_format, confined_pictures, is_picture, is_url, picture_file
+from .images import (
+    PictureError,
+    check_format,
+    confined_pictures,
+    is_picture,
+    is_url,
+    picture_file,
+    picture_suffix,
+    plain_reference,
+)
 from .text import is_absent
 
 if TYPE_CHECKING:
@@ -46,7 +54,6 @@ _UNFINISHED_NAME = f".{INFO_NAME}.000000-0-00000000.partial"
 _ALL, _LISTED = "all", "listed"
 _INFO_BEGINS = b'{\n  "num_items": '
 _LONGEST_STEM = 200
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _CARD = """\
 ---
 {{ card_data }}
@@ -304,8 +311,7 @@ def _copy_picture(
     Copies a picture as it is to a path that the id alone decides, when the stack ends. A file that is none is not
     copied: catalogues are uploaded, and a path may name any file of this machine.
     """
-    if isinstance(reference, dict):
-        reference = reference.get("bytes") or reference.get("path")
+    reference = plain_reference(reference)
     stem = _file_stem(item_id)
     images = folder / IMAGES_NAME
     images.mkdir(exist_ok=True)
@@ -313,9 +319,7 @@ def _copy_picture(
         source = picture_file(reference, root)
         if source is None or not _is_readable(source):
             return None
-        suffix = source.suffix.lower()
-        # What follows the last dot of any name may be long, and hold what the id's characters must not.
-        target = images / (stem + suffix if _SUFFIX.fullmatch(suffix) else stem)
+        target = images / (stem + picture_suffix(source))
         if source.resolve() != target.resolve():
             partial = stack.enter_context(replace_file(target))
             shutil.copyfile(source, partial)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from PIL import Image, UnidentifiedImageError
 
 from mmm4rec_hf.items.download import NoAnswer, PictureDownloader
-from mmm4rec_hf.items.images import FORMATS, Fetcher, PictureError, is_picture, is_url, load_picture
+from mmm4rec_hf.items.images import FORMATS, Fetcher, PictureError, is_picture, is_url, load_picture, plain_reference
 
 MAX_UPLOAD_BYTES = 10 << 20
 # Above what a telephone's camera takes. Some 150 MB once decoded, which happens to one upload at a time, and to one
@@ -63,7 +63,7 @@ class PictureStore:
 
     def _downloaded(self, reference: Any, download: bool) -> Any:
         """What is behind an address; any other reference as it is."""
-        address = _plain(reference)
+        address = plain_reference(reference)
         if self._fetch is None or not is_url(address):
             return reference
         with self._lock:
@@ -160,11 +160,6 @@ def _host(address: str) -> str:
         return address
 
 
-def _plain(reference: Any) -> Any:
-    """What a `datasets` image cell holds; any other reference as it is."""
-    return reference.get("bytes") or reference.get("path") if isinstance(reference, dict) else reference
-
-
 def to_jpeg(picture: Image.Image, size: int) -> bytes:
     """A picture in mode RGB as a JPEG whose longer side has at most `size` pixels."""
     small = picture.copy()
@@ -215,7 +210,7 @@ def _broken(error: BaseException) -> str:
 
 def _name(reference: Any, root: str | os.PathLike[str] | None) -> str:
     """What tells pictures apart: a path or an address, the digest of bytes."""
-    reference = _plain(reference)
+    reference = plain_reference(reference)
     if isinstance(reference, str | os.PathLike):
         return str(reference) if is_url(reference) else str(Path(root or "", reference))
     if isinstance(reference, Image.Image):

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import re
 import secrets
 import threading
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from mmm4rec_hf.items.images import picture_suffix
 
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+logger = logging.getLogger(__name__)
 
 
 class Uploads:
@@ -46,8 +45,7 @@ class Uploads:
         Returns:
             `str`: Its path.
         """
-        suffix = Path(name).suffix.lower()
-        path = self._folder / (secrets.token_hex(16) + (suffix if _SUFFIX.fullmatch(suffix) else ""))
+        path = self._folder / (secrets.token_hex(16) + picture_suffix(name))
         with self._lock:
             # Gradio deletes those that are old, and forgets them; what anybody else deletes, it never forgets.
             for gone in [kept for kept in self._sizes if not os.path.exists(kept)]:

@@ -134,7 +134,7 @@ def _why_unknown(args: argparse.Namespace, missing: list[str]) -> str:
     """What to say of sequences with items that the model lacks, by what is known of those that it was trained on."""
     from ..data.sequence_datasets import shown_ids
     from ..evaluation.protocol import k_core_of, read_preparation
-    from ..training.finetuning import EVALUATION_NAME
+    from ..training.folders import EVALUATION_NAME
     from ..training.record import RECORD_NAME
     from ..training.saving import CATALOG_NAME
 

@@ -78,7 +78,7 @@ def print_finetuning(
     from ..modeling import MMM4RecConfig
     from ..processes import process_state
     from ..saved_models import MODEL_NAME
-    from ..training.finetuning import EVALUATION_NAME
+    from ..training.folders import EVALUATION_NAME
 
     if not process_state().is_main_process:
         return

@@ -55,8 +55,10 @@ def saying_how_to_go_on(output_dir: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # As both trainings name them; those that are being written begin with a dot.
-        has_checkpoint = any(Path(output_dir, "checkpoints").glob("checkpoint-*"))
+        from ..training.folders import CHECKPOINTS_NAME
+
+        # Those that are being written begin with a dot.
+        has_checkpoint = any(Path(output_dir, CHECKPOINTS_NAME).glob("checkpoint-*"))
         begin = "goes on from the last checkpoint" if has_checkpoint else "begins anew, as there is no checkpoint yet"
         raise KeyboardInterrupt(f"the same command {begin}") from None
 

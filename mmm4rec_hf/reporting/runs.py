@@ -11,9 +11,7 @@ from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.plain_json import read_object
 from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME
-from mmm4rec_hf.training.finetuning import CHECKPOINTS_NAME, EVALUATION_NAME
-from mmm4rec_hf.training.folders import RECIPE_NAME
-from mmm4rec_hf.training.pretraining import LOG_NAME
+from mmm4rec_hf.training.folders import CHECKPOINTS_NAME, EVALUATION_NAME, LOG_NAME, RECIPE_NAME
 from mmm4rec_hf.training.record import RECORD_NAME
 from mmm4rec_hf.training.resuming import STATE_NAME
 

@@ -24,7 +24,7 @@ from mmm4rec_hf.processes import use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
 from .cards import CardOptions, finetuning_facts, keeps_best, kept_step
-from .folders import check_output, claim_output
+from .folders import CHECKPOINTS_NAME, EVALUATION_NAME, check_output, claim_output
 from .matching import load_sequences
 from .progress import show_progress
 from .recipes import check_options
@@ -35,7 +35,6 @@ from .trainer import MMM4RecTrainer
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS_NAME, EVALUATION_NAME = "checkpoints", "evaluation"
 # What a recipe leaves open; the best epoch by NDCG@10 on the validation split is kept. transformers' own batch of 8
 # and rate of 5e-5 are for models a thousand times the size.
 TRAINING_DEFAULTS: dict[str, Any] = {

@@ -9,12 +9,16 @@ from typing import Any
 
 from mmm4rec_hf.outputs import holds_files, write_json
 from mmm4rec_hf.plain_json import read_object
+from mmm4rec_hf.saved_models import MODEL_NAME
+
+from .record import RECORD_NAME
 
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.json"
+CHECKPOINTS_NAME, EVALUATION_NAME, LOG_NAME = "checkpoints", "evaluation", "log.jsonl"
 # What a fine-tuning or a pretraining writes beside its recipe, and replaces or takes for its own when it is there.
-_OF_A_RUN = ("model", "evaluation", "checkpoints", "log.jsonl", "training.json")
+_OF_A_RUN = (MODEL_NAME, EVALUATION_NAME, CHECKPOINTS_NAME, LOG_NAME, RECORD_NAME)
 
 
 def claim_output(folder: Path, recipe: Any) -> None:

@@ -31,7 +31,7 @@ from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
 from .checkpoints import last_whole_checkpoint, remove_old_checkpoints, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
-from .folders import claim_output
+from .folders import CHECKPOINTS_NAME, LOG_NAME, claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
 from .progress import Pace, progress_line
@@ -47,7 +47,6 @@ _NOT_OF_PRETRAINING = {
     "num_items", "feature_encoder", "use_item_bias", "use_cooccurrence", "cooccurrence_context", "cooccurrence_window",
     "num_neighbours", "score_padding_item",
 }  # fmt: skip
-CHECKPOINTS_NAME, LOG_NAME = "checkpoints", "log.jsonl"
 # In a checkpoint: where each process stands in the data, and the best model so far.
 _POSITION, _BEST = "position-{}.json", "best"
 

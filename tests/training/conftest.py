@@ -102,3 +102,9 @@ def run_all(tmp_path: Path, run_trainer: subprocess.Popen) -> Runs:
         return codes, results
 
     return start
+
+
+@pytest.fixture(scope="module")
+def sequences(shop: SimpleNamespace) -> Any:
+    """The splits of the shop's log."""
+    return shop.make_sequences()

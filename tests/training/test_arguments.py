@@ -21,11 +21,6 @@ from mmm4rec_hf.training.trainer import MMM4RecTrainer
 NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
 
 
-@pytest.fixture(scope="module")
-def sequences(shop: SimpleNamespace) -> Any:
-    return shop.make_sequences()
-
-
 @pytest.fixture
 def make(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> Any:
     """A trainer of a new model with some arguments."""

@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 import math
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,24 +12,17 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import mmm4rec_hf
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data.cooccurrence import count_near_items, near_items
 from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
-from mmm4rec_hf.training.cards import kept_checkpoint, kept_step
 from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
 NO_DROPOUT = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "time_dropout": 0.0}
 KINDS = ("hr", "recall", "ndcg", "mrr", "coverage")
-
-
-@pytest.fixture(scope="module")
-def sequences(shop: SimpleNamespace) -> Any:
-    return shop.make_sequences()
 
 
 def plain_counts(model: Any, rows: Any, exclude_history: bool = False) -> torch.Tensor:
@@ -281,172 +273,6 @@ def test_the_next_training_counts_its_own_rows_unless_frequencies_were_told(
     model.set_item_frequencies(torch.ones(1 + len(model.item_ids)))
     told = torch.full((len(model.item_ids),), 1 / len(model.item_ids))
     torch.testing.assert_close(shares_after(rows, "told"), told)
-
-
-@pytest.mark.parametrize("stopped_at", [9, 12])
-def test_a_run_whose_folder_was_moved_ends_with_its_best_weights(
-    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture, stopped_at: int
-) -> None:  # fmt: skip
-    evaluate = MMM4RecTrainer.evaluate
-
-    def best_at_six(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": -abs(self.state.global_step - 6.0)}
-
-    monkeypatch.setattr(MMM4RecTrainer, "evaluate", best_at_six)
-    options = {
-        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 12,
-        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10", "learning_rate": 0.1,
-    }  # fmt: skip
-
-    def trainer(folder: str) -> MMM4RecTrainer:
-        model = shop.make_model(sequences.item_ids)
-        arguments = shop.make_arguments(tmp_path / folder, **options)
-        return MMM4RecTrainer(model, arguments, train_dataset=sequences["train"], eval_dataset=sequences["validation"])
-
-    whole = trainer("old")
-    whole.train()
-    best = whole.model.state_dict()
-    (tmp_path / "old").rename(tmp_path / "new")
-    if stopped_at == 9:
-        shutil.rmtree(tmp_path / "new" / "checkpoint-12")
-    moved = trainer("new")
-    moved.train(resume_from_checkpoint=True)
-    for name, value in moved.model.state_dict().items():
-        assert torch.equal(value, best[name]), name
-    assert moved.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-6")
-    shutil.rmtree(tmp_path / "new" / "checkpoint-6")
-    (tmp_path / "new").rename(tmp_path / "newer")
-    caplog.clear()
-    again = trainer("newer")
-    again.train(resume_from_checkpoint=True)
-    assert sum("is gone: kept is the best of what follows" in message for message in caplog.messages) == 1
-    # Nothing follows, and it is told as what it is.
-    assert kept_step(again) == 12 and kept_checkpoint(again) == "step 12, the last"
-
-
-def test_where_the_best_checkpoint_is_gone_the_best_of_what_follows_is_kept(
-    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate = MMM4RecTrainer.evaluate
-    values = {3: 0.9, 6: 0.1, 9: 0.5, 12: 0.4}
-
-    def told(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": values[self.state.global_step]}
-
-    monkeypatch.setattr(MMM4RecTrainer, "evaluate", told)
-    options = {
-        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 12,
-        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10", "learning_rate": 0.1,
-    }  # fmt: skip
-
-    def trainer() -> MMM4RecTrainer:
-        model = shop.make_model(sequences.item_ids)
-        arguments = shop.make_arguments(tmp_path, **options)
-        return MMM4RecTrainer(model, arguments, train_dataset=sequences["train"], eval_dataset=sequences["validation"])
-
-    whole = trainer()
-    whole.train()
-    assert kept_step(whole) == 3
-    weights = load_file(tmp_path / "checkpoint-9" / "model.safetensors")
-    for step in (3, 9, 12):
-        shutil.rmtree(tmp_path / f"checkpoint-{step}")
-    again = trainer()
-    again.train(resume_from_checkpoint=True)
-    assert kept_step(again) == 9 and again.state.best_metric == 0.5
-    for name, value in again.model.model.state_dict().items():
-        assert torch.equal(value, weights[f"model.{name}"]), name
-
-
-def test_a_best_evaluation_at_a_step_that_was_not_saved_is_no_checkpoint_that_is_gone(
-    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    evaluate = MMM4RecTrainer.evaluate
-    values = {2: 0.5, 4: 0.3, 6: 0.4, 8: 0.45}
-
-    def told(self: MMM4RecTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return evaluate(self, *args, **kwargs) | {"eval_ndcg@10": values[self.state.global_step]}
-
-    monkeypatch.setattr(MMM4RecTrainer, "evaluate", told)
-    options = {
-        "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4, "max_steps": 8,
-        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10",
-    }  # fmt: skip
-
-    def trained(folder: str, is_resumed: bool) -> MMM4RecTrainer:
-        model = shop.make_model(sequences.item_ids)
-        trainer = MMM4RecTrainer(
-            model,
-            shop.make_arguments(tmp_path / folder, **options),
-            train_dataset=sequences["train"],
-            eval_dataset=sequences["validation"],
-        )
-        trainer.train(resume_from_checkpoint=is_resumed)
-        return trainer
-
-    whole = trained("a", False)
-    shutil.copytree(tmp_path / "a" / "checkpoint-4", tmp_path / "b" / "checkpoint-4")
-    stopped = trained("b", True)
-    assert "is gone" not in caplog.text
-    for trainer in (whole, stopped):
-        assert (trainer.state.best_global_step, trainer.state.best_metric) == (2, 0.5)
-        assert kept_checkpoint(trainer) == "step 8, the last"
-
-
-def test_a_card_that_goes_along_with_a_checkpoint_is_of_its_weights(
-    shop: SimpleNamespace, sequences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate = MMM4RecTrainer.evaluate
-    monkeypatch.setattr(
-        MMM4RecTrainer,
-        "evaluate",
-        lambda self, *args, **kwargs: (
-            evaluate(self, *args, **kwargs) | {"eval_ndcg@10": -float(self.state.global_step)}
-        ),
-    )
-    told: list[tuple[int, str]] = []
-
-    class Card(TrainerCallback):
-        def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-            trainer.create_model_card()
-            told.append((state.global_step, (tmp_path / "README.md").read_text()))
-
-    options = {
-        "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "max_steps": 6,
-        "load_best_model_at_end": True, "metric_for_best_model": "ndcg@10",
-    }  # fmt: skip
-    trainer = MMM4RecTrainer(
-        shop.make_model(sequences.item_ids),
-        shop.make_arguments(tmp_path, **options),
-        train_dataset=sequences["train"],
-        eval_dataset=sequences["validation"],
-        callbacks=[Card()],
-    )
-    trainer.train()
-    assert [step for step, _ in told] == [3, 6]
-    for step, card in told:
-        assert f"step {step}, the last" in " ".join(card.split())
-    trainer.create_model_card()
-    assert "step 3, the best of 6" in " ".join((tmp_path / "README.md").read_text().split())
-
-
-def test_a_training_begins_again_where_its_checkpoints_hold_weights_alone(
-    shop: SimpleNamespace, sequences: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    options = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "save_only_model": True}
-
-    def trained() -> dict[str, Any]:
-        model = shop.make_model(sequences.item_ids)
-        trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path, **options), train_dataset=sequences["train"])
-        trainer.train(last_whole_checkpoint(trainer.args))
-        return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-    whole = trained()
-    # What has ended is read.
-    assert all(torch.equal(value, whole[name]) for name, value in trained().items()) and "alone" not in caplog.text
-    shutil.rmtree(tmp_path / "checkpoint-6")
-    assert all(torch.equal(value, whole[name]) for name, value in trained().items())
-    assert "checkpoint-3 is left out: it holds weights alone" in caplog.text
 
 
 def test_the_protocol_stands_with_every_number(shop: SimpleNamespace, sequences: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmm4rec_hf.evaluation.evaluator import Evaluation
     from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation
 
+    from .publishing import PublishingTrainer
     from .trainer import MMM4RecTrainer
 
 
@@ -101,7 +102,7 @@ def pretraining_facts(
     )
 
 
-def kept_results(trainer: "MMM4RecTrainer") -> Sequence[CardResult]:
+def kept_results(trainer: "PublishingTrainer") -> Sequence[CardResult]:
     """The metrics of the weights that a trainer holds: measured since the training ended, or at their step of it."""
     results = dict(trainer.measured)
     step = kept_step(trainer)
@@ -146,7 +147,7 @@ def _place(name: str) -> tuple[int, str]:
     return int(k), metric
 
 
-def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
+def kept_checkpoint(trainer: "PublishingTrainer") -> str:
     """Which of a training's steps the weights are of."""
     args, state = trainer.args, trainer.state
     if keeps_best(trainer):
@@ -156,13 +157,13 @@ def kept_checkpoint(trainer: "MMM4RecTrainer") -> str:
     return f"step {state.global_step}, the last"
 
 
-def keeps_best(trainer: "MMM4RecTrainer") -> bool:
+def keeps_best(trainer: "PublishingTrainer") -> bool:
     """Whether a trainer holds the weights of a training's best checkpoint: until its end it holds those of now."""
     has_best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
     return bool(has_best and not trainer.is_in_train)
 
 
-def kept_step(trainer: "MMM4RecTrainer") -> int:
+def kept_step(trainer: "PublishingTrainer") -> int:
     """The step of the weights that a trainer holds after a training."""
     if not keeps_best(trainer):
         return trainer.state.global_step

@@ -125,7 +125,7 @@ def test_a_processor_is_saved_with_the_sequence_length_and_the_items_of_its_mode
     # As a catalogue's folder holds it: of the encoder, of no model.
     processor = MMM4RecProcessor(max_sequence_length=length)
     trainer = make(more={"processing_class": processor}, max_steps=1, save_steps=1)
-    with caplog.at_level(logging.INFO, logger="mmm4rec_hf.training.trainer"):
+    with caplog.at_level(logging.INFO, logger="mmm4rec_hf.training.publishing"):
         trainer.train()
         trainer.save_model(str(tmp_path / "model"))
     ids = sequences.item_ids

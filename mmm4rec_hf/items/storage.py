@@ -22,7 +22,7 @@ from mmm4rec_hf.hub import fetching
 from mmm4rec_hf.modeling.card_mmm4rec import NAME_PLACEHOLDER
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id
-from mmm4rec_hf.outputs import holds_files, replace_file, replace_folder
+from mmm4rec_hf.outputs import replace_file, replace_folder
 from mmm4rec_hf.plain_json import read_json
 
 from .images import (
@@ -50,8 +50,8 @@ ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
 # There from before catalog.json is taken away until a save has ended: what an interrupted one leaves is known by it.
 # Named like any temporary file, but of no machine and process, so that none removes it as its own.
 _UNFINISHED_NAME = f".{INFO_NAME}.000000-0-00000000.partial"
-# What catalog.json tells of images/: which of it saves have written, and may replace.
-_ALL, _LISTED = "all", "listed"
+# The names of the files in images/ that saves have written, and may replace. Hidden, so that it is not uploaded.
+_WRITTEN_NAME = ".images.json"
 _INFO_BEGINS = b'{\n  "num_items": '
 _LONGEST_STEM = 200
 _CARD = """\
@@ -102,11 +102,6 @@ def save_catalog(
     content: dict[str, Any] = {"num_items": len(catalog), "features": catalog.feature_info}
     if catalog.source_fields:
         content["source_fields"] = catalog.source_fields
-    written = _written_pictures(folder)
-    if written == _ALL or (save_images and not holds_files(folder / IMAGES_NAME)):
-        content[IMAGES_NAME] = _ALL
-    elif save_images:
-        content[IMAGES_NAME] = _LISTED
     with contextlib.ExitStack() as stack:
         # What is entered first takes its place last; the pictures after the items, by which they are known.
         info = stack.enter_context(replace_file(folder / INFO_NAME))
@@ -115,7 +110,7 @@ def save_catalog(
         for name, fill in (beside or {}).items():
             fill(stack.enter_context(replace_folder(folder / name)))
         with items.open("w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, written, pictures))
+            stream.writelines(line + "\n" for line in _lines(catalog, folder, save_images, pictures))
         save_file(arrays, features)
         info.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with replace_file(folder / _UNFINISHED_NAME) as unfinished:
@@ -240,10 +235,9 @@ def push_catalog(
     return str(commit.commit_url)
 
 
-def _lines(
-    catalog: "ItemCatalog", folder: Path, save_images: bool, written: str | set[str], stack: contextlib.ExitStack
-) -> Iterator[str]:
+def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: contextlib.ExitStack) -> Iterator[str]:
     in_memory = unusable = other_ids = 0
+    written = _written_pictures(folder)
     # What leads out, kept, would be taken for a path of this machine's user when the folder is loaded.
     records = confined_pictures(catalog.records, catalog.root)
     for item_id, record in zip(catalog.item_ids, records, strict=True):
@@ -263,6 +257,10 @@ def _lines(
         if saved is not None:
             entry["image"] = saved
         yield json.dumps(entry, ensure_ascii=False, default=_plain)
+    if save_images and written:
+        # Takes its place before the pictures do: what is interrupted then is known as well.
+        names = stack.enter_context(replace_file(folder / _WRITTEN_NAME))
+        names.write_text(json.dumps(sorted(written)) + "\n", encoding="utf-8")
     if other_ids:
         logger.warning(
             "%d records hold an 'item_id' that is not their item's id, and it was left out; rename it to keep it",
@@ -283,19 +281,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 
-def _written_pictures(folder: Path) -> str | set[str]:
-    """
-    What of `images/` earlier saves have written, as `catalog.json` tells: all, where nothing was there before the
-    first; beside a shop's own pictures what the catalogue lists, as `images/name`.
-    """
-    for path in (folder / INFO_NAME, folder / _UNFINISHED_NAME):
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            kind = read_json(path.read_text(encoding="utf-8")).get(IMAGES_NAME)
-            if kind == _ALL:
-                return _ALL
-            if kind == _LISTED:
-                with (folder / ITEMS_NAME).open(encoding="utf-8") as stream:
-                    return {read_json(line).get("image") for line in stream}
+def _written_pictures(folder: Path) -> set[str]:
+    """The files of `images/` that earlier saves have written; all others are a shop's own, listed or not."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        names = read_json((folder / _WRITTEN_NAME).read_text(encoding="utf-8"))
+        return {name for name in names if os.path.lexists(folder / IMAGES_NAME / name)}
     return set()
 
 
@@ -304,12 +294,13 @@ def _copy_picture(
     root: Path | None,
     folder: Path,
     item_id: str,
-    written: str | set[str],
+    written: set[str],
     stack: contextlib.ExitStack,
 ) -> str | None:
     """
-    Copies a picture as it is to a path that the id alone decides, when the stack ends. A file that is none is not
-    copied: catalogues are uploaded, and a path may name any file of this machine.
+    Copies a picture as it is to a path that the id alone decides, when the stack ends, and adds its name to those that
+    saves wrote. A file that is none is not copied: catalogues are uploaded, and a path may name any file of this
+    machine.
     """
     reference = plain_reference(reference)
     stem = _file_stem(item_id)
@@ -337,11 +328,13 @@ def _copy_picture(
     return f"{IMAGES_NAME}/{stem}"
 
 
-def _check_picture(target: Path, partial: Path, written: str | set[str]) -> None:
+def _check_picture(target: Path, partial: Path, written: set[str]) -> None:
     """Refuses to replace a picture that no save wrote, by one that differs."""
-    if written == _ALL or f"{IMAGES_NAME}/{target.name}" in written or not os.path.lexists(target):
+    if target.name in written:
         return
-    if not target.is_file() or not filecmp.cmp(partial, target, shallow=False):
+    if not os.path.lexists(target):
+        written.add(target.name)
+    elif not target.is_file() or not filecmp.cmp(partial, target, shallow=False):
         raise ValueError(
             f"{target} would be replaced by an item's picture, and no catalogue that was saved there is known to "
             "have written it; name another folder, or move it away"

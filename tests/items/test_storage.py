@@ -235,7 +235,7 @@ def test_only_pictures_of_the_items_folder_travel(hostile, tmp_path, caplog, sav
     assert "3 paths of pictures lead out of" in caplog.text
     assert ("1 pictures are no files or bytes that could be copied" in caplog.text) == save_images
     files = {str(path.relative_to(tmp_path / "saved")) for path in (tmp_path / "saved").rglob("*") if path.is_file()}
-    assert files - {"items.jsonl", "features.safetensors", "catalog.json"} == (
+    assert files - {"items.jsonl", "features.safetensors", "catalog.json", ".images.json"} == (
         {"images/0.png"} if save_images else set()
     )
     with_picture = [i for i, record in enumerate(ItemCatalog.from_pretrained(tmp_path / "saved").records) if record]
@@ -401,7 +401,7 @@ def test_a_save_interrupted_while_files_take_their_places_is_repeated(
             notes.write_text("of the shop")
     catalog.save_pretrained(saved, save_images=True)
     assert ItemCatalog.from_pretrained(saved).item_ids == ["a/../b", "0", "c"]
-    assert not list(saved.rglob(".*"))
+    assert not list(saved.rglob(".*.partial"))
 
 
 def pictures_of(folder: Path, **widths: int) -> ItemCatalog:
@@ -426,6 +426,41 @@ def test_pictures_lie_beside_a_shop_s_own_and_replace_but_those_that_a_save_wrot
     loaded = ItemCatalog.from_pretrained(shop)
     assert loaded.picture("a").width == 5 and loaded.item_ids == ["a", "same"]
     assert (shop / "images" / "mine").read_bytes() == png(noise(1, (9, 20)))
+
+
+def test_a_shop_s_own_picture_stays_also_where_a_catalogue_lists_it_or_it_came_later(tmp_path):
+    shop = tmp_path / "shop"
+    (shop / "images").mkdir(parents=True)
+    noise(1, (9, 20)).save(shop / "images" / "a.png")
+    own = (shop / "images" / "a.png").read_bytes()
+    (tmp_path / "new.png").write_bytes(png(noise(1, (7, 20))))
+
+    def save(folder: Path, **images: str) -> None:
+        items = [{"image": image} for image in images.values()]
+        ItemCatalog(list(images), items, root=folder).save_pretrained(folder, save_images=True)
+
+    # Saved where it lies, nothing is copied.
+    save(shop, a="images/a.png")
+    (shop / "new.png").write_bytes((tmp_path / "new.png").read_bytes())
+    with pytest.raises(ValueError, match=r"shop/images/a.png would be replaced"):
+        save(shop, a="new.png")
+    assert (shop / "images" / "a.png").read_bytes() == own
+    # The folder of a first save is the shop's as well.
+    save(tmp_path, b="new.png")
+    (tmp_path / "images" / "c.png").write_bytes(own)
+    with pytest.raises(ValueError, match=r"images/c.png would be replaced"):
+        save(tmp_path, b="new.png", c="new.png")
+    assert (tmp_path / "images" / "c.png").read_bytes() == own
+
+
+def test_what_a_save_wrote_is_known_after_one_without_pictures(tmp_path):
+    shop = tmp_path / "shop"
+    (shop / "images").mkdir(parents=True)
+    (shop / "images" / "mine").write_bytes(b"of the shop")
+    pictures_of(shop, a=3).save_pretrained(shop, save_images=True)
+    ItemCatalog.from_pretrained(shop).save_pretrained(shop)
+    pictures_of(shop, a=4).save_pretrained(shop, save_images=True)
+    assert ItemCatalog.from_pretrained(shop).picture("a").width == 4
 
 
 def test_an_item_that_comes_back_may_have_another_picture(tmp_path):

@@ -580,6 +580,22 @@ def test_quotes_between_tabs_that_enclose_nothing_take_no_rows(
     assert read_table(path, "\t")["title"].to_list() == list(titles)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # All are enclosed, and one quote is missing.
+        ['"u1"\t"i1"\t100\t"good"', '"u2"\t"i2"\t200\t"bad', '"u3"\t"i2"\t300\t"ok"'],
+        # An id is enclosed where it must be.
+        ['u1\t"7"" disk"\t100\tgood', 'u2\ti2\t200\t"bad', 'u3\t"7"" disk"\t300\tok'],
+    ],
+)
+def test_ids_that_a_program_has_quoted_never_keep_their_quotes(tmp_path: Path, rows: list[str]) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("\n".join(["user_id\titem_id\ttimestamp\treview", *rows, ""]))
+    with pytest.raises(ValueError, match=r"log.tsv cannot be read as text of columns: .*bad"):
+        load_interactions(path)
+
+
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC, csv.QUOTE_ALL])
 @pytest.mark.parametrize("separator", ["\t", ","])
 def test_fields_that_a_program_has_quoted_are_read_as_they_were(

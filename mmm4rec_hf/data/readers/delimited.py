@@ -108,14 +108,14 @@ def _parse(
             logger.warning("%s is no UTF-8; it is read as Windows-1252, which holds latin-1", path)
             text = windows_text(content).encode()
             return _parse(text, path, separator, header, quote_char, is_utf8=True, level=level)
-        if quote_char is not None and _encloses_nothing(content, separator, quote_char):
-            return _with_quotes(content, path, separator, header)
+        if quote_char and (raw := _with_quotes(content, path, separator, header, quote_char)) is not None:
+            return raw
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read as text of columns: {reason}") from error
     if quote_char is None or not (inside := _lines_inside_fields(content, table, header is None, quote_char)):
         return table
-    if _encloses_nothing(content, separator, quote_char):
-        return _with_quotes(content, path, separator, header)
+    if (raw := _with_quotes(content, path, separator, header, quote_char)) is not None:
+        return raw
     logger.log(
         level,
         "%s: %d lines lie inside quoted fields, and are no rows; if rows are missing, a field begins with a quote of "
@@ -143,15 +143,28 @@ def _line_breaks(content: bytes) -> int:
     return sum(int(np.count_nonzero(codes[at : at + 65_536] == ord("\n"))) for at in range(0, len(codes), 65_536))
 
 
-def _encloses_nothing(content: bytes, separator: str, quote_char: str) -> bool:
-    """Whether quotes are part of the values, as in many files of tabs: then every line is a whole row by itself."""
-    lines = [line for line in content.split(b"\n") if line.strip()]
+def _with_quotes(
+    content: bytes, path: Path, separator: str, header: list[str] | None, quote_char: str
+) -> pl.DataFrame | None:
+    """
+    The table with its quotes as they stand, where they enclose nothing, as in many files of tabs: every line is a
+    whole row by itself. `None` where they do enclose.
+    """
+    quote = quote_char.encode()
     # A program that encloses fields encloses the columns' names too, unless it does so where it must.
-    if separator != "\t" or not lines or quote_char.encode() in lines[0]:
-        return False
-    return len({line.count(b"\t") for line in lines}) == 1
-
-
-def _with_quotes(content: bytes, path: Path, separator: str, header: list[str] | None) -> pl.DataFrame:
+    if separator != "\t" or quote in content.split(b"\n", 1)[0]:
+        return None
+    if len({line.count(b"\t") for line in content.split(b"\n") if line.strip()}) != 1:
+        return None
+    table = _parse(content, path, separator, header, quote_char=None)
+    # A column that is enclosed, and quotes that are doubled as an enclosing program doubles them, say that a quote of
+    # another field is missing.
+    for column in table.iter_columns():
+        enclosed = column.drop_nulls().str.extract(f"(?s)^{quote_char}(.*){quote_char}\\r?$")
+        doubled = enclosed.str.contains(quote_char, literal=True) & ~enclosed.str.replace_all(
+            quote_char * 2, "", literal=True
+        ).str.contains(quote_char, literal=True)
+        if enclosed.count() * 2 > len(enclosed) or doubled.any():
+            return None
     logger.warning("%s: its quotes do not enclose fields, as each line is a row; they are read as they stand", path)
-    return _parse(content, path, separator, header, quote_char=None)
+    return table

@@ -184,9 +184,11 @@ def _check_output(folder: Path, items: Path) -> None:
     from ..training.saving import PROCESSOR_NAME
 
     target = folder / ITEMS_NAME
-    source = items / ITEMS_NAME if items.is_dir() else items
-    if source.is_file() and target.is_file() and source.samefile(target):
-        raise UsageError(f"--output {folder} would replace {source}, which is to be read; give another --output")
+    if items.is_file() and target.is_file() and items.samefile(target):
+        raise UsageError(f"--output {folder} would replace {items}, which is to be read; give another --output")
+    if items.is_dir() and folder.is_dir() and items.samefile(folder):
+        # The catalogue's own items would be among the files that the next call finds there.
+        raise UsageError(f"--output {folder} is the folder that is to be read; give another --output")
     check_replaceable(folder, [PROCESSOR_NAME])
 
 

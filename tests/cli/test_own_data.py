@@ -58,10 +58,17 @@ def test_encode_never_writes_over_a_shop_s_own_items(
     encoder = ["--text-encoder", str(shop / "bert")]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("shop")
-    for source, output in (("shop", "shop"), ("shop/items.jsonl", "./shop"), ("shop", "link")):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "items.csv").write_text("item_id,title\nb,Title 2\n")
+    for source, output, told in (
+        ("shop/items.jsonl", "./shop", "would replace shop/items.jsonl, which is to be read"),
+        ("shop", "shop", "is the folder that is to be read"),
+        ("shop", "link", "is the folder that is to be read"),
+        # The next call would find two files of items there.
+        ("csv", "./csv", "is the folder that is to be read"),
+    ):
         assert main(["encode", source, *encoder, "-o", output]) == 2
-        told = f"--output {Path(output)} would replace shop/items.jsonl, which is to be read; give another --output"
-        assert told in capsys.readouterr().err
+        assert f"--output {Path(output)} {told}; give another --output" in capsys.readouterr().err
     assert main(["encode", "feed.csv", *encoder, "-o", "shop"]) == 1
     assert "shop holds items.jsonl, which a catalogue would replace, and no catalogue;" in capsys.readouterr().err
     # Nothing was encoded for it, either.

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -110,14 +111,14 @@ class PictureDownloader:
                 told = isinstance(cause, str | _Refused)
                 reason = f"download: {cause if told else type(cause).__name__}"
                 failure = PictureError
-                if told or isinstance(cause, ValueError | ssl.SSLCertVerificationError):
+                if told or isinstance(cause, ValueError | http.client.InvalidURL | ssl.SSLCertVerificationError):
                     break
                 failure = NoAnswer
         raise failure(reason)
 
     def _read(self, url: str) -> bytes:
         limits = _Limits(self.timeout, self.max_bytes)
-        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "image/*"})
+        request = urllib.request.Request(_quoted(url), headers={"User-Agent": USER_AGENT, "Accept": "image/*"})
         content = bytearray()
         try:
             # What urllib calls a timeout is handed to the connections, those after a redirect too, as it is.
@@ -133,6 +134,13 @@ class PictureDownloader:
             limits.next_wait()  # the last wait was cut short by the limit, which says so itself
             raise
         return bytes(content)
+
+
+def _quoted(url: str) -> str:
+    """An address as browsers send it: spaces, and letters that are no ASCII, as their codes."""
+    parts = urllib.parse.urlsplit(url)
+    path, query = (urllib.parse.quote(part, safe="%/:?@!$&'()*+,;=~[]|") for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query, fragment="").geturl()
 
 
 def _is_public(address: str) -> bool:

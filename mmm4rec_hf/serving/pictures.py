@@ -1,5 +1,6 @@
 """Small JPEGs of a catalogue's pictures, and the checks of a picture that somebody uploads."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -49,7 +50,7 @@ class PictureStore:
 
     def __init__(self, fetch: Fetcher | None = None, max_bytes: int = 32 << 20) -> None:
         self._fetch = fetch.once(_PATIENCE) if isinstance(fetch, PictureDownloader) else fetch
-        self._on_disk = _OnDisk(fetch.cache_dir) if isinstance(fetch, PictureDownloader) else None
+        self._on_disk = _OnDisk(fetch.cache_dir) if isinstance(fetch, PictureDownloader) else _not_downloaded
         self._failures = _Failures()
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
@@ -66,12 +67,13 @@ class PictureStore:
         address = plain_reference(reference)
         if self._fetch is None or not is_url(address):
             return reference
+        # What is here does not depend on a host that is silent.
+        with contextlib.suppress(NotDownloaded):
+            return self._on_disk(address)
         with self._lock:
             self._failures.check(address)
         if not download:
-            if self._on_disk is None:
-                raise NotDownloaded(address)
-            return self._on_disk(address)
+            raise NotDownloaded(address)
         try:
             content = self._fetch(address)
         except PictureError as error:
@@ -119,7 +121,11 @@ class _OnDisk(PictureDownloader):
     """Gives the pictures that were downloaded before, and asks for no other."""
 
     def _fetch(self, url: str) -> bytes:
-        raise NotDownloaded(url)
+        return _not_downloaded(url)
+
+
+def _not_downloaded(url: str) -> bytes:
+    raise NotDownloaded(url)
 
 
 class _Failures:
@@ -144,6 +150,8 @@ class _Failures:
             if self._silent[host] >= _LAST_STRAW:
                 del self._silent[host]
                 self._reasons[host] = until, str(error)
+        else:
+            self._silent.pop(host, None)
         for kept in (self._reasons, self._silent):
             while len(kept) > _MAX_FAILURES:
                 kept.popitem(last=False)

@@ -105,6 +105,18 @@ def fetch(tmp_path: Path) -> PictureDownloader:
 
 
 @pytest.mark.usefixtures("loopback_is_public")
+def test_addresses_are_sent_as_browsers_send_them(shop, fetch):
+    # Of letters the bytes in UTF-8, as RFC 3987 has it; what is a code already stays one.
+    for name in ("red mug 1.jpg", "caf\u00e9%20au%2Flait.png?size=a b&c=1#top"):
+        assert fetch(f"{shop}/{name}") == CONTENT
+    assert set(Shop.requests) == {"/red%20mug%201.jpg", "/caf%C3%A9%20au%2Flait.png?size=a%20b&c=1"}
+    # No server is to blame for what cannot be an address.
+    with pytest.raises(PictureError, match="download: InvalidURL") as refused:
+        fetch(f"{shop} x/a.png".replace("127.0.0.1", "shop .example"))
+    assert type(refused.value) is PictureError
+
+
+@pytest.mark.usefixtures("loopback_is_public")
 def test_a_picture_is_fetched_once_and_kept(shop, fetch, tmp_path):
     assert fetch(f"{shop}/a.png") == CONTENT
     assert PictureDownloader(tmp_path / "cache")(f"{shop}/a.png") == CONTENT

@@ -135,15 +135,36 @@ def test_a_host_that_does_not_answer_is_left_alone_for_a_while(monkeypatch: pyte
 
     for number in range(3):
         ask(f"https://one.example/silent-{number}.png")
-    # It answers in between, and then no more.
+    # It answers in between, be it that there is none, and then no more.
     store.jpeg("https://one.example/a.png", None, 64)
-    for number in range(3, 20):
+    for number in range(3, 6):
         ask(f"https://one.example/silent-{number}.png")
-    assert len(shops.asked) == 3 + 1 + 4
+    with pytest.raises(PictureError, match="404"):
+        store.jpeg("https://one.example/none.png", None, 64)
+    for number in range(6, 20):
+        ask(f"https://one.example/silent-{number}.png")
+    assert len(shops.asked) == 3 + 1 + 3 + 1 + 4
     ask("https://ONE.example/b.png")
     assert store.jpeg("https://two.example/a.png", None, 64)
     now[0] += 61
-    assert store.jpeg("https://one.example/b.png", None, 64) and len(shops.asked) == 10
+    assert store.jpeg("https://one.example/b.png", None, 64) and len(shops.asked) == 14
+
+
+def test_pictures_that_are_here_are_shown_while_their_host_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shops = Shops()
+    monkeypatch.setattr(PictureDownloader, "_fetch", lambda _, address: shops(address))
+    PictureDownloader(tmp_path)("https://one.example/here.png")
+    store = PictureStore(PictureDownloader(tmp_path))
+    for number in range(4):
+        with pytest.raises(NoAnswer):
+            store.jpeg(f"https://one.example/silent-{number}.png", None, 64)
+    assert store.jpeg("https://one.example/here.png", None, 64, download=False)
+    assert store.jpeg("https://one.example/here.png", None, 32)
+    with pytest.raises(PictureError, match="TimeoutError"):
+        store.jpeg("https://one.example/other.png", None, 64)
+    assert len(shops.asked) == 1 + 4
 
 
 def test_a_slow_server_keeps_no_other_picture_from_being_decoded(tmp_path: Path) -> None:

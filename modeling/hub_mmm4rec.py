@@ -73,8 +73,9 @@ def push_folder(
     Uploads what a saved folder holds of a model, a processor and a catalogue; what else lies there is named in the
     log, and left out. What the repository has of an earlier model and would be taken for a part of this one is deleted
     in the same commit: its weights in other files, its tokenizer and `training_args.bin`, and where the items differ
-    its catalogue and `log_layout.json`. A card on the Hub that has no mark of an earlier upload, or was changed since,
-    stays, with a warning; one that an upload left is replaced, and keeps its licence.
+    its catalogue and `log_layout.json`; of an earlier catalogue its pictures and its encoder's processor. A card on
+    the Hub that has no mark of an earlier upload, or was changed since, stays, with a warning; one that an upload left
+    is replaced, and keeps its licence.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -114,8 +115,8 @@ def push_folder(
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
         operations: list[Any] = [CommitOperationAdd(name, path) for name, path in files.items() if name != CARD_NAME]
         there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision))
-        read = functools.partial(_read_there, api, there, repo_id, repo_type=repo_type, revision=revision)
-        replaced = sorted(_replaced(files, there, read))
+        fetch = functools.partial(_fetched, api, there, repo_id, repo_type=repo_type, revision=revision)
+        replaced = sorted(_replaced(files, there, fetch))
         if replaced:
             logger.warning(
                 f"{repo_id} loses what would not fit what is uploaded: {', '.join(replaced[:10])}"
@@ -123,10 +124,8 @@ def push_folder(
             )
         operations += [CommitOperationDelete(name) for name in replaced]
         if CARD_NAME in files:
-            theirs = None
-            if CARD_NAME in there:
-                path = api.hf_hub_download(repo_id, CARD_NAME, repo_type=repo_type, revision=revision)
-                theirs = Path(path).read_text(encoding="utf-8", errors="replace")
+            path = fetch(CARD_NAME)
+            theirs = None if path is None else path.read_text(encoding="utf-8", errors="replace")
             if _is_edited(theirs):
                 kind = "model" if repo_type == "model" else "data set"
                 logger.warning(
@@ -199,9 +198,12 @@ def _files_to_upload(root: Path, fields: Collection[str] | None) -> dict[str, Pa
     found = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.split("/"))}
     wanted = {name for name in found if _is_of_this_package(name)}
     wanted |= {name for name in _named_code(root) if name in found}
-    for folder in ("", _CATALOG_FOLDER) if fields is None or "image" in fields else ():
+    pictures: set[str] = set()
+    for folder in ("", _CATALOG_FOLDER):
         if folder + _CATALOG_INFO in found and folder + _CATALOG_ITEMS in found:
-            wanted |= set(_catalog_pictures(found[folder + _CATALOG_ITEMS], folder)) & found.keys()
+            pictures |= set(_catalog_pictures(found[folder + _CATALOG_ITEMS], folder)) & found.keys()
+    if fields is None or "image" in fields:
+        wanted |= pictures
     if CARD_NAME in found:
         card = found[CARD_NAME].read_text(encoding="utf-8")
         wanted |= {name for name in found if name.lower().endswith(_PICTURE_SUFFIXES) and name in card}
@@ -212,7 +214,7 @@ def _files_to_upload(root: Path, fields: Collection[str] | None) -> dict[str, Pa
                 "file itself there, or take the link away"
             )
     kept = {parent for name in wanted for parent in PurePosixPath(name).parents}
-    others = list(dict.fromkeys(_outermost(name, kept) for name in found if name not in wanted))
+    others = list(dict.fromkeys(_outermost(name, kept) for name in found if name not in wanted | pictures))
     if others:
         more = f" and {len(others) - 10} more" if others[10:] else ""
         logger.warning(
@@ -222,17 +224,12 @@ def _files_to_upload(root: Path, fields: Collection[str] | None) -> dict[str, Pa
     return {name: path for name, path in found.items() if name in wanted}
 
 
-def _read_there(api: HfApi, there: set[str], repo_id: str, name: str, **where: Any) -> Any:
-    """A JSON file of the repository; `None` where it has none that can be read."""
-    if name not in there:
-        return None
-    try:
-        return json.loads(Path(api.hf_hub_download(repo_id, name, **where)).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
+def _fetched(api: HfApi, there: set[str], repo_id: str, name: str, **where: Any) -> Path | None:
+    """A file of the repository, `None` where it has none of that name."""
+    return Path(api.hf_hub_download(repo_id, name, **where)) if name in there else None
 
 
-def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any]) -> Iterator[str]:
+def _replaced(files: dict[str, Path], there: set[str], fetch: Callable[[str], Path | None]) -> Iterator[str]:
     """
     What a repository has of an earlier model that loading the new one would take for a part of it.
 
@@ -245,7 +242,9 @@ def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any
     if _CATALOG_FOLDER + _CATALOG_INFO in files:
         are_beside = False
     elif _MODEL_CONFIG in files and _MODEL_CONFIG in there:
-        are_beside = _items_of(lambda name: _read_json(files.get(name))) == _items_of(read)
+        are_beside = _items_of(files.get) == _items_of(fetch)
+    # In a catalogue's own repository others may have put files beside its pictures.
+    earlier_pictures = _listed_pictures(fetch(_CATALOG_ITEMS)) if _CATALOG_INFO in files else set()
     for name in there - files.keys():
         weights = _WEIGHTS.fullmatch(name)
         if weights is not None:
@@ -254,6 +253,8 @@ def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any
             is_replaced = "processor_config.json" in files
         elif name in (_ITEM_IDS, "training_args.bin"):
             is_replaced = _MODEL_CONFIG in files
+        elif name in earlier_pictures or (name.startswith("processor/") and _is_of_this_package(name)):
+            is_replaced = _CATALOG_INFO in files
         else:
             is_beside = name == "log_layout.json" or (name.startswith(_CATALOG_FOLDER) and _is_of_a_catalog(name))
             is_replaced = is_beside and not are_beside
@@ -261,14 +262,24 @@ def _replaced(files: dict[str, Path], there: set[str], read: Callable[[str], Any
             yield name
 
 
-def _items_of(read: Callable[[str], Any]) -> Any:
+def _items_of(find: Callable[[str], Path | None]) -> Any:
     """What the items of a model are, and what encoded them."""
-    config = read(_MODEL_CONFIG)
-    return read(_ITEM_IDS), config.get("feature_encoder") if isinstance(config, dict) else None
+    config = _read_json(find(_MODEL_CONFIG))
+    return _read_json(find(_ITEM_IDS)), config.get("feature_encoder") if isinstance(config, dict) else None
 
 
 def _read_json(path: Path | None) -> Any:
-    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    """What a file holds; `None` where there is none that can be read."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def _listed_pictures(items: Path | None) -> set[str]:
+    """The names of the pictures that an earlier catalogue shows."""
+    with contextlib.suppress(ValueError):
+        return set() if items is None else set(_catalog_pictures(items, ""))
+    return set()
 
 
 def _is_of_a_catalog(name: str) -> bool:

@@ -297,6 +297,31 @@ def test_what_is_of_an_earlier_model_leaves_in_the_same_commit(
     }
 
 
+@pytest.mark.parametrize("fields", [None, ["price"]])
+def test_what_is_of_an_earlier_catalogue_leaves_its_own_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, fields: list[str] | None
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(hub_mmm4rec.logger, "propagate", True)
+    items = {"catalog.json": "{}", "features.safetensors": ""}
+    new = '{"item_id": "a", "price": 3, "image": "images/a.jpg"}\n'
+    put(tmp_path, {**items, "items.jsonl": new, "images/a.jpg": "new"})
+    earlier = "".join(f'{{"item_id": "{item}", "image": "images/{item}.jpg"}}\n' for item in "ab")
+    theirs = dict.fromkeys(["images/banner.jpg", "processor/notes.txt", "LICENSE", "customers.csv"], "theirs")
+    pictures = dict.fromkeys(["images/a.jpg", "images/b.jpg"], "old")
+    processor = dict.fromkeys(["processor/processor_config.json", "processor/tokenizer.json"], "{}")
+    hub = Hub(there={**items, **theirs, **pictures, **processor, "items.jsonl": earlier})
+    calls = pushed(monkeypatch, hub, tmp_path, repo_type="dataset", fields=fields)
+    gone = {"images/b.jpg", *processor} | ({"images/a.jpg"} if fields else set())
+    assert calls["deleted"]["files"] == gone
+    assert "author/films loses what would not fit what is uploaded: images/" in caplog.text
+    # That pictures were not asked for needs no word.
+    assert "left out, being no files" not in caplog.text
+    # One that nobody can read names none.
+    hub = Hub(there={**items, **pictures, "items.jsonl": "<html>"})
+    assert not pushed(monkeypatch, hub, tmp_path, repo_type="dataset", fields=fields)["deleted"]["files"]
+
+
 def test_shards_leave_for_one_file_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put(tmp_path, MODEL)
     shards = {"model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}

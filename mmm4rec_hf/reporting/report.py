@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import resources
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -374,15 +374,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             for place, entry in enumerate(value):
                 lines += _flat(entry, f"{prefix}{name}.{place}.")
         elif value not in (None, [], {}):
-            lines.append((prefix + name, str(_told(value))))
+            lines.append((prefix + name, str(words.without_place(value))))
     return lines
-
-
-def _told(value: Any) -> Any:
-    """What a recipe says, but for where on a machine a file lies: a report is given away."""
-    if isinstance(value, list):
-        return [_told(entry) for entry in value]
-    path = PureWindowsPath(str(value).removeprefix("file:"))  # which takes both kinds of slashes
-    if isinstance(value, str) and (path.anchor or path.parts[:1] in (("..",), ("~",))):
-        return "/".join(["...", *path.parts[1:][-2:]])
-    return value

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
@@ -35,6 +35,17 @@ _SPLITS = {
     "temporal": "events from {test_from} on are test targets, those from {valid_from} on validation targets, and all "
     "before these is for training",
 }
+
+
+def without_place(value: Any) -> Any:
+    """What a recipe or a record says, but for where on a machine a file lies: a report is given away."""
+    if isinstance(value, list):
+        return [without_place(entry) for entry in value]
+    # Takes both kinds of slashes, as the run may be of another machine.
+    path = PureWindowsPath(str(value).removeprefix("file:"))
+    if isinstance(value, str) and (path.anchor or path.parts[:1] in (("..",), ("~",))):
+        return "/".join(["...", *path.parts[1:][-2:]])
+    return value
 
 
 def interval(estimate: Estimate) -> str:
@@ -84,8 +95,9 @@ def data_words(run: Run) -> str:
     if statistics:
         counts = "{events:,} events of {users:,} users with {items:,} items".format(**statistics)
         when = f", from {data['first_event']} to {data['last_event']}" if data.get("first_event") else ""
-        source = [Path(name) for name in data.get("source", [])]
-        names = ", ".join("/".join(path.parts[-2:]) for path in source[:3]) + (", ..." if len(source) > 3 else "")
+        source = data.get("source", [])
+        files = ["/".join(PureWindowsPath(without_place(name)).parts[-2:]) for name in source[:3]]
+        names = ", ".join(files) + (", ..." if len(source) > 3 else "")
         parts.append(f"{counts}{when}{', out of ' + names if names else ''}.")
         dropped = statistics.get("rows_read", 0) - statistics["events"]
         if dropped > 0:
@@ -146,7 +158,7 @@ def model_words(run: Run) -> str:
         parts.append("what stood near the last items in the training log adds to the scores")
     made = config.get("feature_encoder") or {}
     encoders = [
-        f"{name} features by {made[name].get('encoder')}" + _in_brackets(made[name].get("revision"))
+        f"{name} features by {without_place(made[name].get('encoder'))}" + _in_brackets(made[name].get("revision"))
         for name in ("text", "image")
         if made.get(name)
     ]
@@ -159,7 +171,7 @@ def training_words(run: Run, training: Mapping[str, Any]) -> str:
     if not recipe:
         return "Not noted."
     start = recipe.get("start_from")
-    parts = [f"From {'fresh weights' if start is None else f'the pretrained model {start}'}"]
+    parts = [f"From {'fresh weights' if start is None else f'the pretrained model {without_place(start)}'}"]
     if recipe.get("fresh_projections"):
         parts[0] += ", its layers alone"
     batch = recipe.get("batch_size", training.get("per_device_train_batch_size"))

@@ -395,3 +395,30 @@ def test_where_files_of_a_recipe_lie_on_the_machine_is_not_told(make_run: MakeRu
     assert ".../shop/sequences" in page and "data/catalog" in page and ".../a/b.csv" in page
     assert all(f".../{name}.csv" in page for name in ("x/c", "y/d", "z/e"))
     assert f".../{tmp_path.name}/run" in page
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("/home/alice/shop/run/model", ".../run/model"), ("C:\\Users\\alice\\shop\\run\\model", ".../run/model"),
+     ("~/alice/shop/run/model", ".../run/model"), ("author/model", "author/model"),
+     ("base/run/model", "base/run/model")],
+)  # fmt: skip
+def test_where_a_base_a_log_and_an_encoder_lie_on_the_machine_is_not_told(
+    make_run: MakeRun, tmp_path: Path, place: str, told: str
+) -> None:
+    run = make_run("run")
+    recipe, made, config = (
+        json.loads((run / name).read_text()) for name in ("recipe.json", "training.json", "model/config.json")
+    )
+    (run / "recipe.json").write_text(json.dumps(recipe | {"start_from": place}))
+    made["data"]["source"] = [place]
+    (run / "training.json").write_text(json.dumps(made))
+    config["feature_encoder"]["text"]["encoder"] = place
+    (run / "model" / "config.json").write_text(json.dumps(config))
+    write_report([run], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html").words
+    assert "alice" not in page
+    assert f"From the pretrained model {told};" in page and f"start_from={told} " in page
+    assert f"text features by {told};" in page
+    # Of a log the file and its folder say enough.
+    assert f"out of {'/'.join(told.split('/')[-2:])}." in page

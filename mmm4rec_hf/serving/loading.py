@@ -103,7 +103,7 @@ def _catalog(model: str | Path, catalog: str | Path | None, pipeline: Sequential
         raise ValueError(f"{model} holds no items: it is a base model; give it a catalogue by --catalog FOLDER")
     if saved is not None:
         logger.warning(
-            "%s/%s holds other items (%d) than the model (%d): it was saved with an earlier one and is left out; "
+            "%s/%s holds other items (%d) than the model (%d), as one of an earlier model does, and is left out; "
             "save the model's own catalogue there, or name one by --catalog",
             *(model, CATALOG_NAME, len(saved), len(processor.item_ids)),
         )

@@ -216,15 +216,14 @@ def evaluate_model(
         "users_without_target": len(sequences.user_ids) - len(set(user_ids)),
     }
     evaluation = Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)
-    name = f"hr@{max(ks)}"
+    k = max(ks)
     competing = len(model.item_ids) + bool(model.config.score_padding_item)
     warn_at_chance(
-        f"{name} of the {split} split",
-        evaluation.metrics[name],
-        max(ks),
-        len(set(user_ids)),
+        f"hr@{k} of the {split} split",
+        metric_values(counts, [k])[f"hr@{k}"],
+        k,
         competing - _left_out(sequences[split]) if exclude_history else competing,
-        len(targets),
+        user_ids,
     )
     return evaluation
 

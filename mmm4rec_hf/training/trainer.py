@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,9 +18,9 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from mmm4rec_hf.data.collator import MMM4RecDataCollator
 from mmm4rec_hf.data.cooccurrence import count_near_items
-from mmm4rec_hf.data.events import check_items
-from mmm4rec_hf.evaluation.chance import warn_at_chance
-from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
+from mmm4rec_hf.data.events import HistoryRows, check_items
+from mmm4rec_hf.evaluation.chance import told_number, warn_at_chance
+from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metric_values, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import describe
 from mmm4rec_hf.evaluation.ranking import HistoryCollator, ItemRanker
 from mmm4rec_hf.modeling.card_mmm4rec import CardResult
@@ -32,7 +33,7 @@ from .arguments import (
     keeping_token_ids,
     reading_every_row,
 )
-from .cards import part_of, sharing_a_split
+from .cards import sharing_a_split
 from .optimization import decayed_parameter_names, published_optimizer
 from .publishing import PublishingTrainer
 from .resuming import STATE_NAME, BestCheckpointInPlace, find_best, is_finished, last_whole_checkpoint
@@ -50,12 +51,13 @@ class MMM4RecTrainer(PublishingTrainer):
     transformers' Trainer for [`MMM4RecForSequentialRecommendation`], with these differences:
 
     - Batches are made by [`MMM4RecDataCollator`], and metrics are HR, recall, NDCG and MRR, coverage, the number of
-      users and of tied targets, and `loss`, the cross entropy of the targets over all items whatever the model is
-      trained with. They are computed from ranks, so that memory does not grow with users x items, and do not change
-      with the batch size or the number of processes. With `prediction_loss_only` the loss alone.
+      users, of targets and of tied targets, and `loss`, the cross entropy of the targets over all items whatever the
+      model is trained with. Of rows that do not tell their users each target counts as one. They are computed from
+      ranks, so that memory does not grow with users x items, and do not change with the batch size or the number of
+      processes. With `prediction_loss_only` the loss alone.
     - What the numbers mean is kept with them: `eval_protocol` in the log of the trainer's state, and the last
-      evaluation of each split in `output_dir/metrics.json`. One of fewer users than another of its split, and each of
-      several sets of one split, stands beside it under a name such as `validation (new, 3 users)`.
+      evaluation of each split in `output_dir/metrics.json`. One of fewer targets than another of its split, and each
+      of several sets of one split, stands beside it under a name such as `validation (new, 3 users)`.
     - Weight decay leaves out biases, norms, `A_log`, `D` and `dt_bias`.
     - A loss that is not finite stops the training; metrics as bad as a random order are said once.
     - A run that was stopped goes on as if it had not been, early stopping included.
@@ -102,9 +104,10 @@ class MMM4RecTrainer(PublishingTrainer):
         self._protocol: dict[str, Any] = {}
         self._has_said_chance = False
         self.measured: dict[str, CardResult] = {}
-        # Names of the sets that share a split, by prefix; and the most users that were found of each split.
+        # Names of the sets that share a split, by prefix; and of each split the most targets that were found, and
+        # how many users they are of where that is known.
         self._set_names: dict[str, str] = {}
-        self._most_users: dict[str, int] = {}
+        self._most_targets: dict[str, tuple[int, int | None]] = {}
         # The folder is transformers' own choice for a trainer without arguments.
         args = TrainingArguments("tmp_trainer") if args is None else args
         check_arguments(args, has_own_metrics="compute_metrics" in kwargs)
@@ -304,7 +307,7 @@ class MMM4RecTrainer(PublishingTrainer):
                     dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
                 )
             if self._ranker is not None and f"{metric_key_prefix}_users" in (output.metrics or {}):
-                self._complete(output.metrics, self._ranker, dataloader, metric_key_prefix)
+                self._complete(output, self._ranker, dataloader, metric_key_prefix)
         finally:
             self._ranker = None
         return output
@@ -367,11 +370,7 @@ class MMM4RecTrainer(PublishingTrainer):
             self.data_collator = collate
 
     def _metrics_of_ranks(self, prediction: EvalPrediction) -> dict[str, float]:
-        predictions: Any = prediction.predictions
-        if isinstance(predictions, list):
-            # With eval_do_concat_batches=False, a pair a batch.
-            predictions = [np.concatenate(parts) for parts in zip(*predictions, strict=True)]
-        counts, losses = predictions
+        counts, losses = _of_all_batches(prediction.predictions)
         metrics = metrics_from_counts(counts, self.ks)
         metrics["loss"] = float(np.mean(losses))
         return {self._named(name): value for name, value in metrics.items()}
@@ -380,13 +379,18 @@ class MMM4RecTrainer(PublishingTrainer):
         is_ranked = "@" in name or name == "loss"
         return f"sampled_{name}" if is_ranked and self.sampled is not None else name
 
-    def _complete(self, metrics: dict[str, Any], ranker: ItemRanker, dataloader: DataLoader, prefix: str) -> None:
+    def _complete(self, output: EvalLoopOutput, ranker: ItemRanker, dataloader: DataLoader, prefix: str) -> None:
         """Adds what only the whole evaluation knows, and writes the numbers down with their meaning."""
+        metrics: Any = output.metrics
+        counts, _ = _of_all_batches(output.predictions)
+        users = _users_of(dataloader.dataset)
+        num_users = None if users is None else len(np.unique(users))
+        metrics |= {f"{prefix}_users": num_users or len(counts), f"{prefix}_targets": len(counts)}
         covered = self.accelerator.reduce(ranker.covered.long(), "sum") > 0
         metrics |= {f"{prefix}_{self._named(name)}": share for name, share in ranker.coverage(covered).items()}
         split = getattr(dataloader.dataset, "split", None)
         self._protocol = {
-            "split": self._title(prefix if split is None else str(split), int(metrics[f"{prefix}_users"]), prefix),
+            "split": self._title(prefix if split is None else str(split), (len(counts), num_users), prefix),
             "num_items": ranker.num_rows - 1,
             "sampled": self.sampled,
             "exclude_history": self.exclude_history,
@@ -395,7 +399,7 @@ class MMM4RecTrainer(PublishingTrainer):
             "ties": "expectation over a random order",
             "prepared": {},
         }
-        self._say_chance(metrics, ranker, prefix)
+        self._say_chance(counts, users, ranker, prefix)
         numbers = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
         with self._written_metrics() as known:
             known[self._protocol["split"]] = {
@@ -415,19 +419,19 @@ class MMM4RecTrainer(PublishingTrainer):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
 
-    def _title(self, split: str, users: int, prefix: str) -> str:
+    def _title(self, split: str, size: tuple[int, int | None], prefix: str) -> str:
         """The name of a split for the whole of it, as far as that is known, and another for a part of it."""
         if prefix in self._set_names:
-            return part_of(split, users, self._set_names[prefix])
+            return _part_of(split, size, self._set_names[prefix])
         sets = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         rows = [len(part) for part in sets if str(getattr(part, "split", None)) == split and has_length(part)]
-        found = self._most_users.get(split, 0)
-        if users < max([found, *rows]):
+        found = self._most_targets.get(split, (0, None))
+        if size[0] < max([found[0], *rows]):
             name = prefix.removeprefix("eval").lstrip("_")
-            return part_of(split, users, "" if name in ("test", split) else name)
-        if 0 < found < users:
-            self._rename(split, part_of(split, found))
-        self._most_users[split] = users
+            return _part_of(split, size, "" if name in ("test", split) else name)
+        if 0 < found[0] < size[0]:
+            self._rename(split, _part_of(split, found))
+        self._most_targets[split] = size
         return split
 
     def _rename(self, split: str, part: str) -> None:
@@ -441,11 +445,34 @@ class MMM4RecTrainer(PublishingTrainer):
                 known[part] = known.pop(split)
                 known[part]["protocol"]["split"] = part
 
-    def _say_chance(self, metrics: dict[str, Any], ranker: ItemRanker, prefix: str) -> None:
+    def _say_chance(self, counts: np.ndarray, users: np.ndarray | None, ranker: ItemRanker, prefix: str) -> None:
         """Warns, once, of a hit rate that a random order has as well."""
         k = max(self.ks)
         is_untrained = self.is_in_train and self.state.global_step == 0
-        name = f"{prefix}_{self._named(f'hr@{k}')}"
-        if not self._has_said_chance and not is_untrained and name in metrics:
-            users = metrics[f"{prefix}_users"]
-            self._has_said_chance = warn_at_chance(name, metrics[name], k, users, ranker.num_candidates)
+        if not self._has_said_chance and not is_untrained:
+            hits = metric_values(counts, [k])[f"hr@{k}"]
+            name = f"{prefix}_{self._named(f'hr@{k}')}"
+            self._has_said_chance = warn_at_chance(name, hits, k, ranker.num_candidates, users)
+
+
+def _of_all_batches(predictions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Items above and level with each target, `(num_targets, 2)`, and its loss, `(num_targets,)`."""
+    if isinstance(predictions, list):
+        # With eval_do_concat_batches=False, a pair a batch.
+        predictions = [np.concatenate(parts) for parts in zip(*predictions, strict=True)]
+    counts, losses = predictions
+    return counts, losses
+
+
+def _users_of(rows: Any) -> np.ndarray | None:
+    """Whose row each is, as a number; `None` of rows that do not tell: others than those of sequences."""
+    transform = rows.format["format_kwargs"].get("transform") if isinstance(rows, datasets.Dataset) else None
+    if not isinstance(transform, HistoryRows):
+        return None
+    pointers = rows.with_format("arrow")[:]["input_ids"]
+    return transform.events.users_of(pc.struct_field(pointers, "start").to_numpy())
+
+
+def _part_of(split: str, size: tuple[int, int | None], name: str = "") -> str:
+    """What stands in a split's place for a part of it, of so many targets and users: `validation (new, 3 users)`."""
+    return f"{split} ({', '.join(filter(None, [' '.join(name.split()), told_number(*size)]))})"

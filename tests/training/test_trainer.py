@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -18,6 +20,7 @@ import mmm4rec_hf
 from mmm4rec_hf import MMM4RecConfig, MMM4RecDataCollator, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data.cooccurrence import count_near_items, near_items
 from mmm4rec_hf.evaluation import ItemRanker, compute_metrics, metrics_from_counts, ranking_counts
+from mmm4rec_hf.evaluation.evaluator import evaluate_model
 from mmm4rec_hf.training.resuming import last_whole_checkpoint
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
@@ -379,6 +382,40 @@ def test_a_part_of_a_split_does_not_stand_for_the_whole(
         "listed": (pytest.approx(validation), 5),
     }
     assert "test (2 users)" in json.loads((tmp_path / "metrics.json").read_text())
+
+
+def test_targets_of_one_user_are_no_users(
+    shop: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # From time 20 on `a` has three targets and `b` one, of 5 items that look the same.
+    rows = [("a", n % 3, time) for n, time in enumerate((1, 2, 3, 21, 22, 23))]
+    rows += [("b", item, time) for item, time in ((3, 1), (4, 2), (0, 3), (3, 24))]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    sequences = mmm4rec_hf.prepare_sequences(
+        mmm4rec_hf.load_interactions(log), k_core=1, split="temporal", valid_from=10, test_from=20
+    )
+    ids = sequences.item_ids
+    model = shop.make_model(ids)
+    model.set_items(
+        SimpleNamespace(item_ids=ids, text_features=torch.ones(len(ids), 6), image_features=torch.ones(len(ids), 5))
+    )
+    # Other rows than those of sequences do not tell whose they are.
+    plain = datasets.Dataset.from_list([dict(row) for row in sequences["test"]], split="test")
+    for name, test, users, told, part in (
+        ("known", sequences["test"], 2, "4 targets of 2 users", "test (2 targets of 1 user)"),
+        ("unknown", plain, 4, "4 targets", "test (2 targets)"),
+    ):
+        trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path / name), ks=(2,))
+        caplog.clear()
+        metrics = trainer.evaluate(test)
+        assert (metrics["eval_users"], metrics["eval_targets"]) == (users, 4)
+        assert f"eval_hr@2 is 0.4000 over {told}; a random order of 5 items" in caplog.text
+        trainer.evaluate(test.select(range(2)))
+        written = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert written.keys() == {"test", part} and written[part]["protocol"]["split"] == part
+        assert (written["test"]["metrics"]["users"], written["test"]["metrics"]["targets"]) == (users, 4)
+    found = evaluate_model(model, sequences, "test", ks=(2,)).metrics
+    assert (found["users"], found["targets"]) == (2, 4)
 
 
 def test_masking_the_history_takes_the_whole_history_and_never_the_target(

@@ -124,9 +124,14 @@ def metric_values(counts: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray
     above, level = counts[:, 0], counts[:, 1]
     values = {}
     for k in ks:
-        places = np.arange(k)
         begin, end = np.minimum(above, k), np.minimum(above + level, k)
-        for name, gains in (("hr", np.ones(k)), ("ndcg", 1 / np.log2(places + 2)), ("mrr", 1 / (places + 1))):
+        # Of a K beyond every target's place no more gains are made than there are places.
+        places = np.arange(end.max()) if len(end) else end
+        for name, gains in (
+            ("hr", np.ones(len(places))),
+            ("ndcg", 1 / np.log2(places + 2)),
+            ("mrr", 1 / (places + 1)),
+        ):
             cumulated = np.concatenate([[0.0], np.cumsum(gains)])
             values[f"{name}@{k}"] = (cumulated[end] - cumulated[begin]) / level
     return values

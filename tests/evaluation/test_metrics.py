@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from mmm4rec_hf.evaluation import compute_metrics, metrics_from_counts, ranking_counts
+from mmm4rec_hf.evaluation.metrics import metric_values
 
 
 def test_a_target_in_second_place_has_the_metrics_computed_by_hand():
@@ -104,6 +105,19 @@ def test_the_cut_offs_are_ten_twenty_and_fifty_and_recall_is_the_hit_rate():
     assert metrics.keys() == names | {"users", "tied_targets"}
     assert (metrics["recall@10"], metrics["recall@20"], metrics["hr@10"]) == (0.5, 1.0, 0.5)
     assert (metrics["users"], metrics["tied_targets"]) == (2, 1)
+
+
+def test_a_cut_off_beyond_every_place_takes_no_memory_of_its_size():
+    # Places 1, or 3 or 4: a list of all gains up to the cut-off would hold 10**15 of them.
+    metrics = metrics_from_counts(np.array([[0, 1], [2, 2]]), ks=(10**15, 3))
+    assert metrics[f"hr@{10**15}"] == 1.0 and metrics["hr@3"] == 0.75
+    assert metrics[f"mrr@{10**15}"] == pytest.approx((1 + (1 / 3 + 1 / 4) / 2) / 2)
+    assert metrics[f"ndcg@{10**15}"] == pytest.approx((1 + (1 / math.log2(4) + 1 / math.log2(5)) / 2) / 2)
+
+
+def test_of_nobody_there_are_no_values():
+    values = metric_values(np.zeros((0, 2), dtype=np.int64), (3,))
+    assert {name: column.shape for name, column in values.items()} == dict.fromkeys(("hr@3", "ndcg@3", "mrr@3"), (0,))
 
 
 @pytest.mark.parametrize("k", [0, -1])

@@ -23,7 +23,7 @@ from mmm4rec_hf.plain_json import read_json
 from . import subgroups
 from .chance import warn_at_chance
 from .metrics import DEFAULT_KS, metric_values, metrics_from_counts
-from .protocol import check_protocol
+from .protocol import check_cut_offs, check_prepared, check_protocol
 from .ranking import HistoryCollator, ItemRanker
 from .significance import bootstrap_intervals, paired_p_values
 
@@ -149,6 +149,8 @@ class Evaluation:
         try:
             numbers = read_json((source / METRICS_NAME).read_text(encoding="utf-8"))
             coverage = {name: share for name, share in numbers["metrics"].items() if name.startswith("coverage@")}
+            if not all(type(share) in (int, float) for share in coverage.values()):
+                raise ValueError(f"its coverage is {coverage!r}")
             protocol = numbers["protocol"]
             check_protocol(protocol)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -157,7 +159,35 @@ class Evaluation:
         missing = [name for name in ("user_id", "item_id", "above", "level") if name not in targets.columns]
         if missing:
             raise ValueError(f"{source / TARGETS_NAME} has no column {', '.join(missing)}; evaluate again")
+        check_ranks(source / TARGETS_NAME, targets, ("above", "level"), protocol)
+        if "loss" in targets.columns and (not targets["loss"].dtype.is_float() or targets["loss"].has_nulls()):
+            raise ValueError(f"{source / TARGETS_NAME} is damaged: loss must hold numbers; evaluate again")
         return cls(targets, protocol, coverage)
+
+
+def check_ranks(path: Path, table: pl.DataFrame, columns: tuple[str, str], protocol: dict[str, Any]) -> None:
+    """
+    Makes sure that two columns of a file are what [`ranking_counts`] returns.
+
+    Args:
+        path (`Path`): Of the file.
+        table (`pl.DataFrame`): What it holds.
+        columns (`tuple(str, str)`): Names of those with the items above each target and level with it.
+        protocol (`dict`): How many items were ranked.
+
+    Raises:
+        ValueError: If they are not, or there is no row.
+    """
+    if len(table) == 0:
+        raise ValueError(f"{path} is damaged: it has no rows; evaluate again")
+    most = protocol["num_items"] + protocol["score_padding_item"]
+    # A target is level with itself.
+    for name, least in zip(columns, (0, 1), strict=True):
+        column = table[name]
+        if not column.dtype.is_integer() or column.has_nulls() or not column.is_between(least, most).all():
+            raise ValueError(
+                f"{path} is damaged: {name} must hold whole numbers from {least} to {most}; evaluate again"
+            )
 
 
 def evaluate_model(
@@ -183,14 +213,18 @@ def evaluate_model(
         batch_size (`int`, *optional*, defaults to 256): Rows scored at once.
         exclude_history (`bool`, *optional*, defaults to `False`):
             Whether the items of the history leave the ranking (never the target). The published protocol keeps them.
-        prepared (`dict`, *optional*): How the sequences were made, for the record: see [`read_preparation`].
+        prepared (`dict`, *optional*):
+            How the sequences were made, for the record: what [`read_preparation`] gives, or anything that JSON holds.
 
     Returns:
         `Evaluation`: The same whatever the batch size.
 
     Raises:
-        ValueError: If the split is not there or empty, or the model does not know an item.
+        ValueError: If the split is not there or empty, the model does not know an item, or a cut-off is no whole
+            number from 1 to 1,000,000.
+        TypeError: If `prepared` holds what JSON does not.
     """
+    ks, prepared = check_cut_offs(ks), check_prepared(prepared)
     if model.item_ids is None:
         raise ValueError("the model does not know its items by id; call set_items(catalog) first")
     if split not in sequences:
@@ -211,8 +245,8 @@ def evaluate_model(
         "num_items": len(model.item_ids),
         "exclude_history": exclude_history,
         "score_padding_item": model.config.score_padding_item,
-        "ks": list(ks),
-        "prepared": prepared or {},
+        "ks": ks,
+        "prepared": prepared,
         "users_without_target": len(sequences.user_ids) - len(set(user_ids)),
     }
     evaluation = Evaluation(targets.select(*_LEADING, pl.exclude(_LEADING)), protocol, coverage)

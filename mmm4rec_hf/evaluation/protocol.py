@@ -1,12 +1,18 @@
 """What a metric means: the split, the ranking, and how ties and seen items count."""
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmm4rec_hf.plain_json import read_object
 
 PREPARE_NAME = "prepare.json"
+# The report makes as many gains as the largest cut-off; none that means something is near it.
+LARGEST_CUT_OFF = 1_000_000
 
 _SPLITS = {"leave_one_out": "leave-one-out in time order", "temporal": "temporal split"}
 _KINDS = {
@@ -42,6 +48,46 @@ def _check_preparation(prepared: dict[str, Any]) -> None:
         raise ValueError(f"k_core is {k_core!r} and split {split!r}")
 
 
+def check_cut_offs(ks: Sequence[int]) -> list[int]:
+    """
+    The K of metrics such as HR@K, as JSON holds them.
+
+    Raises:
+        ValueError: If there are none, or one is no whole number from 1 to 1,000,000.
+    """
+    if not (len(ks) and all(_is_cut_off(k) for k in ks)):
+        raise ValueError(f"ks must be whole numbers from 1 to {LARGEST_CUT_OFF:,}, at least one, got {ks!r}")
+    return [int(k) for k in ks]
+
+
+def _is_cut_off(k: Any) -> bool:
+    return (type(k) is int or isinstance(k, np.integer)) and 1 <= int(k) <= LARGEST_CUT_OFF
+
+
+def check_prepared(prepared: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    How sequences were made, as their maker tells it: anything that JSON holds and gives back.
+
+    Raises:
+        TypeError: If it is no dictionary, or holds something else.
+    """
+    try:
+        kept = json.loads(json.dumps(prepared or {}, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"prepared holds what JSON does not: {error}; give texts, numbers, lists and dictionaries"
+        ) from error
+    if not isinstance(kept, dict):
+        raise TypeError(f"prepared must be a dictionary, got {prepared!r}")
+    return kept
+
+
+def preparation(protocol: dict[str, Any]) -> tuple[int | None, str | None]:
+    """The k-core and the split by which sequences were made; `None` for what their maker did not tell as we do."""
+    k_core, split = (protocol["prepared"].get(name) for name in ("k_core", "split"))
+    return k_core if type(k_core) is int else None, split if isinstance(split, str) else None
+
+
 def check_protocol(protocol: dict[str, Any]) -> None:
     """
     Makes sure that a protocol from a file says what is read of it.
@@ -52,9 +98,11 @@ def check_protocol(protocol: dict[str, Any]) -> None:
     for name, kind in _KINDS.items():
         if type(protocol.get(name)) is not kind:
             raise ValueError(f"{name} is {protocol.get(name)!r}")
-    if not all(type(number) is int and number > 0 for number in (*protocol["ks"], protocol["num_items"])):
-        raise ValueError(f"ks is {protocol['ks']!r} and num_items {protocol['num_items']!r}")
-    _check_preparation(protocol["prepared"])
+    check_cut_offs(protocol["ks"])
+    for name, least in (("num_items", 1), ("users_without_target", 0)):
+        number = protocol.get(name, least)
+        if type(number) is not int or number < least:
+            raise ValueError(f"{name} is {number!r}")
 
 
 def k_core_of(sequences_folder: str | os.PathLike[str]) -> str:
@@ -85,10 +133,11 @@ def describe(protocol: dict[str, Any]) -> str:
     Args:
         protocol (`dict`): Of an [`Evaluation`].
     """
-    prepared = protocol["prepared"]
     parts = [f"{protocol['split']} split"]
-    if prepared:
-        parts.append(f"{prepared['k_core']}-core, {_SPLITS.get(prepared['split'], prepared['split'])}")
+    if protocol["prepared"]:
+        k_core, split = preparation(protocol)
+        parts.append("k-core not noted" if k_core is None else f"{k_core}-core")
+        parts.append("split not noted" if split is None else " ".join(_SPLITS.get(split, split).split()))
     if protocol.get("sampled") is None:
         parts.append(f"target ranked among all {protocol['num_items']:,} items")
     else:

@@ -20,7 +20,7 @@ from .baselines import (
     baseline_counts,
     evaluate_baseline,
 )
-from .evaluator import BASELINES_NAME, Evaluation
+from .evaluator import BASELINES_NAME, Evaluation, check_ranks
 
 if TYPE_CHECKING:
     from mmm4rec_hf.data import SequenceDatasets
@@ -119,7 +119,7 @@ def load_baselines(folder: str | os.PathLike[str], evaluation: Evaluation) -> di
         evaluation (`Evaluation`): What lies there.
 
     Raises:
-        ValueError: If the baselines are those of other targets.
+        ValueError: If the baselines are those of other targets, or the file is damaged.
     """
     path = Path(folder) / BASELINES_NAME
     if not path.is_file():
@@ -129,10 +129,16 @@ def load_baselines(folder: str | os.PathLike[str], evaluation: Evaluation) -> di
         raise ValueError(
             f"{path} has {len(table)} rows, the evaluation beside it {len(evaluation.targets)} targets; evaluate again"
         )
-    names = [column.removesuffix(" above") for column in table.columns if column.endswith(" above")]
-    return {
-        name: _on_targets_of(evaluation, table.select(f"{name} above", f"{name} level").to_numpy()) for name in names
-    }
+    names = list(dict.fromkeys(column.rpartition(" ")[0] for column in table.columns))
+    columns = {name: (f"{name} above", f"{name} level") for name in names}
+    if sorted(table.columns) != sorted(column for pair in columns.values() for column in pair):
+        raise ValueError(
+            f"{path} is damaged: it must hold 'NAME above' and 'NAME level' of each baseline, got "
+            f"{', '.join(map(repr, table.columns))}; evaluate again"
+        )
+    for pair in columns.values():
+        check_ranks(path, table, pair, evaluation.protocol)
+    return {name: _on_targets_of(evaluation, table.select(*pair).to_numpy()) for name, pair in columns.items()}
 
 
 def _on_targets_of(evaluation: Evaluation, counts: np.ndarray) -> Evaluation:

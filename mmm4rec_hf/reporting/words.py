@@ -6,6 +6,7 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from mmm4rec_hf.evaluation.evaluator import Evaluation
+from mmm4rec_hf.evaluation.protocol import preparation
 from mmm4rec_hf.evaluation.verdicts import best_name, sentence
 
 from .estimates import DEFAULT_SEED, Estimate, Panel
@@ -110,16 +111,21 @@ def data_words(run: Run) -> str:
 
 def split_words(evaluation: Evaluation) -> str:
     """How training and test were parted."""
-    prepared = evaluation.protocol["prepared"]
-    if not prepared:
+    k_core, split = preparation(evaluation.protocol)
+    if k_core is None and split is None:
         return "Not noted."
-    split = str(prepared["split"])
-    # Our own texts alone are templates: one from a file could print what it likes of the process, at any length.
-    rule = _SPLITS[split].format_map(_Known(prepared)) if split in _SPLITS else split
-    left_out = (
-        f"Users and items with fewer than {prepared['k_core']} events are left out. " if prepared["k_core"] > 1 else ""
-    )
-    return f"{left_out}Events are in the order of time: {rule}."
+    if k_core is None:
+        parts = ["Which users and items of few events are left out was not noted."]
+    else:
+        parts = [f"Users and items with fewer than {k_core} events are left out."] if k_core > 1 else []
+    if split is None:
+        parts.append("How training and test were parted was not noted.")
+    else:
+        # Our own texts alone are templates: one from a file could print what it likes of the process, at any length.
+        known = _Known(evaluation.protocol["prepared"])
+        rule = _SPLITS[split].format_map(known) if split in _SPLITS else split
+        parts.append(f"Events are in the order of time: {rule}.")
+    return " ".join(parts)
 
 
 def protocol_words(evaluation: Evaluation) -> str:

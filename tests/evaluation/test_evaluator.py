@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import SequenceDatasets, load_interactions, prepare_sequences
 from mmm4rec_hf.evaluation import ranking
 from mmm4rec_hf.evaluation.evaluator import Evaluation, compare, evaluate_model
+from mmm4rec_hf.evaluation.protocol import describe
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import modeling_mmm4rec
 
@@ -111,6 +113,51 @@ def test_what_is_saved_is_read_back_and_stands_for_itself(
     with pytest.raises(ValueError, match="targets.parquet is missing"):
         (tmp_path / "run" / "targets.parquet").unlink()
         Evaluation.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("prepared", "told"),
+    [
+        ({"split": "temporal, by\nour own tool"}, "test split, k-core not noted, temporal, by our own tool, target "),
+        ({"k_core": 3}, "test split, 3-core, split not noted, target "),
+        ({"made": ("by", "hand"), "split": None, "k_core": "three"}, "test split, k-core not noted, split not "),
+        (None, "test split, target "),
+    ],
+)  # fmt: skip
+def test_how_sequences_were_made_is_free_to_tell(
+    model: Model, sequences: SequenceDatasets, tmp_path: Path, prepared: dict[str, Any] | None, told: str
+) -> None:
+    evaluation = evaluate_model(model, sequences, prepared=prepared)
+    evaluation.save(tmp_path / "own")
+    again = Evaluation.load(tmp_path / "own")
+    assert describe(again.protocol).startswith(told) and describe(evaluation.protocol) == describe(again.protocol)
+    # Lists stand for tuples in both.
+    assert compare(evaluation, again)["hr@10"]["difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prepared": {"when": {1, 2}}}, "prepared holds what JSON does not: .*set.*; give texts"),
+        ({"prepared": {"share": float("nan")}}, "prepared holds what JSON does not"),
+        ({"prepared": "by hand"}, "prepared must be a dictionary, got 'by hand'"),
+        ({"ks": ()}, "at least one, got"),
+        ({"ks": (10, 0)}, "ks must be whole numbers from 1 to 1,000,000, at least one, got .10, 0"),
+        ({"ks": (1_000_001,)}, "ks must be whole numbers from 1"),
+        ({"ks": (2.0,)}, "ks must be whole numbers from 1"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_kept_is_refused_before_the_ranking(
+    model: Model, sequences: SequenceDatasets, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(ranking, "alike_items", lambda model: pytest.fail("ranked"))
+    with pytest.raises((TypeError, ValueError), match=message):
+        evaluate_model(model, sequences, **options)
+
+
+def test_cut_offs_of_an_array_are_kept(model: Model, sequences: SequenceDatasets, tmp_path: Path) -> None:
+    evaluate_model(model, sequences, ks=np.array([3, 1_000_000])).save(tmp_path)  # type: ignore[arg-type]
+    assert Evaluation.load(tmp_path).protocol["ks"] == [3, 1_000_000]
 
 
 def evaluation_of(above: list[int], **protocol: object) -> Evaluation:

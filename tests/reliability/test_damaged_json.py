@@ -15,6 +15,7 @@ from mmm4rec_hf.cli import main
 from mmm4rec_hf.cli.histories import open_histories
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.protocol import describe, read_preparation
+from mmm4rec_hf.evaluation.yardsticks import load_baselines
 from mmm4rec_hf.plain_json import read_json
 from mmm4rec_hf.reporting.runs import read_runs
 from mmm4rec_hf.saved_models import find_model
@@ -94,19 +95,32 @@ COLUMNS = {"user_id": ["u"], "item_id": ["a"], "above": [0], "level": [1]}
     "changed",
     [
         {"num_items": "2"}, {"num_items": 0}, {"num_items": True}, {"ks": 1}, {"ks": [0]}, {"ks": ["1"]},
-        {"exclude_history": "no"}, {"split": None}, {"prepared": []}, {"prepared": {"k_core": 1}},
-        {"prepared": {"split": "temporal"}}, {"prepared": {"k_core": None, "split": "temporal"}},
-        {"prepared": {"k_core": 1, "split": ["temporal"]}},
+        {"ks": []}, {"ks": [True]}, {"ks": [1, 1_000_001]}, {"ks": [10**13]}, {"ks": [1.0]},
+        {"exclude_history": "no"}, {"split": None}, {"prepared": []},
     ],
 )  # fmt: skip
 def test_an_evaluations_protocol_of_another_kind(tmp_path: Path, changed: dict[str, Any]) -> None:
     assert Evaluation.load(evaluation_of_one(tmp_path, PROTOCOL, COLUMNS)).metrics["hr@1"] == 1.0
     for protocol in (PROTOCOL | changed, {name: PROTOCOL[name] for name in PROTOCOL if name not in changed}):
         evaluation_of_one(tmp_path, protocol, COLUMNS)
-        with pytest.raises(
-            ValueError, match=r"metrics\.json is damaged: .*(k_core|split|" + next(iter(changed)) + ")"
-        ):
+        with pytest.raises(ValueError, match=rf"metrics\.json is damaged: {next(iter(changed))} .*; evaluate again"):
             Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["many", -1, 1.0, None])
+def test_an_evaluations_users_without_a_target(tmp_path: Path, number: Any) -> None:
+    evaluation_of_one(tmp_path, PROTOCOL | {"users_without_target": number}, COLUMNS)
+    with pytest.raises(ValueError, match=rf"metrics\.json is damaged: users_without_target is {number!r}; evaluate"):
+        Evaluation.load(tmp_path)
+    evaluation_of_one(tmp_path, PROTOCOL | {"users_without_target": 0, "ks": [1_000_000]}, COLUMNS)
+    assert Evaluation.load(tmp_path).metrics["hr@1000000"] == 1.0
+
+
+def test_an_evaluations_coverage(tmp_path: Path) -> None:
+    evaluation_of_one(tmp_path, PROTOCOL, COLUMNS)
+    (tmp_path / "metrics.json").write_text(json.dumps({"metrics": {"coverage@1": "all"}, "protocol": PROTOCOL}))
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged: its coverage is .*'all'.*; evaluate again"):
+        Evaluation.load(tmp_path)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -114,6 +128,48 @@ def test_an_evaluations_targets_without_a_column(tmp_path: Path, column: str) ->
     evaluation_of_one(tmp_path, PROTOCOL, {name: COLUMNS[name] for name in COLUMNS if name != column})
     with pytest.raises(ValueError, match=rf"targets\.parquet has no column {column}; evaluate again"):
         Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        # Of two items the target is one, and the padding item does not compete.
+        ({"above": ["x"]}, "above must hold whole numbers from 0 to 2"), ({"above": [0.0]}, "above must"),
+        ({"above": [None]}, "above must"), ({"above": [-1]}, "above must"), ({"above": [3]}, "above must"),
+        ({"level": ["x"]}, "level must hold whole numbers from 1 to 2"), ({"level": [0]}, "level must"),
+        ({"loss": ["x"]}, "loss must hold numbers"), ({"loss": [None]}, "loss must"),
+        ({name: [] for name in COLUMNS}, "it has no rows"),
+    ],
+)  # fmt: skip
+def test_an_evaluations_targets_of_another_kind(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    assert len(Evaluation.load(evaluation_of_one(tmp_path, PROTOCOL, COLUMNS | {"loss": [0.5]})).targets) == 1
+    evaluation_of_one(tmp_path, PROTOCOL, COLUMNS | changed)
+    with pytest.raises(ValueError, match=rf"targets\.parquet is damaged: {message}.*; evaluate again$"):
+        Evaluation.load(tmp_path)
+
+
+def test_the_padding_item_may_stand_above_a_target(tmp_path: Path) -> None:
+    evaluation_of_one(tmp_path, PROTOCOL | {"score_padding_item": True}, COLUMNS | {"level": [3]})
+    assert Evaluation.load(tmp_path).metrics["hr@1"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"popularity above": [0]}, "it must hold 'NAME above' and 'NAME level' of each baseline, got 'popularity ab"),
+        ({"popularity level": [1]}, "it must hold"), ({"popularity": [1]}, "it must hold"),
+        ({"popularity above": [0], "popularity level": [1], "co-occurrence above": [0]}, "it must hold"),
+        ({"popularity above": ["a"], "popularity level": [1]}, "popularity above must hold whole numbers from 0 to 2"),
+        ({"popularity above": [0], "popularity level": [0]}, "popularity level must hold whole numbers from 1 to 2"),
+    ],
+)  # fmt: skip
+def test_an_evaluations_baselines_of_another_kind(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    evaluation = Evaluation.load(evaluation_of_one(tmp_path, PROTOCOL, COLUMNS))
+    pl.DataFrame({"most liked above": [1], "most liked level": [1]}).write_parquet(tmp_path / "baselines.parquet")
+    assert load_baselines(tmp_path, evaluation)["most liked"].metrics["hr@1"] == 0.0
+    pl.DataFrame(columns).write_parquet(tmp_path / "baselines.parquet")
+    with pytest.raises(ValueError, match=rf"baselines\.parquet is damaged: {message}.*; evaluate again$"):
+        load_baselines(tmp_path, evaluation)
 
 
 @pytest.mark.parametrize("prepared", [{"split": "temporal"}, {"k_core": "5", "split": "temporal"}, {"k_core": 5}])

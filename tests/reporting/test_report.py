@@ -144,6 +144,25 @@ def test_the_name_of_a_split_is_no_template(make_run: MakeRun, tmp_path: Path, s
     assert f"Events are in the order of time: {split}. " in Page(tmp_path / "report.html").words
 
 
+@pytest.mark.parametrize(
+    ("prepared", "told"),
+    [
+        ({}, "Not noted."),
+        ({"by": "our own tool"}, "Not noted."),
+        ({"split": "weeks"}, "Which users and items of few events are left out was not noted. Events are in the order "
+         "of time: weeks."),
+        ({"k_core": 3}, "Users and items with fewer than 3 events are left out. How training and test were parted was "
+         "not noted."),
+    ],
+)  # fmt: skip
+def test_what_was_not_told_of_the_split_is_not_noted(
+    make_run: MakeRun, tmp_path: Path, prepared: dict[str, str], told: str
+) -> None:
+    write_report([make_run("run", prepared=prepared)], tmp_path / "report.html")
+    words = Page(tmp_path / "report.html").words
+    assert f"Split {told} Protocol " in words
+
+
 def test_the_same_runs_give_the_same_pictures_and_they_differ_where_runs_do(make_run: MakeRun, tmp_path: Path) -> None:
     first, other = make_run("one"), make_run("two", above=[0] * 40)
     for name, folder in (("a", first), ("b", first), ("c", other)):

@@ -42,7 +42,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(target: Path, own: Sequence[str] | None = None) -> Iterator[Path]:
+def replace_folder(target: Path, own: Sequence[str] | None = None, keep_others: bool = False) -> Iterator[Path]:
     """
     Gives a folder of another name to fill, which takes the place of `target` once everything went well.
 
@@ -51,17 +51,19 @@ def replace_folder(target: Path, own: Sequence[str] | None = None) -> Iterator[P
         own (`Sequence[str]`, *optional*):
             What may lie in `target`, as [`refuse_other_files`] takes it. Without it nothing is looked at: for callers
             that have looked.
+        keep_others (`bool`, *optional*, defaults to `False`):
+            Whether what else lies in `target` when the work is done goes along into the new folder, in place of being
+            refused: for folders that are known to be the caller's, whose work must not end for a file beside it.
 
     Raises:
-        ValueError: If `target` is where a disk is mounted, which nothing can take the place of; and as
-            [`refuse_other_files`], before anything is written, or of what came there in the meantime.
+        ValueError: If `target` is where a disk is mounted, which nothing can take the place of, or with `own` a file;
+            and as [`refuse_other_files`], before anything is written, or of what came there in the meantime.
     """
     # What a link names is replaced, and the link stays.
     target = target.resolve() if target.is_symlink() else target
     if target.is_dir() and os.path.ismount(target):
         raise ValueError(f"{target} is the mount point of a disk and cannot be replaced; name a folder inside it")
-    if own is not None:
-        refuse_other_files(target, own)
+    _refuse_to_replace(target, own, keep_others)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         _temporary(target, "partial") as partial,
@@ -70,8 +72,9 @@ def replace_folder(target: Path, own: Sequence[str] | None = None) -> Iterator[P
     ):
         partial.mkdir()
         yield partial
-        if own is not None:
-            refuse_other_files(target, own)
+        _refuse_to_replace(target, own, keep_others)
+        if keep_others:
+            _copy_others(target, own or (), partial)
         if not target.exists():
             partial.rename(target)
         elif not _exchange(partial, target):
@@ -84,7 +87,32 @@ def replace_folder(target: Path, own: Sequence[str] | None = None) -> Iterator[P
                 raise
 
 
-def refuse_other_files(target: Path, own: Sequence[str]) -> None:
+def _refuse_to_replace(target: Path, own: Sequence[str] | None, keep_others: bool) -> None:
+    if own is not None and not keep_others:
+        refuse_other_files(target, own)
+    elif own is not None:
+        _refuse_file(target)
+
+
+def _refuse_file(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file and would be replaced by a folder; name another folder")
+
+
+def _copy_others(target: Path, own: Sequence[str], partial: Path) -> None:
+    """Takes what is not ours of a folder along into the one that takes its place; what was written anew stays."""
+    for name in other_files(target, own):
+        copy = partial / name
+        if os.path.lexists(copy):
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            shutil.copytree(target / name, copy, symlinks=True)
+        else:
+            shutil.copy2(target / name, copy, follow_symlinks=False)
+
+
+def refuse_other_files(target: Path, own: Sequence[str], keep_others: bool = False) -> None:
     """
     Makes sure that a folder which is to be replaced holds nothing else than what is written there: whatever a user
     put beside it would be gone.
@@ -95,16 +123,20 @@ def refuse_other_files(target: Path, own: Sequence[str]) -> None:
             What is written there, as paths below `target`: `"shards/shard-*.parquet"`, or `"images/"` for a folder
             with all that it holds. The first is of a file that is always written; a folder without it is another's.
             With none, `target` must be empty.
+        keep_others (`bool`, *optional*, defaults to `False`):
+            Whether what has other names goes along, as [`replace_folder`] does it: then only what has one of these
+            names in a folder of another's is refused.
 
     Raises:
         ValueError: Naming what else lies there, or if `target` is a file.
     """
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file and would be replaced by a folder; name another folder")
-    if not target.is_dir():
-        return
+    _refuse_file(target)
     is_own = bool(own) and (target / own[0]).is_file()
-    if others := _others(target, own if is_own else ()):
+    others = other_files(target, own if is_own else ())
+    if keep_others:
+        kept = set(other_files(target, own))
+        others = [name for name in others if name not in kept]
+    if others:
         shown = ", ".join([*others[:5], *(["..."] if len(others) > 5 else [])])
         raise ValueError(
             f"{target} holds something else than what is written there, which would be lost: {shown}; name another "
@@ -114,11 +146,24 @@ def refuse_other_files(target: Path, own: Sequence[str]) -> None:
 
 def holds_files(folder: Path) -> bool:
     """Whether a folder holds anything but empty folders, what a killed command left, and what systems write."""
-    return folder.is_dir() and bool(_others(folder, ()))
+    return bool(other_files(folder, ()))
+
+
+def other_files(folder: Path, own: Sequence[str]) -> list[str]:
+    """
+    What lies in a folder and is not written there.
+
+    Args:
+        folder (`Path`): The folder, which need not be there.
+        own (`Sequence[str]`): As [`refuse_other_files`] takes it.
+
+    Returns:
+        `list[str]`: Paths below `folder`; of a folder of other things its name alone, with a slash at its end.
+    """
+    return _others(folder, own) if folder.is_dir() else []
 
 
 def _others(folder: Path, own: Sequence[str], below: str = "") -> list[str]:
-    """What lies in a folder and matches none of the patterns; of a folder of other things its name alone."""
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         temporary = _TEMPORARY.fullmatch(entry.name)

@@ -12,7 +12,7 @@ from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProce
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, CardFacts
 from mmm4rec_hf.modeling.hub_mmm4rec import PROCESSOR_FILES
 from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
-from mmm4rec_hf.outputs import replace_folder, write_json
+from mmm4rec_hf.outputs import refuse_other_files, replace_folder, write_json
 from mmm4rec_hf.saved_models import CONFIG_NAME
 
 from .cards import save_card
@@ -80,7 +80,8 @@ def save_recommender(
 ) -> None:
     """
     Saves what `pipeline("sequential-recommendation", folder)` loads: model, card and processor, and the catalogue in
-    `catalog/`. An earlier folder of that name stays until the new one is whole.
+    `catalog/`. An earlier folder of that name stays until the new one is whole, and what else was put into it, such as
+    a LICENSE, is kept.
 
     Args:
         model ([`MMM4RecForSequentialRecommendation`]): With the catalogue's items.
@@ -93,11 +94,13 @@ def save_recommender(
             that `recommend` reads such a log as before.
 
     Raises:
-        ValueError: If the folder holds anything but such a model.
+        ValueError: If the folder holds no such model, but files or folders of the names that one has.
     """
+    folder = Path(folder)
+    refuse_other_files(folder, MODEL_FILES, keep_others=True)
     processor.set_items(catalog)
     processor.max_sequence_length = model.config.max_sequence_length
-    with replace_folder(Path(folder), MODEL_FILES) as partial:
+    with replace_folder(folder, MODEL_FILES, keep_others=True) as partial:
         model.save_pretrained(partial)
         save_card(model, partial, facts or CardFacts())
         processor.save_pretrained(partial)

@@ -23,7 +23,7 @@ from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.evaluation.evaluator import Evaluation
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import load_baselines
-from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.outputs import refuse_other_files, replace_file, replace_folder
 from mmm4rec_hf.training.checkpoints import last_whole_checkpoint, remove_old_checkpoints, save_checkpoint
 from mmm4rec_hf.training.saving import save_encoded_catalog
 
@@ -215,6 +215,45 @@ def test_what_is_put_into_a_folder_during_the_work_is_not_lost(tmp_path: Path) -
     assert names(tmp_path / "folder") == ["about.json", "thesis.txt"] and names(tmp_path) == ["folder"]
 
 
+def test_what_else_lies_in_a_folder_goes_along_where_that_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    ours = ["about.json", "part-1.bin", "inner/part.bin", "pictures/a/b.png", "code.py"]
+    left = [".inner.0a1b2c-12-01234567.partial/x", ".DS_Store"]
+    fill(target, *ours, *left, "LICENSE", "inner/note.txt", "notes/deep/paper.txt")
+    (target / "link").symlink_to("notes", target_is_directory=True)
+    with replace_folder(target, OWN, keep_others=True) as partial:
+        # Of no name that was told, and written all the same.
+        for name in ("about.json", "code.py"):
+            (partial / name).write_text("new")
+        fill(target, "put-there-meanwhile")
+    found = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert found == {
+        "about.json": "new", "code.py": "new", "LICENSE": "old", "inner/note.txt": "old",
+        "notes/deep/paper.txt": "old", "put-there-meanwhile": "old",
+    }  # fmt: skip
+    assert os.readlink(target / "link") == "notes" and names(tmp_path) == ["folder"]
+    # Of a folder that is known to be the caller's, whatever is missing there.
+    (target / "about.json").unlink()
+    with replace_folder(target, OWN, keep_others=True) as partial:
+        fill(partial, "about.json")
+    assert (target / "LICENSE").read_text() == "old"
+    fill(tmp_path, "file")
+    with pytest.raises(ValueError, match="file is a file"), replace_folder(tmp_path / "file", OWN, keep_others=True):
+        raise AssertionError("the work was begun")
+
+
+def test_of_another_folder_what_has_the_same_names_is_refused_where_the_rest_goes_along(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    fill(target, "thesis.txt", "notes/a.txt")
+    refuse_other_files(target, OWN, keep_others=True)
+    fill(target, "part-7.bin", "inner/part.bin", "pictures/a.png")
+    with pytest.raises(ValueError, match=r"would be lost: inner/, part-7\.bin, pictures/; name another folder"):
+        refuse_other_files(target, OWN, keep_others=True)
+    fill(target, "about.json")
+    refuse_other_files(target, OWN, keep_others=True)
+    refuse_other_files(tmp_path / "absent", OWN, keep_others=True)
+
+
 def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
     fill(tmp_path, "folder/about.json", "disk/part.bin")
     (tmp_path / "folder" / "inner").symlink_to(tmp_path / "disk", target_is_directory=True)
@@ -276,7 +315,8 @@ def test_a_catalogue_that_cannot_be_written_leaves_the_earlier_one_with_its_pict
         made = ItemCatalog.from_pretrained(tmp_path / "saved")
         assert made["b"]["title"] == f"b {shade}" and made.text_features[1, 0] == shade
         assert [np.asarray(made.picture(name)).max() for name in ("a", "b", "c")] == [shade] * 3
-        assert not list((tmp_path / "saved").rglob(".*"))
+        # Which pictures are a save's own; nothing of the save that failed.
+        assert [path.name for path in (tmp_path / "saved").rglob(".*")] == [".images.json"]
 
 
 def write_log(path: Path, users: int) -> None:

@@ -21,18 +21,22 @@ CHECKPOINTS_NAME, EVALUATION_NAME, LOG_NAME = "checkpoints", "evaluation", "log.
 _OF_A_RUN = (MODEL_NAME, EVALUATION_NAME, CHECKPOINTS_NAME, LOG_NAME, RECORD_NAME)
 
 
-def claim_output(folder: Path, recipe: Any) -> None:
+def claim_output(folder: Path, recipe: Any, is_checked: bool = False) -> None:
     """
     Marks an output folder as one recipe's, so that a run goes on where the same recipe stopped and never elsewhere.
 
     Args:
         folder (`Path`): The folder, made where it is missing.
         recipe (a dataclass): What the run does.
+        is_checked (`bool`, *optional*, defaults to `False`):
+            Whether [`check_output`] was called before the run wrote anything: what its trackers have written there
+            since is not another's.
 
     Raises:
         ValueError: As [`check_output`].
     """
-    check_output(folder, recipe)
+    if not is_checked or (folder / RECIPE_NAME).is_file():
+        check_output(folder, recipe)
     if not (folder / RECIPE_NAME).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECIPE_NAME, _as_json(recipe))

@@ -23,7 +23,7 @@ from transformers import get_scheduler
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
-from mmm4rec_hf.outputs import replace_file, replace_folder
+from mmm4rec_hf.outputs import other_files, refuse_other_files, replace_file, replace_folder
 from mmm4rec_hf.processes import check_processes, use_cpu_where_alone
 from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME, find_model
 
@@ -31,12 +31,13 @@ from .batches import BatchStream, Mixture
 from .cards import CardOptions, pretraining_facts, save_card
 from .checkpoints import last_whole_checkpoint, remove_old_checkpoints, save_checkpoint
 from .domains import Domain, DomainRecipe, feature_sizes
-from .folders import CHECKPOINTS_NAME, LOG_NAME, claim_output
+from .folders import CHECKPOINTS_NAME, LOG_NAME, check_output, claim_output
 from .objective import InBatchObjective
 from .optimization import parameter_groups, published_optimizer
 from .progress import Pace, progress_line
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_base
+from .saving import MODEL_FILES
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -252,9 +253,8 @@ class Pretraining:
         self.position = self.batches.state()
         self.progress = Progress()
         self.pace: Pace | None = None
-        # At the end: a recipe from which nothing can be made must not keep its corrected form out.
         if self.accelerator.is_main_process:
-            claim_output(self.output, recipe)
+            check_output(self.output, recipe)
         self.accelerator.wait_for_everyone()
 
     def run(self) -> dict[str, float]:
@@ -273,8 +273,14 @@ class Pretraining:
                 "%s holds this run, which has ended: nothing is trained; remove the folder to start over", self.output
             )
             return metrics
+        # Not later: what a user puts there in the course of a training must not end it.
+        if self.accelerator.is_main_process:
+            refuse_other_files(self.output / MODEL_NAME, MODEL_FILES, keep_others=True)
         if recipe.report_to:
             self.accelerator.init_trackers("pretraining")
+        # Only now: a recipe of which nothing can be made must not keep its corrected form out.
+        if self.accelerator.is_main_process:
+            claim_output(self.output, recipe, is_checked=True)
         self._resume()
         processes = self.accelerator.num_processes
         parameters = count_parameters(self.recommender)
@@ -360,7 +366,7 @@ class Pretraining:
 
     def _save_model(self) -> None:
         if self.accelerator.is_main_process:
-            with replace_folder(self.output / MODEL_NAME) as partial:
+            with replace_folder(self.output / MODEL_NAME, MODEL_FILES, keep_others=True) as partial:
                 # Not the backbone alone: what all items share (fusion, missing modalities) is learned here as well.
                 self.recommender.save_pretrained(partial)
                 save_card(self.recommender, partial, self._card_facts())
@@ -385,8 +391,11 @@ class Pretraining:
         position.write_text(json.dumps(self.position), encoding="utf-8")
         if self.accelerator.is_main_process:
             (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
-            if self.progress.best_step is not None and (self.output / MODEL_NAME).is_dir():
-                shutil.copytree(self.output / MODEL_NAME, folder / _BEST)
+            model = self.output / MODEL_NAME
+            if self.progress.best_step is not None and model.is_dir():
+                # What a user put beside the model stays as it is now, whatever the checkpoint that is gone on from.
+                others = {name.rstrip("/") for name in other_files(model, MODEL_FILES)}
+                shutil.copytree(model, folder / _BEST, ignore=lambda _, names: others.intersection(names))
 
     def _resume(self) -> None:
         """Goes on from the newest whole checkpoint, if there is one."""
@@ -424,7 +433,7 @@ class Pretraining:
         ):
             return
         logger.info("%s is again the best model until step %d", model, self.progress.step)
-        with replace_folder(model) as partial:
+        with replace_folder(model, MODEL_FILES, keep_others=True) as partial:
             shutil.copytree(best, partial, dirs_exist_ok=True)
 
 

@@ -318,6 +318,20 @@ def test_a_recipe_that_nothing_can_be_made_of_does_not_keep_its_corrected_form_o
     Pretraining(build(PretrainRecipe, recipe | {"lr_scheduler_type": "cosine"}, "test"))
 
 
+def test_a_tracker_that_does_not_begin_does_not_keep_the_corrected_recipe_out(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(self: Accelerator, *args: Any) -> None:
+        raise ConnectionError("no login")
+
+    recipe = make_recipe(max_steps=1, save_steps=None)
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(Accelerator, "init_trackers", offline)
+        run(recipe | {"report_to": ["tensorboard"]})
+    assert not (Path(recipe["output_dir"]) / "recipe.json").exists()
+    run(recipe)
+
+
 def test_an_output_folder_takes_no_second_recipe(make_recipe: MakeRecipe) -> None:
     run(make_recipe(max_steps=2))
     with pytest.raises(ValueError, match=r"another recipe \(learning_rate 0.01 before, 0.5 now\)"):

@@ -169,6 +169,47 @@ def test_a_best_model_that_a_run_gone_on_with_does_not_find_again_is_not_kept(
     assert "step 3" in card and "step 6" not in card
 
 
+def test_what_a_user_puts_beside_the_model_stays_when_a_better_one_or_an_earlier_takes_its_place(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.9, 0.1, 0.3])
+    validate = pretraining.validate
+
+    def scored(*args: Any) -> dict[str, float]:
+        score = next(scores)
+        return {name: score if "ndcg@10" in name else value for name, value in validate(*args).items()}
+
+    monkeypatch.setattr(pretraining, "validate", scored)
+    recipe = make_recipe(max_steps=9, eval_steps=3, save_steps=5)
+    model = Path(recipe["output_dir"]) / "model"
+    run_until(recipe, 4, monkeypatch)
+    (model / "LICENSE").write_text("draft")
+    (model / "notes").mkdir()
+    (model / "notes" / "paper.txt").write_text("mine")
+    scores = iter([0.2, 0.9, 0.1, 0.3])
+    run_until(recipe, 7, monkeypatch)  # from the start, as nothing was saved: better ones at steps 3 and 6
+    weights = (model / "model.safetensors").read_bytes()
+    assert (model / "LICENSE").read_text() == "draft"
+    best = Path(recipe["output_dir"]) / "checkpoints" / "checkpoint-000000005" / "best"
+    assert {"config.json", "model.safetensors"} <= {path.name for path in best.iterdir()}
+    assert not {"LICENSE", "notes"} & {path.name for path in best.iterdir()}
+    # Changed since the checkpoint, whose model comes back.
+    (model / "LICENSE").write_text("mine")
+    run_until(recipe, 5, monkeypatch)
+    assert (model / "model.safetensors").read_bytes() != weights
+    assert [(model / name).read_text() for name in ("LICENSE", "notes/paper.txt")] == ["mine"] * 2
+    assert run(recipe)["a/ndcg@10"] == 0.3
+    assert [(model / name).read_text() for name in ("LICENSE", "notes/paper.txt")] == ["mine"] * 2
+    assert sorted(path.name for path in model.parent.iterdir() if path.name.startswith(".")) == []
+    # A model's names in a folder that is none are another's: told before the first step.
+    record = json.loads((model.parent / "training.json").read_text())
+    del record["sessions"][-1]["ended"]
+    (model.parent / "training.json").write_text(json.dumps(record))
+    (model / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"model holds something else .*lost: README.md, .*; name"):
+        run(recipe)
+
+
 def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,15 +1,19 @@
 """Fine-tuning by recipe: a pretrained base, or fresh weights, and one shop's sequences to a ready recommender."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import IntervalStrategy
+from torch import nn
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.data.sequence_datasets import why_empty
@@ -139,6 +143,7 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     """
     output = Path(recipe.output_dir)
     arguments = _training_arguments(recipe)
+    _check_validation(recipe, arguments)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
     sequences = load_sequences(recipe.sequences, catalog, recipe.catalog)
     _check_splits(recipe, arguments, sequences)
@@ -157,16 +162,14 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         base = describe_base(find_model(recipe.start_from, recipe.revision), recipe.revision)
     if arguments.should_save:
         check_output(output, recipe)
-        refuse_other_files(output / MODEL_NAME, MODEL_FILES)
         record.refuse_other_data(data=data, start_from=base)
     # The checkpoint that was kept may lie before the end, which would be trained again.
     if record.has_ended and all((output / name).is_dir() for name in (MODEL_NAME, EVALUATION_NAME)):
         logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
         return Evaluation.load(output / EVALUATION_NAME)
-    trainer = _trainer(recipe, arguments, model, sequences)
-    # Only now: a recipe of which nothing can be made must not keep its corrected form out.
     if arguments.should_save:
-        claim_output(output, recipe)
+        refuse_other_files(output / MODEL_NAME, MODEL_FILES, keep_others=True)
+    trainer = _trainer(recipe, arguments, model, sequences)
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
@@ -177,14 +180,24 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
             model.config.hidden_size,
             SMALL_MODEL,
         )
-    record.begin(
-        0 if checkpoint is None else step_of(checkpoint),
-        arguments.world_size,
-        kind="fine-tuning",
-        data=data,
-        start_from=base,
-        parameters=count_parameters(model),
-    )
+
+    def begin() -> None:
+        if arguments.should_save:
+            claim_output(output, recipe, is_checked=True)
+        record.begin(
+            0 if checkpoint is None else step_of(checkpoint),
+            arguments.world_size,
+            kind="fine-tuning",
+            data=data,
+            start_from=base,
+            parameters=count_parameters(model),
+        )
+
+    if checkpoint is None:
+        trainer.add_callback(_AtTheBeginning(begin))
+    else:
+        # The folder is this recipe's already, and a training that had ended does not begin again.
+        begin()
     with naming_full_disk(output / CHECKPOINTS_NAME):
         trainer.train(checkpoint)
     if arguments.should_save:
@@ -271,6 +284,66 @@ def kept_line(trainer: MMM4RecTrainer) -> str:
     )
 
 
+class _AtTheBeginning(TrainerCallback):
+    """
+    Calls something once transformers has made all that a training needs, optimizer and schedule among it, and trackers
+    have begun: a recipe of which nothing can be made must not keep its corrected form out of the folder.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.call()
+
+
+class _RecipeTrainer(MMM4RecTrainer):
+    """Names the option of the recipe of which transformers makes no optimizer or schedule."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        name, remedy = OptimizerNames(self.args.optim).value, "install what it needs, or give another, as adamw_torch"
+        with _naming("training.optim", name, remedy):
+            return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        name = SchedulerType(self.args.lr_scheduler_type).value
+        remedy = "give what it needs by training.lr_scheduler_kwargs, or another, as cosine or linear"
+        with _naming("training.lr_scheduler_type", name, remedy):
+            return super().create_scheduler(num_training_steps, optimizer)
+
+
+@contextlib.contextmanager
+def _naming(option: str, value: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"{option} {value!r} cannot be used ({error}); {remedy}") from error
+
+
+def _check_validation(recipe: FinetuneRecipe, arguments: TrainingArguments) -> None:
+    """Refuses what asks for a validation, or for a metric, that there is not."""
+    patience, metric = recipe.early_stopping_patience, arguments.metric_for_best_model
+    if patience is not None and arguments.eval_strategy == IntervalStrategy.NO:
+        raise ValueError(
+            f"early_stopping_patience is {patience}, but with training.eval_strategy=no nothing is validated; give "
+            "early_stopping_patience=null, or another eval_strategy"
+        )
+    known = ["loss"]
+    if not arguments.prediction_loss_only:
+        known += [*metrics_from_counts(np.array([[0, 1]]), DEFAULT_KS), *(f"coverage@{k}" for k in DEFAULT_KS)]
+    if patience is not None and metric is None:
+        raise ValueError(
+            f"early_stopping_patience is {patience}, but training.metric_for_best_model is not given; give one of "
+            f"{', '.join(sorted(known))}"
+        )
+    # transformers looks for it in each validation, whatever is kept.
+    is_validated = arguments.eval_strategy != IntervalStrategy.NO
+    if is_validated and metric is not None and metric.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model is {metric.removeprefix('eval_')!r}; a validation gives {', '.join(sorted(known))}"
+        )
+
+
 def _check_splits(recipe: FinetuneRecipe, arguments: TrainingArguments, sequences: SequenceDatasets) -> None:
     """Refuses, before anything is trained, sequences without rows that are needed in the course or at the end."""
     needed = {
@@ -286,6 +359,7 @@ def _check_splits(recipe: FinetuneRecipe, arguments: TrainingArguments, sequence
         remedy = "prepare other times of valid_from and test_from" if split == "temporal" else "prepare a longer log"
         if name == "validation":
             remedy += ", or validate nothing: training.eval_strategy=no training.load_best_model_at_end=false"
+            remedy += " early_stopping_patience=null" if recipe.early_stopping_patience is not None else ""
         reason = why_empty(name, split)
         raise ValueError(f"the split {name!r} of {recipe.sequences} is empty, as {reason}, and {use}; {remedy}")
 
@@ -317,11 +391,7 @@ def _trainer(
     sequences: SequenceDatasets,
 ) -> MMM4RecTrainer:
     patience = recipe.early_stopping_patience
-    metric = (arguments.metric_for_best_model or "loss").removeprefix("eval_")
-    known = [*metrics_from_counts(np.array([[0, 1]]), DEFAULT_KS), *(f"coverage@{k}" for k in DEFAULT_KS), "loss"]
-    if arguments.load_best_model_at_end and metric not in known:
-        raise ValueError(f"metric_for_best_model is {metric!r}; a validation gives {', '.join(sorted(known))}")
-    trainer = MMM4RecTrainer(
+    trainer = _RecipeTrainer(
         model,
         arguments,
         train_dataset=sequences["train"],

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import pipeline
+from transformers import TrainerCallback, pipeline
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import load_interactions, prepare_sequences
@@ -114,7 +115,14 @@ def test_a_run_that_validates_nothing_needs_no_validation_split(make: MakeRecipe
         ValueError, match=r"or validate nothing: training.eval_strategy=no training.load_best_model_at"
     ):
         finetune(make(sequences=str(tmp_path / "cut")))
+    with pytest.raises(ValueError, match=r"training.load_best_model_at_end=false early_stopping_patience=null$"):
+        finetune(make(sequences=str(tmp_path / "cut"), early_stopping_patience=2))
     training = make().training | {"eval_strategy": "no", "load_best_model_at_end": False}
+    with pytest.raises(
+        ValueError, match=r"patience is 2, but with training.eval_strategy=no nothing .*early_stopping_patience=null"
+    ):
+        finetune(make(sequences=str(tmp_path / "cut"), training=training, early_stopping_patience=2))
+    assert not (tmp_path / "out").exists()
     assert finetune(make(sequences=str(tmp_path / "cut"), training=training)).targets.height == 6
     assert (tmp_path / "out" / "model").is_dir()
 
@@ -237,6 +245,44 @@ def test_a_run_that_has_ended_is_read_and_not_trained_again(
     shutil.rmtree(output / "evaluation")
     with pytest.raises(Killed):
         finetune(recipe)
+
+
+def test_what_a_user_puts_beside_the_model_stays_and_keeps_no_run_from_its_end(
+    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make()
+    model = Path(recipe.output_dir) / "model"
+    # Put there before the model is.
+    monkeypatch.setattr(MMM4RecTrainer, "train", putting(MMM4RecTrainer.train, model / "NOTICE"))
+    evaluation = finetune(recipe)
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "LICENSE").write_text("mine")
+    (model / "notes").mkdir()
+    (model / "notes" / "paper.txt").write_text("mine")
+    assert finetune(recipe).metrics == evaluation.metrics
+    # Stopped before its numbers were written, it saves its model once more.
+    shutil.rmtree(model.parent / "evaluation")
+    (model / "model.safetensors").write_bytes(b"")
+    assert finetune(recipe).metrics == evaluation.metrics
+    assert (model / "model.safetensors").read_bytes() == weights
+    assert [(model / name).read_text() for name in ("NOTICE", "LICENSE", "notes/paper.txt")] == ["mine"] * 3
+    # What has the names of a model's files, and is none of this run, is refused before the first step.
+    shutil.rmtree(model.parent / "evaluation")
+    (model / "config.json").unlink()
+    monkeypatch.setattr(MMM4RecTrainer, "train", lambda *args: pytest.fail("it was trained"))
+    with pytest.raises(ValueError, match=r"model holds something else .*lost: README.md, .*, or move this away"):
+        finetune(recipe)
+
+
+def putting(train: Callable[..., Any], path: Path) -> Callable[..., Any]:
+    """A training in the course of which a user writes a file."""
+
+    def call(*args: Any) -> Any:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        return train(*args)
+
+    return call
 
 
 def worse_and_worse(evaluate: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
@@ -458,11 +504,53 @@ def test_a_recipe_that_fails_later_does_not_keep_its_corrected_form_out(make: Ma
     for wrong, told in (
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({"metric_for_best_model": "ndcg@5"}, "metric_for_best_model is 'ndcg@5'; a validation gives .*ndcg@10"),
+        # Each validation looks for it, whether or not it decides what is kept.
+        ({"metric_for_best_model": "ndcg@5", "load_best_model_at_end": False}, "is 'ndcg@5'; a validation gives"),
+        ({"prediction_loss_only": True}, "metric_for_best_model is 'ndcg@10'; a validation gives loss$"),
+        # transformers makes optimizer and schedule in the training.
+        (
+            {"lr_scheduler_type": "warmup_stable_decay"},
+            r"training.lr_scheduler_type 'warmup_stable_decay' cannot .*"
+            r"num_decay_steps.*; give what it needs by training.lr_scheduler_kwargs, or another, as cosine or linear",
+        ),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr"},
+            "training.lr_scheduler_type 'cosine_with_min_lr' cannot be used",
+        ),
+        ({"optim": "adamw_torch_npu_fused"}, r"training.optim 'adamw_torch_npu_fused' cannot be used \(.*torch_npu"),
+        ({"optim": "lomo"}, r"training.optim 'lomo' cannot be used \(.*lomo.*; install what it needs, or give anoth"),
     ):
         with pytest.raises(ValueError, match=told):
             finetune(make(training=training | wrong))
         assert not (tmp_path / "out" / "recipe.json").exists()
+        assert not (tmp_path / "out" / "training.json").exists()
+    with pytest.raises(ValueError, match=r"patience is 2, but training.metric_for_best_model is not given; .*ndcg@10"):
+        wrong = {"metric_for_best_model": None, "load_best_model_at_end": False}
+        finetune(make(training=training | wrong, early_stopping_patience=2))
     finetune(make(training=training))
+
+
+def test_a_tracker_that_does_not_begin_does_not_keep_the_corrected_recipe_out(
+    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Offline(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            raise ConnectionError("no login")
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Offline)
+    training = make().training
+    with pytest.raises(ConnectionError):
+        finetune(make(training=training | {"report_to": "wandb"}))
+    assert not (tmp_path / "out" / "recipe.json").exists()
+    finetune(make(training=training))
+
+
+def test_what_a_tracker_writes_at_its_beginning_is_not_taken_for_anothers(make: MakeRecipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    recipe = make(training=make().training | {"report_to": "tensorboard"})
+    evaluation = finetune(recipe)
+    assert list((tmp_path / "out" / "checkpoints").rglob("events.out.tfevents*"))
+    assert finetune(recipe).metrics == evaluation.metrics
 
 
 def test_a_run_from_a_base_of_other_weights_is_another(make: MakeRecipe, base: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ ARRAYS = ("text_features", "image_features", "text_mask", "image_mask")
 # Named like any temporary file, but of no machine and process, so that none removes it as its own.
 _UNFINISHED_NAME = f".{INFO_NAME}.000000-0-00000000.partial"
 # The names of the files in images/ that saves have written, and may replace. Hidden, so that it is not uploaded.
-_WRITTEN_NAME = ".images.json"
+WRITTEN_NAME = ".images.json"
 _INFO_BEGINS = b'{\n  "num_items": '
 _LONGEST_STEM = 200
 _CARD = """\
@@ -259,7 +259,7 @@ def _lines(catalog: "ItemCatalog", folder: Path, save_images: bool, stack: conte
         yield json.dumps(entry, ensure_ascii=False, default=_plain)
     if save_images and written:
         # Takes its place before the pictures do: what is interrupted then is known as well.
-        names = stack.enter_context(replace_file(folder / _WRITTEN_NAME))
+        names = stack.enter_context(replace_file(folder / WRITTEN_NAME))
         names.write_text(json.dumps(sorted(written)) + "\n", encoding="utf-8")
     if other_ids:
         logger.warning(
@@ -284,7 +284,7 @@ def _plain(value: Any) -> Any:
 def _written_pictures(folder: Path) -> set[str]:
     """The files of `images/` that earlier saves have written; all others are a shop's own, listed or not."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        names = read_json((folder / _WRITTEN_NAME).read_text(encoding="utf-8"))
+        names = read_json((folder / WRITTEN_NAME).read_text(encoding="utf-8"))
         return {name for name in names if os.path.lexists(folder / IMAGES_NAME / name)}
     return set()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmm4rec_hf.items.images import absolute_pictures
-from mmm4rec_hf.items.storage import FEATURES_NAME, IMAGES_NAME, INFO_NAME, ITEMS_NAME, save_catalog
+from mmm4rec_hf.items.storage import FEATURES_NAME, IMAGES_NAME, INFO_NAME, ITEMS_NAME, WRITTEN_NAME, save_catalog
 from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, CardFacts
 from mmm4rec_hf.modeling.hub_mmm4rec import PROCESSOR_FILES
@@ -30,7 +30,7 @@ PROCESSOR_NAME = "processor"
 MODEL_FILES = (
     *(CONFIG_NAME, "generation_config.json", "model*.safetensors", "model.safetensors.index*.json", CARD_NAME),
     *("*_mmm4rec.py", ITEM_IDS_NAME, LAYOUT_NAME, *sorted(PROCESSOR_FILES)),
-    *(f"{CATALOG_NAME}/{name}" for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME, f"{IMAGES_NAME}/")),
+    *(f"{CATALOG_NAME}/{name}" for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME, WRITTEN_NAME, f"{IMAGES_NAME}/")),
 )
 
 

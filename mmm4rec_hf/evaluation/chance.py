@@ -42,19 +42,18 @@ def warn_at_chance(
     chance = float(np.minimum(1.0, k / candidates).mean())
     owners = np.arange(len(hits)) if users is None else np.asarray(users)
     num_users, hit_rate = len(np.unique(owners)), float(hits.mean())
-    if chance >= 1 or hit_rate > chance + 2 * math.sqrt(chance * (1 - chance) / num_users):
+    if k >= candidates.max() or hit_rate > chance + 2 * math.sqrt(chance * (1 - chance) / num_users):
         return False
     (low,), (high,) = bootstrap_intervals(hits[:, None], owners)
     if low > chance and has_width(low, high):
         return False
-    fewest, most = int(candidates.min()), int(candidates.max())
     logger.warning(
         "%s is %.4f over %s; a random order of %s items has %.4f: the model ranks no better than chance. Check "
         "learning_rate, and that items and features are in the same order",
         name,
         hit_rate,
         told_number(len(hits), None if users is None else num_users),
-        fewest if fewest == most else f"{fewest} to {most}",
+        " to ".join(map(str, sorted({int(candidates.min()), int(candidates.max())}))),
         chance,
     )
     return True

@@ -52,7 +52,9 @@ def test_of_users_who_are_all_above_chance_nothing_is_said(rate: float, is_said:
     assert warn_at_chance("hr@50", hits, 50, 100, ["a", "b"] * 3 + ["a"]) == is_said
 
 
-def test_how_far_users_differ_tells_whether_many_targets_of_few_users_are_above_chance() -> None:
+def test_how_far_users_differ_tells_whether_many_targets_of_few_users_are_above_chance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     # Chance is 0.05, and its two standard errors over 20 users 0.0975. Every draw of these has 0.1 at least.
     users = np.repeat(np.arange(20), 100)
     hits = np.tile(np.arange(100) < 10, 20) | (np.tile(np.arange(100) < 17, 20) & (users < 10))
@@ -60,6 +62,7 @@ def test_how_far_users_differ_tells_whether_many_targets_of_few_users_are_above_
     assert not warn_at_chance("hr@50", hits.astype(float), 50, 1000, users)
     # All that two of the users have: neither is in (18/20)^20 = 12 of 100 draws.
     assert warn_at_chance("hr@50", (users < 2).astype(float), 50, 1000, users)
+    assert "over 2,000 targets of 20 users; a random order of 1000 items has 0.0500" in caplog.text
     # Draws of one user are all the same; two standard errors of one draw are 0.44.
     assert warn_at_chance("hr@50", (np.arange(100) < 40).astype(float), 50, 1000, ["u"] * 100)
 
@@ -84,8 +87,9 @@ def test_a_random_order_is_nearly_always_found_out() -> None:
 
 @pytest.mark.parametrize(
     ("targets", "users", "told"),
-    [(1, 1, "1 user"), (2000, 2000, "2,000 users"), (2, 1, "2 targets of 1 user"), (1, None, "1 target"),
-     (3000, 2000, "3,000 targets of 2,000 users"), (3000, None, "3,000 targets")],
+    [(0, 0, "0 users"), (1, 1, "1 user"), (2000, int("2000"), "2,000 users"), (0, None, "0 targets"),
+     (2, 1, "2 targets of 1 user"), (1, None, "1 target"), (3000, 2000, "3,000 targets of 2,000 users"),
+     (3000, None, "3,000 targets")],
 )  # fmt: skip
 def test_targets_are_told_as_users_where_each_has_one(targets: int, users: int | None, told: str) -> None:
     assert told_number(targets, users) == told

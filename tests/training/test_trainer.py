@@ -405,7 +405,8 @@ def test_targets_of_one_user_are_no_users(
         ("known", sequences["test"], 2, "4 targets of 2 users", "test (2 targets of 1 user)"),
         ("unknown", plain, 4, "4 targets", "test (2 targets)"),
     ):
-        trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path / name), ks=(2,))
+        # The whole of its split, though there are fewer users than rows.
+        trainer = MMM4RecTrainer(model, shop.make_arguments(tmp_path / name), eval_dataset=test, ks=(2,))
         caplog.clear()
         metrics = trainer.evaluate(test)
         assert (metrics["eval_users"], metrics["eval_targets"]) == (users, 4)

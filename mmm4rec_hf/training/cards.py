@@ -126,21 +126,6 @@ def sharing_a_split(sets: Mapping[str, Any]) -> list[str]:
     return [name for name, split in splits.items() if list(splits.values()).count(split) > 1]
 
 
-def part_of(split: str, users: int, name: str = "") -> str:
-    """
-    What stands in a split's place for a part of it.
-
-    Args:
-        split (`str`): Its name.
-        users (`int`): Of the part.
-        name (`str`, *optional*, defaults to `""`): The part's own, if it has one.
-
-    Returns:
-        `str`: Such as `"validation (new, 3 users)"`.
-    """
-    return f"{split} ({', '.join(filter(None, [' '.join(name.split()), f'{users:,} user' + 's' * (users != 1)]))})"
-
-
 def _place(name: str) -> tuple[int, str]:
     """`metric@K` by K and metric."""
     metric, _, k = name.partition("@")

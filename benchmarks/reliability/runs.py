@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from http.server import ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tqdm.std import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -49,6 +52,8 @@ def fork(task: Callable[[], Any], folder: Path, log: Path) -> tuple[int, Connect
     status = 1
     try:
         ours.close()
+        # Processes share it: one that is killed while it holds it would keep all later ones waiting.
+        tqdm.set_lock(threading.RLock())
         with log.open("ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)

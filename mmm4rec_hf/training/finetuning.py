@@ -17,7 +17,7 @@ from transformers.training_args import OptimizerNames
 
 from mmm4rec_hf.data import SequenceDatasets
 from mmm4rec_hf.data.sequence_datasets import why_empty
-from mmm4rec_hf.evaluation.evaluator import Evaluation, evaluate_model
+from mmm4rec_hf.evaluation.evaluator import METRICS_NAME, Evaluation, evaluate_model
 from mmm4rec_hf.evaluation.metrics import DEFAULT_KS, metrics_from_counts
 from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
@@ -164,7 +164,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         check_output(output, recipe)
         record.refuse_other_data(data=data, start_from=base)
     # The checkpoint that was kept may lie before the end, which would be trained again.
-    if record.has_ended and all((output / name).is_dir() for name in (MODEL_NAME, EVALUATION_NAME)):
+    # Nor is a run at its end whose numbers were being written when it was killed.
+    if record.has_ended and (output / MODEL_NAME).is_dir() and (output / EVALUATION_NAME / METRICS_NAME).is_file():
         logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
         return Evaluation.load(output / EVALUATION_NAME)
     if arguments.should_save:

@@ -241,7 +241,10 @@ def test_a_run_that_has_ended_is_read_and_not_trained_again(
     )
     assert (output / "model" / "model.safetensors").read_bytes() == weights
     assert (output / "training.json").read_bytes() == record
-    # Without its numbers it goes on from the checkpoint.
+    # Killed while its numbers took their places, the last of which is metrics.json, or before, it goes on.
+    (output / "evaluation" / "metrics.json").unlink()
+    with pytest.raises(Killed):
+        finetune(recipe)
     shutil.rmtree(output / "evaluation")
     with pytest.raises(Killed):
         finetune(recipe)

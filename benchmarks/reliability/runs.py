@@ -230,7 +230,8 @@ class JobRuns:
         if status == 1 and self.job.refuses_existing and not differing:
             return []
         if status != 0:
-            return [f"the command given again ended with {status}"]
+            last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
+            return [f"the command given again ended with {status}: {last}"]
         faults = [f"the command given again left {', '.join(differing[:5])}"] if differing else []
         read = self._read(folder)
         if any(kind != "is" or value not in expected.after[part] for part, (kind, value) in read.items()):

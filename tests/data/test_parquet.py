@@ -39,7 +39,9 @@ READERS: dict[str, tuple[str, Callable[[Path], object], pl.DataFrame]] = {
     "evaluation": ("targets.parquet", read_evaluation, TARGETS),
     "baselines": (
         "baselines.parquet",
-        lambda path: load_baselines(path.parent, Evaluation(TARGETS, {"num_items": 2, "score_padding_item": False}, {})),
+        lambda path: load_baselines(
+            path.parent, Evaluation(TARGETS, {"num_items": 2, "score_padding_item": False}, {})
+        ),
         pl.DataFrame({"popularity above": [0, 1], "popularity level": [1, 1]}),
     ),
 }

@@ -81,7 +81,10 @@ def with_epoch_nanoseconds(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
     """The frame with a column that [`holds_nanoseconds`] replaced by their int64 number since 1970, UTC."""
     if frame.implementation is nw.Implementation.DUCKDB:
         native: Any = frame.to_native()
-        return nw.from_native(native.project(f'* REPLACE (epoch_ns("{name}") AS "{name}")'))
+        # The infinities are missing, as in `epoch_us`; DuckDB before 1.4 gives the least and the largest number.
+        number = f'epoch_ns("{name}")'
+        finite = f"nullif(nullif({number}, 9223372036854775807), -9223372036854775807)"
+        return nw.from_native(native.project(f'* REPLACE ({finite} AS "{name}")'))
     return frame.with_columns(nw.col(name).dt.timestamp("ns"))
 
 

@@ -154,8 +154,14 @@ def floor_divide(number: nw.Expr, divisor: int) -> nw.Expr:
     """
     # Towards zero, and back by one below it: the multiple on the other side may lie beyond int64.
     below = (number < 0).cast(nw.Int64)
-    multiple = number + below * divisor - number % divisor
+    multiple = number + below * divisor - floor_remainder(number, divisor)
     return (multiple / divisor).round().cast(nw.Int64) - below
+
+
+def floor_remainder(number: nw.Expr, divisor: int) -> nw.Expr:
+    """What [`floor_divide`] leaves, from 0 to below `divisor`; on DuckDB `%` has the sign of the number at times."""
+    rest = number % divisor
+    return rest + (rest < 0).cast(nw.Int64) * divisor
 
 
 def _from_numbers(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:
@@ -191,7 +197,8 @@ def _in_seconds(frame: nw.LazyFrame, ticks: int) -> nw.LazyFrame:
     number = nw.col("timestamp")
     if ticks == 1:
         return frame
-    return frame.with_columns(timestamp=floor_divide(number, ticks), subsecond=(number % ticks) * (BILLION // ticks))
+    subsecond = floor_remainder(number, ticks) * (BILLION // ticks)
+    return frame.with_columns(timestamp=floor_divide(number, ticks), subsecond=subsecond)
 
 
 def _from_decimals(frame: nw.LazyFrame, time_unit: str | None) -> nw.LazyFrame:

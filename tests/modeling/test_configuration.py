@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
@@ -160,7 +161,9 @@ def test_a_dtype_that_torch_has_not_is_refused(name: str, value: str, tmp_path: 
 )
 def test_what_transformers_takes_unread_is_refused_by_name(options: dict[str, Any], told: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mmm4rec"} | options))
-    with pytest.raises(ValueError, match=told):
+    # Of some options transformers 5.12 declares the types itself.
+    (name,) = options
+    with pytest.raises((ValueError, StrictDataclassError), match=f"{told}|Field '{name}' with value"):
         MMM4RecConfig.from_pretrained(tmp_path)
 
 

@@ -63,7 +63,7 @@ def _of_one_kind(parts: list[pl.Series], ours: str, paths: Sequence[Path]) -> pl
     kind = _common_kind(places, ours) if len(places) > 1 else next(iter(places), pl.Null())
     try:
         if kind is not None:
-            return pl.concat([part if part.dtype == kind else part.cast(kind) for part in parts])
+            return pl.concat([part if part.dtype == kind else _cast(part, kind) for part in parts])
         has_zone = any(getattr(kind, "time_zone", None) for kind in places)
         reason = "bring both to UTC, with a zone in both or in neither" if has_zone else "bring both to one type"
     except pl.exceptions.PolarsError as error:
@@ -75,6 +75,16 @@ def _of_one_kind(parts: list[pl.Series], ours: str, paths: Sequence[Path]) -> pl
         f"the {ours} column {parts[0].name!r} is of type {one} in {paths[first]} and of type {other} in "
         f"{paths[second]}: {reason}"
     )
+
+
+def _cast(part: pl.Series, kind: pl.DataType) -> pl.Series:
+    cast = part.cast(kind)
+    if isinstance(kind, pl.Datetime):
+        # polars lets what nanoseconds cannot tell wrap around in earlier versions.
+        lost = part.filter(cast.cast(part.dtype) != part)
+        if len(lost):
+            raise pl.exceptions.InvalidOperationError(f"{lost[0]} is no time from 1677 to 2262")
+    return cast
 
 
 def _common_kind(kinds: Collection[pl.DataType], ours: str) -> pl.DataType | None:

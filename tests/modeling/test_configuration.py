@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import StrictDataclassError
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 from transformers import AutoConfig
 
 from mmm4rec_hf import MMM4RecConfig

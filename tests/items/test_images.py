@@ -21,8 +21,9 @@ from mmm4rec_hf.items.images import PictureError, absolute_pictures, load_pictur
 
 from .conftest import encoded, noise, png
 
-# Pillow opens these and more; a shop has no need of them.
+# Pillow opens these and more, and writes the last from version 12 on; a shop has no need of them.
 RARE_FORMATS = ("EPS", "TIFF", "ICO", "PPM", "TGA", "SGI", "PCX", "DDS", "JPEG2000", "IM", "DIB", "QOI")
+Image.init()
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -119,7 +120,7 @@ def test_exif_rotation_is_applied():
         (b"<html>not found</html>", "no picture of these formats"),
         (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "no picture of these formats"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(%pipe%touch x) (w) file\n", "no picture of these"),
-        *((encoded(noise(1), kind), "no picture of these formats") for kind in RARE_FORMATS),
+        *((encoded(noise(1), kind), "no picture of these formats") for kind in RARE_FORMATS if kind in Image.SAVE),
         (png_header(9000, 9000), "more than 80,000,000 pixels"),
         (png_header(60_000, 60_000), "more than 80,000,000 pixels"),
         (gif_header((60_000, 60_000), (1, 1)), "more than 80,000,000 pixels"),

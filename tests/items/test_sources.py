@@ -186,7 +186,8 @@ def test_a_parquet_file_that_holds_far_more_than_its_size_is_refused(tmp_path, m
     monkeypatch.setattr(files, "UNPACKED_BYTES", 1 << 20)
     path = tmp_path / "items.parquet"
     polars.DataFrame(BOMBS[name]).write_parquet(path, compression="zstd")
-    assert path.stat().st_size < 14_000
+    # polars 1.20 needs half as much again as later ones.
+    assert path.stat().st_size < 20_000
     if name in ("rows", "nothing"):
         # Its end says so.
         monkeypatch.setattr(polars, "read_parquet", None)

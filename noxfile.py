@@ -21,8 +21,8 @@ nox.options.error_on_missing_interpreters = False
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PARTS = ["modeling", "evaluation", "data", "items", "training", "conversion"]
 QUICK = ["-q", "-m", "not slow", *(f"tests/{part}" for part in PARTS)]
-# What QUICK needs beside the package's own dependencies; narwhals 2.0 knows no later DuckDB, and transformers before 5.20
-# reads pictures by torchvision.
+# What QUICK needs beside the package's own dependencies; narwhals 2.0 knows no later DuckDB, and transformers before
+# 5.20 reads pictures by torchvision.
 TOOLS = [
     *("pytest>=8,<10", "hypothesis>=6.100,<7", "pandas>=2.2,<4", "duckdb>=1.1,<1.4", "ir-measures>=0.4,<0.5"),
     "torchvision",

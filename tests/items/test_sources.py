@@ -177,7 +177,7 @@ BOMBS = {
     "bytes": {"item_id": [str(n) for n in range(3000)], "image": [LONG.encode()] * 3000},
     "lists": {"item_id": ["a"], "tags": [[LONG] * 3000]},
     "lists of lists": {"item_id": ["a"], "tags": [[[LONG] * 30] * 100]},
-    "structs": {"item_id": [str(n) for n in range(3000)], "brand": [{"name": LONG, "size": 1}] * 3000},
+    "structs": {"item_id": [str(n) for n in range(3000)], "brand": [{"name": LONG * 3, "size": 1}] * 3000},
 }
 
 

@@ -361,7 +361,6 @@ class MMM4RecProcessor(ProcessorMixin):
             pretrained_model_name_or_path,
             ITEMS_NAME,
             _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
             **hub_kwargs,
         )
         if path is not None:

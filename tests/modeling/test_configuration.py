@@ -1,5 +1,6 @@
 """Options are checked, typos refused, and everything survives a round trip."""
 
+import ast
 import json
 import math
 import re
@@ -94,6 +95,22 @@ def test_what_an_error_tells_to_give_is_taken() -> None:
     for options in ({"n_groups": 2}, {"head_dim": 16}):
         assert MMM4RecConfig(hidden_size=64, **options).inner_size == 128
     assert MMM4RecConfig(hidden_size=5, n_groups=5, head_dim=2).num_heads == 5
+
+
+def test_defaults_are_those_that_the_documentation_tells() -> None:
+    told = re.findall(r"^ +(\w+) \(.*defaults to `?([^`)]+)`?\):?", str(MMM4RecConfig.__doc__), re.MULTILINE)
+    assert len(told) > 30
+    config = MMM4RecConfig()
+    assert {name: getattr(config, name) for name, _ in told} == {
+        name: ast.literal_eval(default) for name, default in told
+    }
+
+
+def test_a_saved_configuration_names_no_pipeline_of_its_own_where_the_package_is(tmp_path: Path) -> None:
+    config = MMM4RecConfig()
+    config.save_pretrained(tmp_path)
+    assert "sequential-recommendation" in json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]
+    assert not config.custom_pipelines
 
 
 def test_every_option_survives_a_round_trip(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import transformers
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from packaging import version
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoProcessor, CLIPImageProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor, CLIPImageProcessor, PreTrainedTokenizerFast, ProcessorMixin
 from transformers.utils import is_torchvision_available
 
 from mmm4rec_hf import MMM4RecProcessor
@@ -215,6 +217,7 @@ def test_an_empty_history_is_an_error_or_the_default_ranking(processor: MMM4RecP
         ([{"timestamps": [T]}], {}, 'no "items"'),
         ([{"items": ["50"], "timestamps": [T, T]}], {}, "1 items and 2 timestamps"),
         ([{"items": ["50"], "timestamps": [T]}, {"items": ["50"]}], {}, "history 1 and history 0"),
+        ([{"items": ["50"]}, {"items": ["50"], "timestamps": [T]}], {}, "history 1 and history 0"),
         ([{"items": ["50"], "timestamps": ["soon"]}], {}, "soon"),
         # Letters of a string and half-read iterators would pass for items.
         ([{"items": "50", "timestamps": [T, T]}], {}, "items of history 0 must be a list, got '50'"),
@@ -299,6 +302,27 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
             with pytest.raises(ValueError, match="no tokenizer"):
                 loaded(text=["toy"])
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, RemoteEntryNotFoundError), (503, HfHubHTTPError)])
+def test_items_that_the_hub_fails_to_send_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, error: type[HfHubHTTPError]
+) -> None:
+    def download(*args: Any, **options: Any) -> None:
+        request = httpx.Request("GET", "https://hub.example/author/films")
+        raise error(f"status {status}", response=httpx.Response(status, request=request))
+
+    monkeypatch.setattr(ProcessorMixin, "from_pretrained", classmethod(lambda cls, *args, **options: cls()))
+    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", download)
+
+    def load() -> MMM4RecProcessor:
+        return MMM4RecProcessor.from_pretrained("author/films", cache_dir=tmp_path)
+
+    if status == 404:
+        assert load().item_ids == []
+        return
+    with pytest.raises(OSError, match="status 503"):
+        load()
 
 
 @pytest.mark.parametrize("line", ["{", '{"item_id": "a"}', "5", "[" * 100_000])

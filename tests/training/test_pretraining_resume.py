@@ -142,24 +142,31 @@ def test_a_run_that_had_ended_is_not_run_again(
     assert (folder / "model" / "model.safetensors").read_bytes() == weights
 
 
+_VALIDATE = pretraining.validate
+
+
+def score_by(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Gives the validations to come these NDCG@10, one after the other."""
+    left = iter(scores)
+
+    def scored(*args: Any) -> dict[str, float]:
+        score = next(left)
+        return {name: score if "ndcg@10" in name else value for name, value in _VALIDATE(*args).items()}
+
+    monkeypatch.setattr(pretraining, "validate", scored)
+
+
 def test_a_best_model_that_a_run_gone_on_with_does_not_find_again_is_not_kept(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU, where steps are not the same again: validations of steps 3 and 6, stopped, then others of 6 and 9.
-    scores = iter([0.2, 0.9, 0.1, 0.15])
-    validate = pretraining.validate
-
-    def scored(*args: Any) -> dict[str, float]:
-        score = next(scores)
-        return {name: score if "ndcg@10" in name else value for name, value in validate(*args).items()}
-
-    monkeypatch.setattr(pretraining, "validate", scored)
+    score_by(monkeypatch, 0.2, 0.9, 0.1, 0.15)
     recipe = make_recipe(max_steps=9, eval_steps=3, save_steps=5)
     folder = Path(recipe["output_dir"])
     run_until(recipe, 4, monkeypatch)
     third = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder)
-    scores = iter([0.2, 0.9, 0.1, 0.15])
+    score_by(monkeypatch, 0.2, 0.9, 0.1, 0.15)
     run_until(recipe, 7, monkeypatch)
     assert (folder / "model" / "model.safetensors").read_bytes() != third
     metrics = run(recipe)
@@ -172,21 +179,14 @@ def test_a_best_model_that_a_run_gone_on_with_does_not_find_again_is_not_kept(
 def test_what_a_user_puts_beside_the_model_stays_when_a_better_one_or_an_earlier_takes_its_place(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.2, 0.9, 0.1, 0.3])
-    validate = pretraining.validate
-
-    def scored(*args: Any) -> dict[str, float]:
-        score = next(scores)
-        return {name: score if "ndcg@10" in name else value for name, value in validate(*args).items()}
-
-    monkeypatch.setattr(pretraining, "validate", scored)
+    score_by(monkeypatch, 0.2, 0.9, 0.1, 0.3)
     recipe = make_recipe(max_steps=9, eval_steps=3, save_steps=5)
     model = Path(recipe["output_dir"]) / "model"
     run_until(recipe, 4, monkeypatch)
     (model / "LICENSE").write_text("draft")
     (model / "notes").mkdir()
     (model / "notes" / "paper.txt").write_text("mine")
-    scores = iter([0.2, 0.9, 0.1, 0.3])
+    score_by(monkeypatch, 0.2, 0.9, 0.1, 0.3)
     run_until(recipe, 7, monkeypatch)  # from the start, as nothing was saved: better ones at steps 3 and 6
     weights = (model / "model.safetensors").read_bytes()
     assert (model / "LICENSE").read_text() == "draft"

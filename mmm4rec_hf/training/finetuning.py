@@ -163,8 +163,8 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
     if arguments.should_save:
         check_output(output, recipe)
         record.refuse_other_data(data=data, start_from=base)
-    # The checkpoint that was kept may lie before the end, which would be trained again.
-    # Nor is a run at its end whose numbers were being written when it was killed.
+    # The checkpoint that was kept may lie before the end, which would be trained again. One that was killed while its
+    # numbers were written, metrics.json the last, has not ended.
     if record.has_ended and (output / MODEL_NAME).is_dir() and (output / EVALUATION_NAME / METRICS_NAME).is_file():
         logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
         return Evaluation.load(output / EVALUATION_NAME)

@@ -157,14 +157,14 @@ def _with_quotes(
     if len({line.count(b"\t") for line in content.split(b"\n") if line.strip()}) != 1:
         return None
     table = _parse(content, path, separator, header, quote_char=None)
+    inside = f"(?:[^{quote_char}]|{quote_char * 2})*"
+    doubled = f"^{quote_char}{inside}{quote_char * 2}{inside}{quote_char}\\r?$"
     # A column that is enclosed, and quotes that are doubled as an enclosing program doubles them, say that a quote of
     # another field is missing.
     for column in table.iter_columns():
-        enclosed = column.drop_nulls().str.extract(f"(?s)^{quote_char}(.*){quote_char}\\r?$")
-        doubled = enclosed.str.contains(quote_char, literal=True) & ~enclosed.str.replace_all(
-            quote_char * 2, "", literal=True
-        ).str.contains(quote_char, literal=True)
-        if enclosed.count() * 2 > len(enclosed) or doubled.any():
+        values = column.drop_nulls()
+        enclosed = values.str.contains(f"(?s)^{quote_char}.*{quote_char}\\r?$")
+        if enclosed.sum() * 2 > len(values) or values.str.contains(doubled).any():
             return None
     logger.warning("%s: its quotes do not enclose fields, as each line is a row; they are read as they stand", path)
     return table

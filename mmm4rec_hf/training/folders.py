@@ -19,6 +19,8 @@ RECIPE_NAME = "recipe.json"
 CHECKPOINTS_NAME, EVALUATION_NAME, LOG_NAME = "checkpoints", "evaluation", "log.jsonl"
 # What a fine-tuning or a pretraining writes beside its recipe, and replaces or takes for its own when it is there.
 _OF_A_RUN = (MODEL_NAME, EVALUATION_NAME, CHECKPOINTS_NAME, LOG_NAME, RECORD_NAME)
+# Of all that may lie in `checkpoints/`, what a run goes on from, replaces or removes.
+_CHECKPOINTS = ("checkpoint-*", ".checkpoint-*.partial")
 
 
 def claim_output(folder: Path, recipe: Any, is_checked: bool = False) -> None:
@@ -52,7 +54,8 @@ def check_output(folder: Path, recipe: Any) -> None:
 
     Raises:
         ValueError: If the folder is another recipe's, naming what differs, or has no recipe and holds something of a
-            name that a run writes: what was not written by a run is never replaced.
+            name that a run writes: what was not written by a run is never replaced. In `checkpoints/` only checkpoints
+            count: nothing else is touched there, and trackers write there before a fine-tuning has its recipe.
     """
     now = _as_json(recipe)
     # An option that has come since the run began was at its default.
@@ -70,12 +73,18 @@ def check_output(folder: Path, recipe: Any) -> None:
             )
         return
     # The recipe is what a run writes first; of an empty folder nothing can be lost.
-    taken = [name for name in _OF_A_RUN if (folder / name).is_file() or holds_files(folder / name)]
+    taken = [name for name in _OF_A_RUN if _is_taken(folder / name)]
     if taken:
         raise ValueError(
             f"{folder} holds {', '.join(taken)}, but no {RECIPE_NAME} of a run, and this one would replace it; give "
             "another output_dir"
         )
+
+
+def _is_taken(path: Path) -> bool:
+    if path.name == CHECKPOINTS_NAME and path.is_dir():
+        return any(_is_taken(entry) for pattern in _CHECKPOINTS for entry in path.glob(pattern))
+    return path.is_file() or holds_files(path)
 
 
 def _as_json(recipe: Any) -> dict[str, Any]:

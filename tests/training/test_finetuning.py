@@ -1,5 +1,6 @@
 """Fine-tuning by recipe: what it starts from, what it writes, and how it goes on."""
 
+import errno
 import json
 import logging
 import shutil
@@ -533,19 +534,61 @@ def test_a_recipe_that_fails_later_does_not_keep_its_corrected_form_out(make: Ma
     finetune(make(training=training))
 
 
-def test_a_tracker_that_does_not_begin_does_not_keep_the_corrected_recipe_out(
-    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Offline(TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            raise ConnectionError("no login")
+# TensorBoard's own place, the checkpoints' own folder (CodeCarbon, or TENSORBOARD_LOGGING_DIR), and another.
+EVENTS = ["checkpoints/runs/now/events.out.tfevents.1", "checkpoints/events.out.tfevents.1", "logs/events.1"]
 
-    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Offline)
-    training = make().training
-    with pytest.raises(ConnectionError):
-        finetune(make(training=training | {"report_to": "wandb"}))
-    assert not (tmp_path / "out" / "recipe.json").exists()
+
+def fail_after_a_tracker(recipe: FinetuneRecipe, error: BaseException, events: str) -> None:
+    """Begins a run whose first tracker writes, as TensorBoard does, and whose second one or whose recipe fails."""
+    written = Path(recipe.output_dir) / events
+
+    class Writing(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_bytes(b"events")
+
+    class Failing(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            raise error
+
+    def fail(*args: Any) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(type(error)):
+        patched.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Writing)
+        patched.setitem(INTEGRATION_TO_CALLBACK, "wandb", TrainerCallback if isinstance(error, OSError) else Failing)
+        if isinstance(error, OSError):
+            patched.setattr("mmm4rec_hf.training.folders.write_json", fail)
+        finetune(recipe)
+    assert written.is_file() and not Path(recipe.output_dir, "recipe.json").exists()
+
+
+@pytest.mark.parametrize("report_to", [["tensorboard", "wandb"], ["tensorboard"], "none"])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no login"), OSError(errno.ENOSPC, "No space left"), Killed()],
+    ids=["login", "full", "kill"],
+)
+def test_a_tracker_that_does_not_begin_does_not_keep_the_corrected_recipe_out(
+    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, report_to: list[str] | str
+) -> None:
+    training = make().training | {"num_train_epochs": 1}
+    fail_after_a_tracker(make(training=training | {"report_to": ["tensorboard", "wandb"]}), error, EVENTS[0])
+    for name in ("tensorboard", "wandb"):
+        monkeypatch.setitem(INTEGRATION_TO_CALLBACK, name, TrainerCallback)
+    finetune(make(training=training | {"report_to": report_to}))
+    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["training"]["report_to"] == report_to
+    assert (tmp_path / "out" / EVENTS[0]).read_bytes() == b"events"
+
+
+@pytest.mark.parametrize("events", EVENTS[1:])
+def test_a_tracker_that_began_may_have_written_elsewhere(make: MakeRecipe, tmp_path: Path, events: str) -> None:
+    training = make().training | {"num_train_epochs": 1}
+    error = RuntimeError("no login")
+    fail_after_a_tracker(make(training=training | {"report_to": ["tensorboard", "wandb"]}), error, events)
     finetune(make(training=training))
+    assert (tmp_path / "out" / events).read_bytes() == b"events"
 
 
 def test_what_a_tracker_writes_at_its_beginning_is_not_taken_for_anothers(make: MakeRecipe, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def refuse_other_files(target: Path, own: Sequence[str], keep_others: bool = Fal
         own (`Sequence[str]`):
             What is written there, as paths below `target`: `"shards/shard-*.parquet"`, or `"images/"` for a folder
             with all that it holds. The first is of a file that is always written; a folder without it is another's.
-            With none, `target` must be empty.
+            Where others write a file of this name too, what it holds is for the caller to look at, as
+            [`~mmm4rec_hf.training.saving.refuse_other_model`] does. With none, `target` must be empty.
         keep_others (`bool`, *optional*, defaults to `False`):
             Whether what has other names goes along, as [`replace_folder`] does it: then only what has one of these
             names in a folder of another's is refused.

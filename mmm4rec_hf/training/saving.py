@@ -2,18 +2,18 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmm4rec_hf.items.images import absolute_pictures
 from mmm4rec_hf.items.storage import FEATURES_NAME, IMAGES_NAME, INFO_NAME, ITEMS_NAME, WRITTEN_NAME, save_catalog
-from mmm4rec_hf.modeling import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.modeling.card_mmm4rec import CARD_NAME, CardFacts
 from mmm4rec_hf.modeling.hub_mmm4rec import PROCESSOR_FILES
 from mmm4rec_hf.modeling.ids_mmm4rec import ITEM_IDS_NAME
 from mmm4rec_hf.outputs import refuse_other_files, replace_folder, write_json
-from mmm4rec_hf.saved_models import CONFIG_NAME
+from mmm4rec_hf.saved_models import CONFIG_NAME, model_type
 
 from .cards import save_card
 from .record import LAYOUT_NAME
@@ -25,11 +25,15 @@ logger = logging.getLogger(__name__)
 
 CATALOG_NAME = "catalog"
 PROCESSOR_NAME = "processor"
-# What `save_recommender` writes, as `refuse_other_files` takes it: weights, card, code, items, the processor with the
-# files of its tokenizer, and the catalogue.
+# What is written of a model without items, as `refuse_other_files` takes it. Weights as transformers names them, also
+# those of a variant: a copy that a user calls model_before.safetensors is none.
+BASE_MODEL_FILES = (
+    *(CONFIG_NAME, "generation_config.json", CARD_NAME, "*_mmm4rec.py", "model.safetensors.index*.json"),
+    *("model.safetensors", "model.*.safetensors", "model-?????-of-?????.safetensors"),
+)
+# What `save_recommender` writes besides: items, the processor with the files of its tokenizer, and the catalogue.
 MODEL_FILES = (
-    *(CONFIG_NAME, "generation_config.json", "model*.safetensors", "model.safetensors.index*.json", CARD_NAME),
-    *("*_mmm4rec.py", ITEM_IDS_NAME, LAYOUT_NAME, *sorted(PROCESSOR_FILES)),
+    *(*BASE_MODEL_FILES, ITEM_IDS_NAME, LAYOUT_NAME, *sorted(PROCESSOR_FILES)),
     *(f"{CATALOG_NAME}/{name}" for name in (INFO_NAME, ITEMS_NAME, FEATURES_NAME, WRITTEN_NAME, f"{IMAGES_NAME}/")),
 )
 
@@ -70,6 +74,37 @@ def load_processor(catalog_folder: str | os.PathLike[str]) -> MMM4RecProcessor:
     return MMM4RecProcessor.from_pretrained(folder)
 
 
+def refuse_other_model(folder: Path, own: Sequence[str] = MODEL_FILES) -> None:
+    """
+    Makes sure that a folder which a model is saved to, and where all that has other names is kept, holds no files of
+    these names that are not a model's of ours.
+
+    Args:
+        folder (`Path`): The folder, which need not be there.
+        own (`Sequence[str]`, *optional*): What is written there, as [`refuse_other_files`] takes it.
+
+    Raises:
+        ValueError: If `folder` holds a model of another type, or one whose `config.json` is damaged; and of a folder
+            without one as [`refuse_other_files`].
+    """
+    config = folder / CONFIG_NAME
+    # Each model of the Hub has such a file: it alone does not tell whose the folder is.
+    if config.is_file():
+        try:
+            found = model_type(config)
+        except ValueError as error:
+            raise ValueError(
+                f"{config} holds no JSON object: the model there may be another's, and would be lost; name another "
+                "folder, or move this away"
+            ) from error
+        if found != MMM4RecConfig.model_type:
+            raise ValueError(
+                f"{folder} holds a model of type {found!r}, not {MMM4RecConfig.model_type!r}, which would be lost; "
+                "name another folder, or move this away"
+            )
+    refuse_other_files(folder, own, keep_others=True)
+
+
 def save_recommender(
     model: MMM4RecForSequentialRecommendation,
     processor: MMM4RecProcessor,
@@ -94,10 +129,10 @@ def save_recommender(
             that `recommend` reads such a log as before.
 
     Raises:
-        ValueError: If the folder holds no such model, but files or folders of the names that one has.
+        ValueError: If the folder holds no such model, but another one, or files or folders of the names that one has.
     """
     folder = Path(folder)
-    refuse_other_files(folder, MODEL_FILES, keep_others=True)
+    refuse_other_model(folder)
     processor.set_items(catalog)
     processor.max_sequence_length = model.config.max_sequence_length
     with replace_folder(folder, MODEL_FILES, keep_others=True) as partial:

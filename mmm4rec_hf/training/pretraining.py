@@ -23,7 +23,7 @@ from transformers import get_scheduler
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling.card_mmm4rec import CardFacts
 from mmm4rec_hf.modeling.items_mmm4rec import agreed_encoder, missing_items
-from mmm4rec_hf.outputs import other_files, refuse_other_files, replace_file, replace_folder
+from mmm4rec_hf.outputs import other_files, replace_file, replace_folder
 from mmm4rec_hf.processes import check_processes, use_cpu_where_alone
 from mmm4rec_hf.saved_models import CONFIG_NAME, MODEL_NAME, find_model
 
@@ -37,7 +37,7 @@ from .optimization import parameter_groups, published_optimizer
 from .progress import Pace, progress_line
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_base
-from .saving import MODEL_FILES
+from .saving import BASE_MODEL_FILES, refuse_other_model
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class Pretraining:
             return metrics
         # Not later: what a user puts there in the course of a training must not end it.
         if self.accelerator.is_main_process:
-            refuse_other_files(self.output / MODEL_NAME, MODEL_FILES, keep_others=True)
+            refuse_other_model(self.output / MODEL_NAME, BASE_MODEL_FILES)
         if recipe.report_to:
             self.accelerator.init_trackers("pretraining")
         # Only now: a recipe of which nothing can be made must not keep its corrected form out.
@@ -366,7 +366,7 @@ class Pretraining:
 
     def _save_model(self) -> None:
         if self.accelerator.is_main_process:
-            with replace_folder(self.output / MODEL_NAME, MODEL_FILES, keep_others=True) as partial:
+            with replace_folder(self.output / MODEL_NAME, BASE_MODEL_FILES, keep_others=True) as partial:
                 # Not the backbone alone: what all items share (fusion, missing modalities) is learned here as well.
                 self.recommender.save_pretrained(partial)
                 save_card(self.recommender, partial, self._card_facts())
@@ -393,9 +393,7 @@ class Pretraining:
             (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
             model = self.output / MODEL_NAME
             if self.progress.best_step is not None and model.is_dir():
-                # What a user put beside the model stays as it is now, whatever the checkpoint that is gone on from.
-                others = {name.rstrip("/") for name in other_files(model, MODEL_FILES)}
-                shutil.copytree(model, folder / _BEST, ignore=lambda _, names: others.intersection(names))
+                _copy_model(model, folder / _BEST)
 
     def _resume(self) -> None:
         """Goes on from the newest whole checkpoint, if there is one."""
@@ -433,8 +431,14 @@ class Pretraining:
         ):
             return
         logger.info("%s is again the best model until step %d", model, self.progress.step)
-        with replace_folder(model, MODEL_FILES, keep_others=True) as partial:
-            shutil.copytree(best, partial, dirs_exist_ok=True)
+        with replace_folder(model, BASE_MODEL_FILES, keep_others=True) as partial:
+            _copy_model(best, partial)
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    """Leaves out what a user put beside the model: that stays as it is now, whatever checkpoint is gone on from."""
+    others = {name.rstrip("/") for name in other_files(source, BASE_MODEL_FILES)}
+    shutil.copytree(source, target, ignore=lambda _, names: others.intersection(names), dirs_exist_ok=True)
 
 
 def _forget_other_precision(precision: str) -> None:

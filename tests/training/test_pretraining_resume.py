@@ -210,6 +210,48 @@ def test_what_a_user_puts_beside_the_model_stays_when_a_better_one_or_an_earlier
         run(recipe)
 
 
+def test_a_catalogue_and_a_processor_that_a_user_saves_beside_a_base_model_stay(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_by(monkeypatch, 0.2, 0.9, 0.1, 0.3)
+    recipe = make_recipe(max_steps=9, eval_steps=3, save_steps=5)
+    model = Path(recipe["output_dir"]) / "model"
+    # Before the first model is written there, and again after the checkpoint that the run goes on from.
+    mine = [
+        *("catalog/catalog.json", "catalog/items.jsonl", "catalog/features.safetensors", "catalog/.images.json"),
+        *("catalog/images/a.png", "processor_config.json", "preprocessor_config.json", "items.jsonl"),
+        *("tokenizer.json", "item_ids.json", "log_layout.json", "model_before.safetensors"),
+    ]
+
+    def put(content: str) -> None:
+        for name in mine:
+            (model / name).parent.mkdir(parents=True, exist_ok=True)
+            (model / name).write_text(content)
+
+    run_until(recipe, 0, monkeypatch)
+    put("draft")
+    run_until(recipe, 7, monkeypatch)  # better ones at steps 3 and 6
+    assert {(model / name).read_text() for name in mine} == {"draft"}
+    best = Path(recipe["output_dir"]) / "checkpoints" / "checkpoint-000000005" / "best"
+    assert (best / "model.safetensors").is_file() and not [name for name in mine if (best / name).exists()]
+    put("mine")
+    # As an earlier version left it in its checkpoints.
+    (best / "tokenizer.json").write_text("draft")
+    sixth = (model / "model.safetensors").read_bytes()
+    run_until(recipe, 5, monkeypatch)
+    assert (model / "model.safetensors").read_bytes() != sixth
+    assert {(model / name).read_text() for name in mine} == {"mine"}
+    # Another model in place of the run's: told before the first step.
+    (model / "config.json").write_text('{"model_type": "siglip"}')
+    before = (model / "model.safetensors").read_bytes()
+    monkeypatch.setattr(Pretraining, "_step", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(
+        ValueError, match=r"model holds a model of type 'siglip', not 'mmm4rec', which would be lost; "
+    ):
+        run(recipe)
+    assert (model / "model.safetensors").read_bytes() == before
+
+
 def test_a_damaged_checkpoint_is_left_out_and_the_bits_are_the_same(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

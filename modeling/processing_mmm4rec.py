@@ -13,8 +13,9 @@ from transformers import AutoImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
-from transformers.utils import PROCESSOR_NAME, cached_file, logging
+from transformers.utils import PROCESSOR_NAME, logging
 
+from .fetching_mmm4rec import optional_file
 from .hub_mmm4rec import UPLOAD_OPTIONS, push_folder
 from .ids_mmm4rec import canonical_id
 from .timestamps_mmm4rec import to_unix_time
@@ -352,20 +353,19 @@ class MMM4RecProcessor(ProcessorMixin):
             pretrained_model_name_or_path (`str` or `os.PathLike`): A Hub name or a folder.
             args, kwargs: Passed on to [`~ProcessorMixin.from_pretrained`]. Code of the tokenizer's or the image
                 processor's own is run where `trust_remote_code=True` is given, and never asked for.
+
+        Raises:
+            OSError: If the Hub fails to send the items, or to say whether there are any.
+            ValueError: If a file of it is damaged.
         """
         hub_kwargs = {name: value for name, value in kwargs.items() if name in _HUB_KWARGS}
         # Of None transformers makes a question on the terminal, which a "y" that was meant for something else answers.
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        path = cached_file(
-            pretrained_model_name_or_path,
-            ITEMS_NAME,
-            _raise_exceptions_for_missing_entries=False,
-            **hub_kwargs,
-        )
+        path = optional_file(pretrained_model_name_or_path, ITEMS_NAME, **hub_kwargs)
         if path is not None:
             try:
-                with Path(path).open(encoding="utf-8") as file:
+                with path.open(encoding="utf-8") as file:
                     records = [json.loads(line) for line in file]
                 items = [(record["item_id"], record["title"]) for record in records]
             except (ValueError, TypeError, KeyError, RecursionError) as error:

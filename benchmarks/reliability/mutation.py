@@ -73,6 +73,7 @@ TESTS = {
     "mmm4rec_hf/evaluation/chance.py": ("tests/evaluation/test_chance.py",),
     "modeling/timestamps_mmm4rec.py": ("tests/data/test_timestamps.py",),
     "modeling/ssd_mmm4rec.py": ("tests/modeling/test_ssd.py", "tests/modeling/test_kernels.py"),
+    "modeling/fetching_mmm4rec.py": ("tests/modeling/test_processing.py",),
     "modeling/ids_mmm4rec.py": (
         "tests/modeling/test_ids.py",
         "tests/modeling/test_processing.py",

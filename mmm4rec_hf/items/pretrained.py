@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
@@ -22,6 +20,7 @@ from transformers import (
 )
 
 from mmm4rec_hf.hub import check_hub_name, fetching
+from mmm4rec_hf.modeling.fetching_mmm4rec import optional_file
 from mmm4rec_hf.packaged_encoders import packaged_names
 
 from .batch_encoder import BatchEncoder, as_features, inference_mode_of
@@ -278,14 +277,8 @@ def _max_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) ->
 
 def _read_json(name: str, revision: str | None, path: str) -> Any:
     """A JSON file beside a model, `None` where there is none."""
-    if Path(name).is_dir():
-        file = Path(name, path)
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    try:
-        file = Path(hf_hub_download(name, path, revision=revision))
-    except EntryNotFoundError:
-        return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    file = optional_file(name, path, revision=revision)
+    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
 
 
 def _public_name(name: str, revision: str | None) -> str:

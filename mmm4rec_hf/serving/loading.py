@@ -108,7 +108,7 @@ def _catalog(model: str | Path, catalog: str | Path | None, pipeline: Sequential
             *(model, CATALOG_NAME, len(saved), len(processor.item_ids)),
         )
     else:
-        logger.warning("%s has no catalogue: its items are served by title, without pictures", model)
+        logger.warning("%s comes without a catalogue: its items are served by title, without pictures", model)
     titles = [{"title": processor.title(row)} for row in range(1, len(processor.item_ids) + 1)]
     return ItemCatalog(processor.item_ids, titles)
 
@@ -129,8 +129,9 @@ def saved_catalog(model: str | Path) -> ItemCatalog | None:
 
 
 def _fetched(name: str) -> Path:
-    """What a model's repository on the Hub has of a catalogue; an empty folder's path where it cannot be reached."""
+    """What a model's repository on the Hub has of a catalogue; an empty folder's path where the Hub fails."""
     try:
         return Path(snapshot_download(name, allow_patterns=f"{CATALOG_NAME}/*"))
-    except (HfHubHTTPError, LocalEntryNotFoundError):
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        logger.warning("a catalogue of %s, if it has one, cannot be fetched: %s", name, " ".join(str(error).split()))
         return Path(CATALOG_NAME)

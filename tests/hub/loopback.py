@@ -52,6 +52,7 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[str] = []
         self.cut: dict[str, int] = {}  # how many more times a file breaks off half way
+        self.failing: set[str] = set()  # files that it answers for with an error of its own
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         hub = self
@@ -149,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
             if parts[0] == "cut":  # of no Hub: a test's client says here what is to break off
                 self.hub.cut["/".join(parts[2:])] = int(parts[1])
                 self._send_json({}, 200)
+            elif parts[0] == "fail":  # or what is to fail, and nothing else
+                self.hub.failing = {"/".join(parts[1:])}
+                self._send_json({}, 200)
             elif parts[0] == "api":
                 self._send_json(*self._api(parts[1:], body))
             else:
@@ -227,6 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, f"no such address: {self.path}")
         commit = self._revision(self._find(kind, "/".join(parts[:2])), parts[3])
         path = "/".join(parts[4:])
+        if path in self.hub.failing:
+            raise _Refused(503, "Service Unavailable")
         if path not in commit.files:
             raise _Refused(404, f"no file {path}", "EntryNotFound")
         content = commit.files[path]

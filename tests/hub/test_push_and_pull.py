@@ -306,6 +306,35 @@ load()
     )
 
 
+def test_items_that_the_hub_does_not_answer_for_are_not_taken_for_none(pushed: list[str], reader: Run) -> None:
+    reader(
+        NO_WAITING
+        + f"""
+import os, transformers, urllib.request
+from mmm4rec_hf import MMM4RecProcessor
+
+def fail(file):
+    urllib.request.urlopen(f"{{os.environ['HF_ENDPOINT']}}/fail/{{file}}")
+
+def refuses():
+    try:
+        transformers.AutoProcessor.from_pretrained({NAME!r})
+    except OSError as error:
+        assert "does not say whether {NAME} has items.jsonl" in str(error), error
+        return True
+
+fail("items.jsonl")
+assert refuses()
+fail("none")
+assert len(transformers.AutoProcessor.from_pretrained({NAME!r}).item_ids) == 6
+# Those that were loaded before are taken, as of every file.
+fail("items.jsonl")
+assert len(transformers.AutoProcessor.from_pretrained({NAME!r}).item_ids) == 6
+fail("none")
+"""
+    )
+
+
 def test_uploads_without_a_right_or_a_name_are_refused_clearly(pushed: list[str], reader: Run) -> None:
     reader(
         TINY

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import transformers
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 from packaging import version
 from PIL import Image
 from tokenizers import Tokenizer
@@ -23,7 +23,7 @@ from transformers import AutoProcessor, CLIPImageProcessor, PreTrainedTokenizerF
 from transformers.utils import is_torchvision_available
 
 from mmm4rec_hf import MMM4RecProcessor
-from mmm4rec_hf.modeling import processing_mmm4rec
+from mmm4rec_hf.modeling import fetching_mmm4rec, processing_mmm4rec
 
 # transformers 5.12 to 5.14 do; with 5.20 they do without.
 AUTO_NEEDS_TORCHVISION = not is_torchvision_available() and version.parse(transformers.__version__).release < (5, 20)
@@ -304,25 +304,42 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize(("status", "error"), [(404, RemoteEntryNotFoundError), (503, HfHubHTTPError)])
-def test_items_that_the_hub_fails_to_send_are_not_taken_for_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, error: type[HfHubHTTPError]
+@pytest.mark.parametrize("offline", [{}, {"local_files_only": True}])
+def test_items_are_taken_for_none_only_where_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, offline: dict[str, bool]
 ) -> None:
-    def download(*args: Any, **options: Any) -> None:
-        request = httpx.Request("GET", "https://hub.example/author/films")
-        raise error(f"status {status}", response=httpx.Response(status, request=request))
+    def answers(error: OSError) -> list[str]:
+        def download(*args: Any, **options: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(fetching_mmm4rec, "hf_hub_download", download)
+        return MMM4RecProcessor.from_pretrained("author/films", cache_dir=tmp_path, **offline).item_ids
+
+    def response(status: int) -> httpx.Response:
+        return httpx.Response(status, request=httpx.Request("GET", "https://hub.example/author/films"))
 
     monkeypatch.setattr(ProcessorMixin, "from_pretrained", classmethod(lambda cls, *args, **options: cls()))
-    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", download)
-
-    def load() -> MMM4RecProcessor:
-        return MMM4RecProcessor.from_pretrained("author/films", cache_dir=tmp_path)
-
-    if status == 404:
-        assert load().item_ids == []
-        return
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    fetching_mmm4rec.logger.warning_once.cache_clear()
+    assert answers(RemoteEntryNotFoundError("none", response=response(404))) == []
     with pytest.raises(OSError, match="status 503"):
-        load()
+        answers(HfHubHTTPError("status 503", response=response(503)))
+    # What huggingface_hub makes of a status 503 of its first question, and of no answer, asked for or not.
+    unknown = LocalEntryNotFoundError("an error happened while trying to locate the file")
+    if offline:
+        assert answers(unknown) == []
+        assert "author/films was loaded before without items.jsonl, and the Hub is not asked" in caplog.text
+        caplog.clear()
+    else:
+        with pytest.raises(OSError, match=r"does not say whether author/films has items.jsonl.*HF_HUB_OFFLINE=1"):
+            answers(unknown)
+    # What an earlier load has left where the Hub knew of none.
+    cached = tmp_path / "models--author--films"
+    for place, content in {"refs/main": "c0ffee", ".no_exist/c0ffee/items.jsonl": ""}.items():
+        (cached / place).parent.mkdir(parents=True, exist_ok=True)
+        (cached / place).write_text(content)
+    assert answers(unknown) == []
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("line", ["{", '{"item_id": "a"}', "5", "[" * 100_000])

@@ -137,8 +137,12 @@ class PictureDownloader:
 
 
 def _quoted(url: str) -> str:
-    """An address as browsers send it: spaces, and letters that are no ASCII, as their codes."""
+    """An address as browsers send it: spaces, and letters that are no ASCII, as their codes, a host's as its name."""
     parts = urllib.parse.urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    if not place.isascii():
+        host, colon, port = place.partition(":")
+        parts = parts._replace(netloc=user + at + host.encode("idna").decode("ascii") + colon + port)
     path, query = (urllib.parse.quote(part, safe="%/:?@!$&'()*+,;=~[]|") for part in (parts.path, parts.query))
     return parts._replace(path=path, query=query, fragment="").geturl()
 

@@ -24,9 +24,11 @@ class Shop(BaseHTTPRequestHandler):
     """Answers by the path asked for, and counts what was asked."""
 
     requests: Counter[str] = Counter()
+    hosts: Counter[str] = Counter()
 
     def do_GET(self) -> None:
         self.requests[self.path] += 1
+        self.hosts[self.headers["Host"]] += 1
         if self.path == "/busy-once.png" and self.requests[self.path] == 1 or self.path == "/busy.png":
             self.send_error(503)
         elif self.path == "/gone.png":
@@ -82,6 +84,7 @@ class Shop(BaseHTTPRequestHandler):
 def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a running server."""
     monkeypatch.setattr(Shop, "requests", Counter())
+    monkeypatch.setattr(Shop, "hosts", Counter())
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -114,6 +117,30 @@ def test_addresses_are_sent_as_browsers_send_them(shop, fetch):
     with pytest.raises(PictureError, match="download: InvalidURL") as refused:
         fetch(f"{shop} x/a.png".replace("127.0.0.1", "shop .example"))
     assert type(refused.value) is PictureError
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_host_is_asked_by_the_name_that_it_has(shop, fetch, monkeypatch):
+    # The names of these hosts in ASCII are those that a registry shows.
+    names = {
+        "b\u00fccher.example": "xn--bcher-kva.example",
+        "\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444": "xn--e1afmkfd.xn--p1ai",
+    }
+    port = int(shop.rpartition(":")[2])
+    asked = []
+
+    def find(host, *args, **options):
+        asked.append(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(download.socket, "getaddrinfo", find)
+    for host in names:
+        assert fetch(f"http://{host}:{port}/a.png") == CONTENT
+    # Each is looked up, and the address that was checked is connected to.
+    assert [host for host in asked if host != "127.0.0.1"] == list(names.values())
+    assert set(Shop.hosts) == {f"{name}:{port}" for name in names.values()}
+    with pytest.raises(PictureError, match="download: Unicode"):
+        fetch("http://" + "\u00fc" * 70 + ".example/a.png")
 
 
 @pytest.mark.usefixtures("loopback_is_public")

@@ -23,7 +23,7 @@ from mmm4rec_hf.evaluation.protocol import read_preparation
 from mmm4rec_hf.evaluation.yardsticks import evaluate_baselines
 from mmm4rec_hf.items import ItemCatalog
 from mmm4rec_hf.modeling import MMM4RecConfig, MMM4RecForSequentialRecommendation
-from mmm4rec_hf.outputs import naming_full_disk, refuse_other_files
+from mmm4rec_hf.outputs import naming_full_disk
 from mmm4rec_hf.processes import use_cpu_where_alone
 from mmm4rec_hf.saved_models import MODEL_NAME, find_model
 
@@ -34,7 +34,7 @@ from .progress import show_progress
 from .recipes import check_options
 from .record import RunRecord, count_parameters, describe_base, describe_data, describe_features
 from .resuming import last_whole_checkpoint, step_of
-from .saving import MODEL_FILES, load_processor, save_recommender
+from .saving import load_processor, refuse_other_model, save_recommender
 from .trainer import MMM4RecTrainer
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def finetune(recipe: FinetuneRecipe) -> Evaluation:
         logger.info("%s holds this run, which has ended: nothing is trained; remove the folder to start over", output)
         return Evaluation.load(output / EVALUATION_NAME)
     if arguments.should_save:
-        refuse_other_files(output / MODEL_NAME, MODEL_FILES, keep_others=True)
+        refuse_other_model(output / MODEL_NAME)
     trainer = _trainer(recipe, arguments, model, sequences)
     checkpoint = last_whole_checkpoint(arguments)
     if checkpoint is not None:

@@ -272,8 +272,11 @@ def test_what_a_user_puts_beside_the_model_stays_and_keeps_no_run_from_its_end(
     assert [(model / name).read_text() for name in ("NOTICE", "LICENSE", "notes/paper.txt")] == ["mine"] * 3
     # What has the names of a model's files, and is none of this run, is refused before the first step.
     shutil.rmtree(model.parent / "evaluation")
-    (model / "config.json").unlink()
     monkeypatch.setattr(MMM4RecTrainer, "train", lambda *args: pytest.fail("it was trained"))
+    (model / "config.json").write_text('{"model_type": "siglip"}')
+    with pytest.raises(ValueError, match="model holds a model of type 'siglip', .*, or move this away"):
+        finetune(recipe)
+    (model / "config.json").unlink()
     with pytest.raises(ValueError, match=r"model holds something else .*lost: README.md, .*, or move this away"):
         finetune(recipe)
 

@@ -308,12 +308,12 @@ def test_a_saved_processor_loads_with_its_items_whatever_parts_it_has(
 def test_items_are_taken_for_none_only_where_that_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, offline: dict[str, bool]
 ) -> None:
-    def answers(error: OSError) -> list[str]:
+    def answers(error: OSError, **where: str) -> list[str]:
         def download(*args: Any, **options: Any) -> None:
             raise error
 
         monkeypatch.setattr(fetching_mmm4rec, "hf_hub_download", download)
-        return MMM4RecProcessor.from_pretrained("author/films", cache_dir=tmp_path, **offline).item_ids
+        return MMM4RecProcessor.from_pretrained("author/films", cache_dir=tmp_path, **offline, **where).item_ids
 
     def response(status: int) -> httpx.Response:
         return httpx.Response(status, request=httpx.Request("GET", "https://hub.example/author/films"))
@@ -335,11 +335,19 @@ def test_items_are_taken_for_none_only_where_that_is_known(
             answers(unknown)
     # What an earlier load has left where the Hub knew of none.
     cached = tmp_path / "models--author--films"
-    for place, content in {"refs/main": "c0ffee", ".no_exist/c0ffee/items.jsonl": ""}.items():
+    none = ".no_exist/c0ffee"
+    for place, content in {"refs/main": "c0ffee", f"{none}/items.jsonl": "", f"{none}/old/items.jsonl": ""}.items():
         (cached / place).parent.mkdir(parents=True, exist_ok=True)
         (cached / place).write_text(content)
-    assert answers(unknown) == []
+    assert answers(unknown) == answers(unknown, subfolder="old") == []
     assert not caplog.text
+
+
+def test_items_lie_beside_a_processor_of_a_subfolder(tmp_path: Path, processor: MMM4RecProcessor) -> None:
+    processor.save_pretrained(tmp_path / "new")
+    MMM4RecProcessor().save_pretrained(tmp_path / "none")
+    assert MMM4RecProcessor.from_pretrained(tmp_path, subfolder="new").item_ids == processor.item_ids
+    assert MMM4RecProcessor.from_pretrained(tmp_path, subfolder="none").item_ids == []
 
 
 @pytest.mark.parametrize("line", ["{", '{"item_id": "a"}', "5", "[" * 100_000])

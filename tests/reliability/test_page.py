@@ -54,6 +54,23 @@ def test_the_shares_of_lines_and_branches_on_the_page_are_those_that_were_counte
         assert lines > 90 and branches > 90
 
 
+def test_the_runs_in_a_row_on_the_page_are_those_that_were_made(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
+    runs = json.loads((repository / "benchmarks" / "reliability" / "repeat.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == list(range(20))
+    # One code, all of whose tests ran each time and passed.
+    first = runs[0]
+    commit, passed, skipped = first["commit"], first["passed"], first["skipped"]
+    assert all(run | {"seed": 0, "minutes": 0} == first | {"minutes": 0, "date": run["date"]} for run in runs)
+    assert first["status"] == 0 and first["failed"] == []
+    minutes = [run["minutes"] for run in runs]
+    assert max(minutes) < 20
+    told = " ".join(page.split())
+    assert f"ran the whole suite 20 times in a row at {commit}, each time" in told
+    assert f"each time {passed:,} tests passed, {skipped} were skipped by name and 0 failed, " in told
+    assert f"in {min(minutes)} to {max(minutes)} minutes" in told
+
+
 def test_each_reason_is_of_a_line_that_is_there(repository: Path) -> None:
     for entry in json.loads((repository / "benchmarks" / "reliability" / "explained.json").read_text()):
         lines = (repository / entry["file"]).read_text(encoding="utf-8").splitlines()

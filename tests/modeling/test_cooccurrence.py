@@ -1,5 +1,6 @@
 """Counts of near items: what they add to scores, losses and ranks, and that they follow the catalogue."""
 
+import logging
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.evaluation.ranking import ItemRanker
-from mmm4rec_hf.modeling import loss_mmm4rec
+from mmm4rec_hf.modeling import cooccurrence_mmm4rec, loss_mmm4rec
 from mmm4rec_hf.modeling.loss_mmm4rec import full_cross_entropy
 
 SIZES: dict[str, Any] = {
@@ -108,6 +109,44 @@ def test_scores_have_the_term_of_the_definition() -> None:
             s = sum(age**-0.5 * n[other, item] for age, other in enumerate(recent, start=1))
             expected = plain[line, item].item() + 0.7 * math.log(1 + math.exp(0.2) * s)
             assert raised[line, item].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_origins_of_several_items_are_those_of_each_history() -> None:
+    model = make_model(5)
+    rows = rows_of([1, 2, 3, 2, 5]) + rows_of([3, 1, 1, 4])
+    model.set_cooccurrence(*near_items(rows, 5, window=2))
+    ids, items = (
+        torch.tensor([[4, 1, 3], [2, 0, 0], [5, 3, 3]]),
+        torch.tensor([[1, 2, 3, 5], [5, 4, 3, 1], [2, 2, 1, 4]]),
+    )
+    recent, parts = model.cooccurrence.origins(ids, ids > 0, items)
+    assert recent.tolist() == [[3, 1], [2, 0], [3, 3]]
+    n = counted(rows, 2)
+    for line, before in enumerate(recent.tolist()):
+        for place, item in enumerate(items[line].tolist()):
+            expected = [age**-0.5 * n[other, item] for age, other in enumerate(before, start=1)]
+            assert parts[line, place].tolist() == pytest.approx(expected, abs=1e-6)
+    assert (parts > 0).any(dim=2).any(dim=1).all()
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+def test_a_training_without_counts_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_set: bool
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("mmm4rec_hf"), "propagate", True)
+    cooccurrence_mmm4rec.logger.warning_once.cache_clear()
+    model = make_model(4)
+    if is_set:
+        model.set_cooccurrence(*near_items(rows_of([1, 2, 3]), 4))
+    model.eval()
+    _terms(model, [1, 2], None)
+    assert not caplog.records
+    model.train()
+    _terms(model, [1, 2], 3)
+    assert ["use_cooccurrence adds nothing" in record.getMessage() for record in caplog.records] == [True] * (
+        not is_set
+    )
 
 
 def test_in_training_a_row_does_not_see_its_own_target_counted() -> None:

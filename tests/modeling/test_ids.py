@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id, load_item_ids
 
@@ -52,6 +53,19 @@ def test_ids_that_a_repository_has_not_or_the_hub_does_not_give_are_missed(
         "author/films has no item_ids.json, or the Hub cannot be reached: the ids of the model's 6 items are not known"
     )
     assert caplog.records[0].getMessage().startswith(told)
+
+
+def test_a_hub_that_does_not_answer_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def download(*args: Any, **options: Any) -> None:
+        raise LocalEntryNotFoundError("an error happened while trying to locate the file")
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
+    assert load_item_ids("author/films", 6, {"cache_dir": tmp_path}) is None
+    assert [record.getMessage()[:60] for record in caplog.records] == [
+        "author/films has no item_ids.json, or the Hub cannot be reac"
+    ]
 
 
 def test_the_empty_string_is_refused() -> None:

@@ -45,7 +45,7 @@ def test_a_batch_without_any_label_has_loss_zero_and_zero_gradients() -> None:
     assert loss.item() == 0 and not users.grad.any()
 
 
-@pytest.mark.parametrize("label", [0, 4, -1])
+@pytest.mark.parametrize("label", [0, 4, -1, -99, -101])
 def test_a_label_outside_the_catalogue_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match=f"label {label} is none of the model's items 1..3"):
         full_cross_entropy(torch.zeros(1, 2), torch.zeros(4, 2), torch.tensor([label]), 1.0)

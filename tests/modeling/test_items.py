@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from mmm4rec_hf import MMM4RecForSequentialRecommendation
+from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling import items_mmm4rec
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
+
+
+@pytest.mark.parametrize(("fusion", "shape"), [("static", None), ("dynamic_shared", (2,)), ("dynamic_instance", None)])
+def test_without_a_catalogue_only_a_shared_pair_of_weights_is_there(
+    tiny_config: Callable[..., MMM4RecConfig], fusion: str, shape: tuple[int] | None
+) -> None:
+    factor = MMM4RecForSequentialRecommendation(tiny_config(num_items=None, fusion=fusion)).items.fusion_factor
+    assert (factor if factor is None else factor.shape) == shape
 
 
 def test_what_was_learned_stays_with_the_id_when_the_catalogue_changes(

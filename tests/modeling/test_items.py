@@ -22,6 +22,14 @@ def test_without_a_catalogue_only_a_shared_pair_of_weights_is_there(
     assert (factor if factor is None else factor.shape) == shape
 
 
+def test_how_often_items_are_targets_leaves_the_padding_item_out(lively_model: Model, tiny_catalog: Catalog) -> None:
+    model = lively_model()
+    model.set_items(tiny_catalog(["a", "b", "c"]))
+    # One that was never a target counts once, and what stands for padding not at all: 1, 3 and 4 of 8.
+    model.items.set_frequencies(torch.tensor([9.0, 0.0, 3.0, 4.0]))
+    assert model.items.log_q.exp().tolist() == pytest.approx([0, 0.125, 0.375, 0.5])
+
+
 def test_what_was_learned_stays_with_the_id_when_the_catalogue_changes(
     lively_model: Model, tiny_catalog: Catalog
 ) -> None:

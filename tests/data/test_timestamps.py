@@ -1,4 +1,5 @@
 import math
+import warnings
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from types import SimpleNamespace
@@ -173,6 +174,17 @@ def test_a_warning_names_the_line_that_asked() -> None:
         with pytest.warns(UserWarning, match=warned) as caught:
             ask(*arguments)
         assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "are_dates"),
+    [(19000101, 21001231, True), (19000100, 21001231, False), (19000101, 21001232, False)],
+)
+def test_numbers_of_eight_digits_look_like_dates_from_1900_to_2100(first: int, last: int, are_dates: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert unit_by_magnitude(first, last) == "s"
+    assert ["look like dates" in str(warning.message) for warning in caught] == [True] * are_dates
 
 
 @pytest.mark.parametrize("value", [True, [1], b"1", object()], ids=lambda value: type(value).__name__)

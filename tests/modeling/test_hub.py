@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-from mmm4rec_hf import MMM4RecProcessor
-from mmm4rec_hf.modeling import hub_mmm4rec
+from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
+from mmm4rec_hf.modeling import hub_mmm4rec, pretrained_mmm4rec
 from mmm4rec_hf.modeling.hub_mmm4rec import push_folder
 
 
@@ -131,6 +132,21 @@ def put(folder: Path, texts: dict[str, str]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def test_a_new_card_has_the_tags_of_the_model_and_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, lively_model: Callable[..., MMM4RecForSequentialRecommendation]
+) -> None:
+    cards: list[ModelCard] = []
+    monkeypatch.setattr(
+        pretrained_mmm4rec, "push_folder", lambda folder, *_, **__: cards.append(ModelCard.load(f"{folder}/README.md"))
+    )
+    model = lively_model()
+    model.push_to_hub("author/films")
+    model.add_model_tags(["films"])
+    model.push_to_hub("author/films", tags=["evenings"])
+    plain, tagged = ({*card.data.tags} for card in cards)
+    assert tagged == plain | {"films", "evenings"} and not plain & {"films", "evenings"}
 
 
 def test_what_is_no_part_of_a_model_stays_and_is_named(

@@ -86,7 +86,11 @@ TESTS = {
     "modeling/processing_mmm4rec.py": ("tests/modeling/test_processing.py", "tests/modeling/test_hub.py"),
     "modeling/transfer_mmm4rec.py": ("tests/modeling/test_saving.py",),
     "modeling/hub_mmm4rec.py": ("tests/modeling/test_saving.py",),
-    "modeling/pretrained_mmm4rec.py": ("tests/modeling/test_loading.py", "tests/modeling/test_saving.py"),
+    "modeling/pretrained_mmm4rec.py": (
+        "tests/modeling/test_loading.py",
+        "tests/modeling/test_saving.py",
+        "tests/modeling/test_hub.py",
+    ),
     "modeling/modeling_mmm4rec.py": (
         "tests/modeling/test_golden.py",
         "tests/modeling/test_loading.py",

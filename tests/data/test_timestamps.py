@@ -170,6 +170,16 @@ def test_unsigned_numbers_beyond_int64_are_read() -> None:
     assert (seconds.tolist(), rest.tolist()) == ([9_223_372_036, 18_446_744_073], [854_775_808, 709_551_615])
 
 
+@pytest.mark.parametrize(
+    ("least", "most"),
+    [("s", "ms"), ("s", "us"), ("s", "ns"), ("ms", "us"), ("ms", "ns"), ("us", "ns")],
+)
+def test_times_of_two_units_are_refused(least: str, most: str) -> None:
+    ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    with pytest.raises(ValueError, match=rf"in two units: .* reads as '{least}', .* as '{most}'"):
+        unit_by_magnitude(SOLSTICE * ticks[least], SOLSTICE * ticks[most])
+
+
 def test_a_warning_names_the_line_that_asked() -> None:
     for ask, arguments, warned in (
         (to_unix_time, ([0.5],), "decimals"),

@@ -165,6 +165,13 @@ def test_the_first_and_the_last_nanosecond_of_int64_are_read() -> None:
             to_unix_seconds([0, beyond], "ns")
 
 
+def test_whole_numbers_in_text_have_no_rest() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seconds, rest = to_unix_time(["7", " -8 ", "+9"], "s")
+    assert (seconds.tolist(), rest.tolist()) == ([7, -8, 9], [0, 0, 0])
+
+
 def test_unsigned_numbers_beyond_int64_are_read() -> None:
     seconds, rest = to_unix_time(np.array([2**63, 2**64 - 1], np.uint64), "ns")
     assert (seconds.tolist(), rest.tolist()) == ([9_223_372_036, 18_446_744_073], [854_775_808, 709_551_615])

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id, load_item_ids
 
@@ -55,11 +56,21 @@ def test_ids_that_a_repository_has_not_or_the_hub_does_not_give_are_missed(
     assert caplog.records[0].getMessage().startswith(told)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalEntryNotFoundError("an error happened while trying to locate the file"),
+        HfHubHTTPError(
+            "status 503", response=httpx.Response(503, request=httpx.Request("GET", "https://hub.example"))
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_hub_that_does_not_answer_is_told_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def download(*args: Any, **options: Any) -> None:
-        raise LocalEntryNotFoundError("an error happened while trying to locate the file")
+        raise error
 
     monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
     assert load_item_ids("author/films", 6, {"cache_dir": tmp_path}) is None

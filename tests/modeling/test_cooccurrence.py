@@ -132,7 +132,6 @@ def test_a_training_without_counts_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_set: bool
 ) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("mmm4rec_hf"), "propagate", True)
     cooccurrence_mmm4rec.logger.warning_once.cache_clear()
     model = make_model(4)
     if is_set:

@@ -6,39 +6,49 @@
     python benchmarks/reliability/mutation.py modeling/loss_mmm4rec.py --share 0.1 --json .cache/mutants.json
     python benchmarks/reliability/mutation.py --json .cache/mutants.json --again --short mutation.json
 
-The mutants are cosmic-ray's (`mutants.py`). Each is tried in a process of its own, forked from one that has imported
-the libraries and nothing of this package, so that it takes about a second: the changed source stands in for the one
-module, and the tests that belong to the file run until the first fails (`TESTS`). A mutant is killed by a failing
-test, an error, or more than `--patience` times the processor time of the unchanged file, so that other work on the
-machine changes nothing. Nothing is written to the file itself.
+The mutants are cosmic-ray's (`mutants.py`). The tests that belong to the file (`TESTS`) run until the first fails, for
+each mutant in a process of its own: where the body of a function is changed, in a fork of one that has collected the
+tests (`collected.py`), in tenths of a second; otherwise in a fork of one that has imported the libraries and nothing
+of this package, so that the changed source can stand in for the module. A mutant is killed by a failing test, an
+error, or more than `--patience` times the processor time of the unchanged file, so that other work on the machine
+changes nothing. Nothing is written to the file itself.
 
 With `--json` a run goes on where an earlier one of the same file stopped, and `--again` tries the survivors of all
-files anew, after new tests. `explained.json` says why survivors may survive; `--short` writes the counts of all files
-and the survivors with these reasons. Status 1 where one without a reason survived.
+files anew, after new tests, those that live on with the whole package imported anew. `explained.json` says why
+survivors may survive; `--short` writes the counts of all files and the survivors with these reasons. Status 1 where
+one without a reason survived.
 """
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
-import math
-import multiprocessing
 import os
 import random
-import resource
-import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+from collected import (
+    ELSEWHERE,
+    NO_TESTS,
+    NOT_IMPORTED,
+    OPTIONS,
+    SURVIVED,
+    Collected,
+    end_after,
+    end_group,
+    prepare_fork,
+)
 from explained import Explanation, counts, in_short, read_explanations, reason
 from hypothesis import Phase, settings
 from mutants import Mutant, change, module_name, mutants_of
@@ -52,11 +62,6 @@ LIBRARIES = (
     "transformers.processing_utils", "transformers.trainer", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.processing_auto", "safetensors.numpy", "tqdm.contrib.logging", "pdb", "psutil",
 )  # fmt: skip
-# Seconds after which a process is given up that takes no processor time, as one that waits for itself.
-WALL = 1800
-# Bytes that a mutant may take beside what the libraries have: some ask for all there are.
-MEMORY = 8 << 30
-NOT_IMPORTED, SURVIVED, NO_TESTS = 70, 0, 5
 
 # The tests of a file, its own first; the files of modeling/ have those of the others after them.
 _MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence", "missing", "time", "ssd", "items",
@@ -144,59 +149,37 @@ def prepare_to_fork(files: Sequence[Path]) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     sys.path.insert(0, str(ROOT))
     assert not any(name.partition(".")[0] == "mmm4rec_hf" for name in sys.modules)
+    # What was imported stays as it is: no fork should look through it for garbage.
+    gc.collect()
+    gc.freeze()
 
 
-def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, seconds: float) -> None:
-    """In the forked process: the tests with another source for one module; ends with pytest's status, or by a signal
-    after so many seconds of processor time."""
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (1, 2):
-        os.dup2(null, stream)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
+def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, seconds: float) -> int:
+    """In a fork: pytest's status of the tests with another source for one module, which they import anew."""
+    prepare_fork()
+    end_after(seconds)
     name = module_name(path, ROOT)
     sys.meta_path.insert(0, Finder(name, path, source))
-    options = [
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:anyio",
-        "-m",
-        "not slow",
-        f"--basetemp={folder}",
-    ]
-    status = int(pytest.main([*options, *tests]))
-    os._exit(NOT_IMPORTED if status == SURVIVED and name not in sys.modules else status)
+    status = SURVIVED
+    # Most mutants die by the file's own tests, and the others take a while to collect.
+    for some in filter(None, (tests[:1], tests[1:])):
+        status = int(pytest.main([*OPTIONS, f"--basetemp={folder}", *some]))
+        if status != SURVIVED:
+            return status
+    return SURVIVED if name in sys.modules else NOT_IMPORTED
 
 
 def outcome(path: Path, source: str, tests: Sequence[str], seconds: float) -> int | None:
     """The status of the tests, negative where a signal ended them, and `None` where they took too long."""
     with tempfile.TemporaryDirectory() as folder:
-        child = multiprocessing.get_context("fork").Process(
-            target=run_tests, args=(path, source, tests, f"{folder}/tests", seconds)
-        )
-        child.start()
-        try:
-            child.join(WALL)
-            return None if child.exitcode == -signal.SIGXCPU else child.exitcode
-        finally:
-            # What the tests started has the child's number as its group.
-            if child.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            child.join()
-
-
-def processor_time() -> float:
-    """Seconds that children took so far."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = run_tests(path, source, tests, f"{folder}/tests", seconds)
+            finally:
+                os._exit(status)
+        return end_group(child)
 
 
 def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, save: Any) -> None:
@@ -229,16 +212,24 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
         todo = [mutant for mutant in mutants if mutant.name not in finished | survivors]
     if not todo:
         return
-    began = processor_time()
-    status = outcome(path, source, tests, 600)
-    if status != SURVIVED:
-        reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
-        found = reasons.get(status, f"they fail, status {status}")
-        raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
-    seconds = args.patience * (processor_time() - began) + 5
-    for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
-        note(mutant, source, path, tests, seconds, record, args.explanations)
-        save()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Collected(path, tests, f"{folder}/tests", args.patience) as collected,
+    ):
+        if collected.status != SURVIVED:
+            reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
+            found = reasons.get(collected.status, f"they fail, status {collected.status}")
+            raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
+
+        def try_source(changed: str, line: int) -> int | None:
+            status = collected.outcome(changed, line)
+            if status == ELSEWHERE or (args.again and status == SURVIVED):
+                status = outcome(path, changed, tests, args.patience * collected.seconds + 5)
+            return status
+
+        for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
+            note(mutant, source, path, try_source, record, args.explanations)
+            save()
 
 
 def forget_others(record: dict[str, Any], names: set[str]) -> None:
@@ -254,8 +245,7 @@ def note(
     mutant: Mutant,
     source: str,
     path: Path,
-    tests: Sequence[str],
-    seconds: float,
+    try_source: Callable[[str, int], int | None],
     record: dict[str, Any],
     explanations: list[Explanation],
 ) -> None:
@@ -264,7 +254,7 @@ def note(
     if changed is None:
         record["invalid"] = f"{record.get('invalid', '')} {mutant.name}".strip()
         return
-    status = outcome(path, changed, tests, seconds)
+    status = try_source(changed, mutant.line)
     entry = {"name": mutant.name, "line": mutant.line, "change": change(source, changed)}
     if status == SURVIVED:
         if entry not in record["survived"]:

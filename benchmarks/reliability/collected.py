@@ -2,8 +2,8 @@
 
 Most mutants change the body of a function. To import the package and to collect the tests takes longer than most of
 them live, so one process does both, and each mutant gets a fork of it in which the function has the changed code.
-Only tests in files that run the changed statement can notice, which coverage tells once; those that killed mutants
-before come first, then the quick ones.
+Only tests that run the changed statement are asked, which coverage tells once; those that killed mutants before come
+first, then the quick ones. A test that uses what another one left behind (a cache) is not asked.
 """
 
 import ast
@@ -153,8 +153,7 @@ class _Loop:
     ) -> None:
         source = self.path.read_text(encoding="utf-8")
         whole, statements = _compiled(source, self.path), _statements(source)
-        files = [item.path for item in session.items]
-        last_kill = [0] * len(files)
+        last_kill = [0] * len(lines)
         for number in range(1, sys.maxsize):
             try:
                 source, line = self.connection.recv()
@@ -168,9 +167,7 @@ class _Loop:
                 self.connection.send(SURVIVED)
                 continue
             span = _innermost(statements, line)
-            # A fixture of a file may run the line for a test of it that doesn't.
-            noticing = {file for file, run in zip(files, lines, strict=True) if not run.isdisjoint(span)}
-            order = [place for place, file in enumerate(files) if file in noticing]
+            order = [place for place, run in enumerate(lines) if not run.isdisjoint(span)]
             order.sort(key=lambda place: (-last_kill[place], seconds[place]))
             swaps = [(function, new) for old, new in changed for function in functions[old]]
             limits = [self.patience * seconds[place] + _SPARE for place in order]

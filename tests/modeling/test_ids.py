@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id, load_item_ids
+from mmm4rec_hf.modeling.ids_mmm4rec import canonical_id, load_item_ids, save_item_ids
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,26 @@ def test_a_hub_that_does_not_answer_is_told_of(
 def test_the_empty_string_is_refused() -> None:
     with pytest.raises(ValueError, match="empty string"):
         canonical_id("")
+
+
+def test_ids_are_written_as_they_are_and_read_again(tmp_path: Path) -> None:
+    save_item_ids(tmp_path, ("é", "007"))
+    assert (tmp_path / "item_ids.json").read_bytes() == '["é", "007"]'.encode()
+    assert load_item_ids(tmp_path, 2, {}) == ["é", "007"]
+    assert [path.name for path in tmp_path.iterdir()] == ["item_ids.json"]
+    save_item_ids(tmp_path, None)
+    assert load_item_ids(tmp_path, 2, {}) is None
+
+
+@pytest.mark.parametrize("written", ['["a"', "[" * 100_000])
+def test_a_damaged_file_of_ids_is_refused(tmp_path: Path, written: str) -> None:
+    (tmp_path / "item_ids.json").write_text(written)
+    with pytest.raises(ValueError, match=r"item_ids\.json of .* is no JSON: .*; save the model again"):
+        load_item_ids(tmp_path, 1, {})
+
+
+@pytest.mark.parametrize("num_items", [1, 3])
+def test_more_or_fewer_ids_than_items_are_refused(tmp_path: Path, num_items: int) -> None:
+    save_item_ids(tmp_path, ["a", "b"])
+    with pytest.raises(ValueError, match=f"names 2 items, the weights hold {num_items}"):
+        load_item_ids(tmp_path, num_items, {})

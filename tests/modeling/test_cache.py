@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
 from mmm4rec_hf.modeling import modeling_mmm4rec
+from mmm4rec_hf.modeling.cache_mmm4rec import WeightCache
 
 Model = Callable[..., MMM4RecForSequentialRecommendation]
 Catalog = Callable[..., SimpleNamespace]
@@ -233,3 +234,10 @@ def test_inference_mode_and_no_grad_score_alike(lively_model: Model) -> None:
         loss = model.train()(**HISTORY, labels=torch.tensor([1, 5])).loss
     loss.backward()
     assert model.model.text_projection.weight.grad.isfinite().all()
+
+
+def test_fewer_or_more_tensors_make_another_value() -> None:
+    cache, both, one = WeightCache((nn.Linear,)), nn.Linear(2, 2), nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        values = [cache.get([module], lambda n=n: n) for n, module in enumerate((both, both, one, one, both, both))]
+    assert values == [0, 0, 2, 2, 4, 4]

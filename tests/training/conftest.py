@@ -17,12 +17,22 @@ import torch
 
 from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.items import ItemCatalog
+from mmm4rec_hf.training.finetuning import FinetuneRecipe
+from mmm4rec_hf.training.recipes import build
 
 RUN_TRAINER = Path(__file__).with_name("run_trainer.py")
 Runs = Callable[[list[dict[str, Any]]], tuple[list[list[int]], list[dict[str, Any]]]]
+MakeFinetuneRecipe = Callable[..., FinetuneRecipe]
 TINY_MODEL = {
     "hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6,
 }  # fmt: skip
+
+
+SIZES = TINY_MODEL | {"hidden_dropout": 0.1, "embedding_dropout": 0.1, "time_dropout": 0.1}
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing catches it."""
 
 
 @pytest.fixture
@@ -64,6 +74,22 @@ def make_recipe(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> C
             "weight_decay": 0.01, "sampling_temperature": 2.0,
         }  # fmt: skip
         return recipe | changes
+
+    return make
+
+
+@pytest.fixture
+def make_finetune_recipe(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> MakeFinetuneRecipe:
+    """A recipe of a fine-tuning to a tiny shop."""
+    shop = make_domain("shop", users=20)
+
+    def make(**changes: Any) -> FinetuneRecipe:
+        values: dict[str, Any] = {
+            "sequences": shop["sequences"], "catalog": shop["catalog"], "output_dir": str(tmp_path / "out"),
+            "model": SIZES,
+            "training": {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 1e-2, "seed": 3},
+        }  # fmt: skip
+        return build(FinetuneRecipe, values | changes, "test")
 
     return make
 

@@ -1,6 +1,5 @@
 """Fine-tuning by recipe: what it starts from, what it writes, and how it goes on."""
 
-import errno
 import json
 import logging
 import shutil
@@ -12,41 +11,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import TrainerCallback, pipeline
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers import pipeline
 
 from mmm4rec_hf import ItemCatalog, MMM4RecConfig, MMM4RecForSequentialRecommendation
 from mmm4rec_hf.data import load_interactions, prepare_sequences
 from mmm4rec_hf.evaluation.evaluator import Evaluation
-from mmm4rec_hf.training.finetuning import FinetuneRecipe, build_model, finetune
-from mmm4rec_hf.training.recipes import build
+from mmm4rec_hf.training.finetuning import build_model, finetune
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
-SIZES = {
-    "hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "state_size": 4, "max_sequence_length": 6,
-    "hidden_dropout": 0.1, "embedding_dropout": 0.1, "time_dropout": 0.1,
-}  # fmt: skip
-MakeRecipe = Callable[..., FinetuneRecipe]
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing catches it."""
-
-
-@pytest.fixture
-def make(tmp_path: Path, make_domain: Callable[..., dict[str, str]]) -> MakeRecipe:
-    shop = make_domain("shop", users=20)
-
-    def recipe(**changes: Any) -> FinetuneRecipe:
-        values: dict[str, Any] = {
-            "sequences": shop["sequences"], "catalog": shop["catalog"], "output_dir": str(tmp_path / "out"),
-            "model": SIZES,
-            "training": {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 1e-2, "seed": 3},
-        }  # fmt: skip
-        return build(FinetuneRecipe, values | changes, "test")
-
-    return recipe
-
+from .conftest import SIZES, Killed, MakeFinetuneRecipe
 
 # The splits that have rows where no user has more events.
 SPLITS = {4: ["train", "validation", "test"], 3: ["validation", "test"], 2: ["test"]}
@@ -54,9 +27,9 @@ SPLITS = {4: ["train", "validation", "test"], 3: ["validation", "test"], 2: ["te
 
 @pytest.mark.parametrize("longest", [4, 3, 2])
 def test_a_split_that_a_run_needs_and_that_is_empty_is_refused_before_the_first_step(
-    make: MakeRecipe, tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+    make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+    item_ids = ItemCatalog.from_pretrained(make_finetune_recipe().catalog).item_ids
     rows = [(f"u{u}", item_ids[u + n], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(longest)]
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     folder = tmp_path / "few"
@@ -69,13 +42,13 @@ def test_a_split_that_a_run_needs_and_that_is_empty_is_refused_before_the_first_
     monkeypatch.setattr(MMM4RecTrainer, "train", train)
     if longest == 4:
         with pytest.raises(Killed):
-            finetune(make(sequences=str(folder)))
+            finetune(make_finetune_recipe(sequences=str(folder)))
         return
     (folder / "prepare.json").write_text(json.dumps({"k_core": 1, "split": "leave_one_out"}))
     with pytest.raises(
         ValueError, match="'train' of .*few is empty, as no user has four events, and there is nothing"
     ):
-        finetune(make(sequences=str(folder)))
+        finetune(make_finetune_recipe(sequences=str(folder)))
     assert not (tmp_path / "out").exists()
 
 
@@ -91,9 +64,9 @@ def test_a_split_that_a_run_needs_and_that_is_empty_is_refused_before_the_first_
     ],
 )
 def test_cuts_that_leave_a_split_empty_cost_no_training(
-    make: MakeRecipe, tmp_path: Path, times: tuple[int, int], message: str
+    make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path, times: tuple[int, int], message: str
 ) -> None:
-    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+    item_ids = ItemCatalog.from_pretrained(make_finetune_recipe().catalog).item_ids
     rows = [(f"u{u}", item_ids[(u + n) % 12], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(10)]
     log = load_interactions(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
     cuts = dict(zip(("valid_from", "test_from"), (1_400_000_000 + 86_400 * day for day in times), strict=True))
@@ -101,12 +74,14 @@ def test_cuts_that_leave_a_split_empty_cost_no_training(
     prepare_sequences(log, k_core=1, split="temporal", output_dir=folder, **cuts)
     (folder / "prepare.json").write_text(json.dumps({"k_core": 1, "split": "temporal"}))
     with pytest.raises(ValueError, match=f"{message}.*; prepare other times of valid_from and test_from"):
-        finetune(make(sequences=str(folder)))
+        finetune(make_finetune_recipe(sequences=str(folder)))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_validates_nothing_needs_no_validation_split(make: MakeRecipe, tmp_path: Path) -> None:
-    item_ids = ItemCatalog.from_pretrained(make().catalog).item_ids
+def test_a_run_that_validates_nothing_needs_no_validation_split(
+    make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path
+) -> None:
+    item_ids = ItemCatalog.from_pretrained(make_finetune_recipe().catalog).item_ids
     rows = [(f"u{u}", item_ids[(u + n) % 12], 1_400_000_000 + 86_400 * n) for u in range(6) for n in range(10)]
     log = load_interactions(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
     # Between the cuts there is no event, from the second on one of each user.
@@ -115,16 +90,16 @@ def test_a_run_that_validates_nothing_needs_no_validation_split(make: MakeRecipe
     with pytest.raises(
         ValueError, match=r"or validate nothing: training.eval_strategy=no training.load_best_model_at"
     ):
-        finetune(make(sequences=str(tmp_path / "cut")))
+        finetune(make_finetune_recipe(sequences=str(tmp_path / "cut")))
     with pytest.raises(ValueError, match=r"training.load_best_model_at_end=false early_stopping_patience=null$"):
-        finetune(make(sequences=str(tmp_path / "cut"), early_stopping_patience=2))
-    training = make().training | {"eval_strategy": "no", "load_best_model_at_end": False}
+        finetune(make_finetune_recipe(sequences=str(tmp_path / "cut"), early_stopping_patience=2))
+    training = make_finetune_recipe().training | {"eval_strategy": "no", "load_best_model_at_end": False}
     with pytest.raises(
         ValueError, match=r"patience is 2, but with training.eval_strategy=no nothing .*early_stopping_patience=null"
     ):
-        finetune(make(sequences=str(tmp_path / "cut"), training=training, early_stopping_patience=2))
+        finetune(make_finetune_recipe(sequences=str(tmp_path / "cut"), training=training, early_stopping_patience=2))
     assert not (tmp_path / "out").exists()
-    assert finetune(make(sequences=str(tmp_path / "cut"), training=training)).targets.height == 6
+    assert finetune(make_finetune_recipe(sequences=str(tmp_path / "cut"), training=training)).targets.height == 6
     assert (tmp_path / "out" / "model").is_dir()
 
 
@@ -137,9 +112,11 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_a_fine_tuned_folder_recommends_at_once(make: MakeRecipe, tmp_path: Path) -> None:
+def test_a_fine_tuned_folder_recommends_at_once(make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path) -> None:
     evaluation = finetune(
-        make(training={"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 2e-2, "seed": 0})
+        make_finetune_recipe(
+            training={"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 2e-2, "seed": 0}
+        )
     )
     recommend = pipeline("sequential-recommendation", model=str(tmp_path / "out" / "model"), device="cpu")
     found = recommend({"items": ["shop3", "shop4"], "timestamps": [1_400_000_000, 1_400_090_000]}, top_k=3)
@@ -154,7 +131,7 @@ def test_a_fine_tuned_folder_recommends_at_once(make: MakeRecipe, tmp_path: Path
 
 
 def test_what_a_recipe_leaves_open_suits_the_model_and_what_it_says_counts(
-    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_finetune_recipe: MakeFinetuneRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
 
@@ -165,14 +142,16 @@ def test_what_a_recipe_leaves_open_suits_the_model_and_what_it_says_counts(
     monkeypatch.setattr(MMM4RecTrainer, "train", stop)
     for training in ({}, {"per_device_train_batch_size": 7, "learning_rate": 0.5}):
         with pytest.raises(Killed):
-            finetune(make(output_dir=f"{make().output_dir}{len(seen)}", training=training))
+            finetune(
+                make_finetune_recipe(output_dir=f"{make_finetune_recipe().output_dir}{len(seen)}", training=training)
+            )
     defaults, told = seen
     assert (defaults.per_device_train_batch_size, defaults.learning_rate, defaults.num_train_epochs) == (256, 1e-3, 5)
     assert (told.per_device_train_batch_size, told.learning_rate, told.num_train_epochs) == (7, 0.5, 5)
 
 
-def test_a_run_is_not_taken_for_one_on_the_data_of_now(make: MakeRecipe) -> None:
-    recipe = make()
+def test_a_run_is_not_taken_for_one_on_the_data_of_now(make_finetune_recipe: MakeFinetuneRecipe) -> None:
+    recipe = make_finetune_recipe()
     item_ids = ItemCatalog.from_pretrained(recipe.catalog).item_ids
     names = ["user_id", "item_id", "timestamp"]
     rows = [(f"u{n // 6}", item_ids[(n + n // 6) % 12], 1_400_000_000 + 86_400 * n) for n in range(120)]
@@ -219,12 +198,14 @@ def test_a_run_is_not_taken_for_one_on_the_data_of_now(make: MakeRecipe) -> None
 
 
 def test_a_run_that_has_ended_is_read_and_not_trained_again(
-    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_finetune_recipe: MakeFinetuneRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     # The best of three epochs is not the last, whose checkpoint is gone.
     monkeypatch.setattr(MMM4RecTrainer, "evaluate", worse_and_worse(MMM4RecTrainer.evaluate))
-    recipe = make(training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "save_total_limit": 1})
+    recipe = make_finetune_recipe(
+        training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "save_total_limit": 1}
+    )
     evaluation = finetune(recipe)
     output = Path(recipe.output_dir)
     assert [path.name for path in (output / "checkpoints").glob("checkpoint-*")] == ["checkpoint-5"]
@@ -252,9 +233,9 @@ def test_a_run_that_has_ended_is_read_and_not_trained_again(
 
 
 def test_what_a_user_puts_beside_the_model_stays_and_keeps_no_run_from_its_end(
-    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_finetune_recipe: MakeFinetuneRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = make()
+    recipe = make_finetune_recipe()
     model = Path(recipe.output_dir) / "model"
     # Put there before the model is.
     monkeypatch.setattr(MMM4RecTrainer, "train", putting(MMM4RecTrainer.train, model / "NOTICE"))
@@ -304,11 +285,11 @@ def worse_and_worse(evaluate: Callable[..., dict[str, float]]) -> Callable[..., 
 
 
 def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
-    make: MakeRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
     told = "{} items of the catalogue are in no sequence: they are ranked by their texts and pictures alone"
-    recipe = make()
+    recipe = make_finetune_recipe()
     finetune(recipe)
     assert not any("in no sequence" in message for message in caplog.messages)
     # The same twelve items, and three that nobody has seen.
@@ -318,7 +299,7 @@ def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
         for name in ("text_features", "image_features")
     }
     ItemCatalog([*known.item_ids, "new0", "new1", "new2"], **features).save_pretrained(tmp_path / "larger")
-    finetune(make(catalog=str(tmp_path / "larger"), output_dir=f"{recipe.output_dir}-larger"))
+    finetune(make_finetune_recipe(catalog=str(tmp_path / "larger"), output_dir=f"{recipe.output_dir}-larger"))
     assert caplog.messages.count(told.format("3 of 15")) == 1
     # Sequences that were prepared with the catalogue know all of its items.
     log = load_interactions(pl.DataFrame({"user_id": ["u"] * 5, "item_id": known.item_ids[:5], "timestamp": range(5)}))
@@ -326,7 +307,7 @@ def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
     prepare_sequences(log, k_core=1, item_ids=ids, output_dir=tmp_path / "of-all")
     caplog.clear()
     finetune(
-        make(
+        make_finetune_recipe(
             catalog=str(tmp_path / "larger"),
             sequences=str(tmp_path / "of-all"),
             output_dir=f"{recipe.output_dir}-of-all",
@@ -337,9 +318,13 @@ def test_items_beyond_the_sequences_are_counted_and_can_be_recommended(
     assert {"new0", "new1", "new2"} <= {item["item_id"] for item in recommend({"items": ["shop3"]}, top_k=14)}
 
 
-def test_the_log_says_which_validation_was_kept(make: MakeRecipe, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_which_validation_was_kept(
+    make_finetune_recipe: MakeFinetuneRecipe, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
-    recipe = make(training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 1e-2})
+    recipe = make_finetune_recipe(
+        training={"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 1e-2}
+    )
     finetune(recipe)
     record = json.loads((Path(recipe.output_dir) / "training.json").read_text())
     scores = {entry["step"]: entry["eval_ndcg@10"] for entry in record["log"] if "eval_ndcg@10" in entry}
@@ -349,13 +334,13 @@ def test_the_log_says_which_validation_was_kept(make: MakeRecipe, caplog: pytest
     assert caplog.messages.count(expected) == 1, caplog.messages
     caplog.clear()
     without = {"num_train_epochs": 2, "load_best_model_at_end": False, "save_strategy": "no", "eval_strategy": "no"}
-    finetune(make(output_dir=f"{recipe.output_dir}-last", training=without))
+    finetune(make_finetune_recipe(output_dir=f"{recipe.output_dir}-last", training=without))
     last = json.loads((Path(f"{recipe.output_dir}-last") / "training.json").read_text())["sessions"][0]["last_step"]
     assert f"kept: step {last}, epoch 2, the last" in caplog.messages
 
 
 def test_a_long_training_at_the_default_width_on_a_cpu_is_told_of_a_smaller_model(
-    make: MakeRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_finetune_recipe: MakeFinetuneRecipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mmm4rec_hf")
 
@@ -370,15 +355,21 @@ def test_a_long_training_at_the_default_width_on_a_cpu_is_told_of_a_smaller_mode
     cases = (({}, long, 1), ({}, long | {"max_steps": 999}, 0), (SIZES, long, 0), ({}, {"use_cpu": True}, 0))
     for number, (model, training, told) in enumerate(cases):
         with pytest.raises(Killed):
-            finetune(make(output_dir=f"{make().output_dir}{number}", model=model, training=training))
+            finetune(
+                make_finetune_recipe(
+                    output_dir=f"{make_finetune_recipe().output_dir}{number}", model=model, training=training
+                )
+            )
         said = "width 256 on a CPU: a smaller model takes a quarter to a third of the time; "
         said += f"for one, stop this, and begin in another output_dir with {smaller}"
         assert caplog.messages.count(said) == told
         caplog.clear()
 
 
-def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> None:
-    recipe = make(start_from=str(base), model={"num_hidden_layers": 1, "use_item_bias": True}, freeze_encoder=True)
+def test_a_base_of_two_layers_gives_its_first(make_finetune_recipe: MakeFinetuneRecipe, base: Path) -> None:
+    recipe = make_finetune_recipe(
+        start_from=str(base), model={"num_hidden_layers": 1, "use_item_bias": True}, freeze_encoder=True
+    )
     model = build_model(recipe, ItemCatalog.from_pretrained(recipe.catalog))
     pretrained = MMM4RecForSequentialRecommendation.from_pretrained(base)
     layers = [name for name, _ in pretrained.named_parameters() if ".layers.0." in name]
@@ -391,10 +382,12 @@ def test_a_base_of_two_layers_gives_its_first(make: MakeRecipe, base: Path) -> N
     } | {"items.text_bias", "items.image_bias"}  # fmt: skip
 
 
-def test_layers_of_a_base_serve_features_of_another_encoder(make: MakeRecipe, base: Path) -> None:
+def test_layers_of_a_base_serve_features_of_another_encoder(
+    make_finetune_recipe: MakeFinetuneRecipe, base: Path
+) -> None:
     with pytest.raises(ValueError, match="fresh_projections.*name it by start_from"):
-        make(fresh_projections=True)
-    recipe = make(start_from=str(base), fresh_projections=True)
+        make_finetune_recipe(fresh_projections=True)
+    recipe = make_finetune_recipe(start_from=str(base), fresh_projections=True)
     catalog = ItemCatalog.from_pretrained(recipe.catalog)
     text = np.hstack([catalog.text_features, catalog.text_features[:, :3]])
     other = ItemCatalog(catalog.item_ids, text_features=text, image_features=catalog.image_features)
@@ -412,9 +405,9 @@ def test_layers_of_a_base_serve_features_of_another_encoder(make: MakeRecipe, ba
 
 
 def test_a_frozen_encoder_stays_bit_for_bit_while_the_rest_learns(
-    make: MakeRecipe, base: Path, tmp_path: Path
+    make_finetune_recipe: MakeFinetuneRecipe, base: Path, tmp_path: Path
 ) -> None:
-    recipe = make(
+    recipe = make_finetune_recipe(
         start_from=str(base), model={"num_hidden_layers": 1, "use_item_bias": True}, freeze_encoder=True,
         optimizer="nadam",
     )  # fmt: skip
@@ -428,14 +421,16 @@ def test_a_frozen_encoder_stays_bit_for_bit_while_the_rest_learns(
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 9])
 def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
-    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     options = {
         "num_train_epochs": 3, "per_device_train_batch_size": 24, "learning_rate": 1e-2, "seed": 3,
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2,
     }  # fmt: skip
-    whole = finetune(make(output_dir=str(tmp_path / "whole"), training=options, early_stopping_patience=3))
-    recipe = make(output_dir=str(tmp_path / "stopped"), training=options, early_stopping_patience=3)
+    whole = finetune(
+        make_finetune_recipe(output_dir=str(tmp_path / "whole"), training=options, early_stopping_patience=3)
+    )
+    recipe = make_finetune_recipe(output_dir=str(tmp_path / "stopped"), training=options, early_stopping_patience=3)
     original = MMM4RecTrainer.training_step
     steps: list[int] = []
 
@@ -483,127 +478,35 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
         ({"training": {"learning_rate": "fast"}}, "learning_rate must be a number, got 'fast'"),
     ],
 )
-def test_a_recipe_that_cannot_be_meant_is_refused(make: MakeRecipe, changes: dict[str, Any], message: str) -> None:
+def test_a_recipe_that_cannot_be_meant_is_refused(
+    make_finetune_recipe: MakeFinetuneRecipe, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        make(**changes)
+        make_finetune_recipe(**changes)
 
 
-def test_a_catalogue_without_features_is_refused(make: MakeRecipe, tmp_path: Path) -> None:
-    recipe = make()
+def test_a_catalogue_without_features_is_refused(make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path) -> None:
+    recipe = make_finetune_recipe()
     ItemCatalog(ItemCatalog.from_pretrained(recipe.catalog).item_ids).save_pretrained(tmp_path / "bare")
     with pytest.raises(ValueError, match="has no text features; name a model to mmm4rec encode"):
-        finetune(make(catalog=str(tmp_path / "bare")))
+        finetune(make_finetune_recipe(catalog=str(tmp_path / "bare")))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_best_by_loss_is_that_of_the_least(make: MakeRecipe, tmp_path: Path) -> None:
+def test_the_best_by_loss_is_that_of_the_least(make_finetune_recipe: MakeFinetuneRecipe, tmp_path: Path) -> None:
     # Left to learn for long, the model is worst by its loss before and after some epoch.
-    training = make().training | {"metric_for_best_model": "loss", "num_train_epochs": 6}
-    finetune(make(training=training))
+    training = make_finetune_recipe().training | {"metric_for_best_model": "loss", "num_train_epochs": 6}
+    finetune(make_finetune_recipe(training=training))
     state = max((tmp_path / "out" / "checkpoints").glob("checkpoint-*/trainer_state.json"))
     found = json.loads(state.read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in found["log_history"] if "eval_loss" in entry}
     assert len(losses) == 6 and found["best_global_step"] == min(losses, key=losses.__getitem__)
 
 
-def test_a_recipe_that_fails_later_does_not_keep_its_corrected_form_out(make: MakeRecipe, tmp_path: Path) -> None:
-    training = make().training
-    for wrong, told in (
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
-        ({"metric_for_best_model": "ndcg@5"}, "metric_for_best_model is 'ndcg@5'; a validation gives .*ndcg@10"),
-        # Each validation looks for it, whether or not it decides what is kept.
-        ({"metric_for_best_model": "ndcg@5", "load_best_model_at_end": False}, "is 'ndcg@5'; a validation gives"),
-        ({"prediction_loss_only": True}, "metric_for_best_model is 'ndcg@10'; a validation gives loss$"),
-        # transformers makes optimizer and schedule in the training.
-        (
-            {"lr_scheduler_type": "warmup_stable_decay"},
-            r"training.lr_scheduler_type 'warmup_stable_decay' cannot .*"
-            r"num_decay_steps.*; give what it needs by training.lr_scheduler_kwargs, or another, as cosine or linear",
-        ),
-        (
-            {"lr_scheduler_type": "cosine_with_min_lr"},
-            "training.lr_scheduler_type 'cosine_with_min_lr' cannot be used",
-        ),
-        ({"optim": "adamw_torch_npu_fused"}, r"training.optim 'adamw_torch_npu_fused' cannot be used \(.*torch_npu"),
-        ({"optim": "lomo"}, r"training.optim 'lomo' cannot be used \(.*lomo.*; install what it needs, or give anoth"),
-    ):
-        with pytest.raises(ValueError, match=told):
-            finetune(make(training=training | wrong))
-        assert not (tmp_path / "out" / "recipe.json").exists()
-        assert not (tmp_path / "out" / "training.json").exists()
-    with pytest.raises(ValueError, match=r"patience is 2, but training.metric_for_best_model is not given; .*ndcg@10"):
-        wrong = {"metric_for_best_model": None, "load_best_model_at_end": False}
-        finetune(make(training=training | wrong, early_stopping_patience=2))
-    finetune(make(training=training))
-
-
-# TensorBoard's own place, the checkpoints' own folder (CodeCarbon, or TENSORBOARD_LOGGING_DIR), and another.
-EVENTS = ["checkpoints/runs/now/events.out.tfevents.1", "checkpoints/events.out.tfevents.1", "logs/events.1"]
-
-
-def fail_after_a_tracker(recipe: FinetuneRecipe, error: BaseException, events: str) -> None:
-    """Begins a run whose first tracker writes, as TensorBoard does, and whose second one or whose recipe fails."""
-    written = Path(recipe.output_dir) / events
-
-    class Writing(TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            written.parent.mkdir(parents=True, exist_ok=True)
-            written.write_bytes(b"events")
-
-    class Failing(TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            raise error
-
-    def fail(*args: Any) -> None:
-        raise error
-
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(type(error)):
-        patched.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Writing)
-        patched.setitem(INTEGRATION_TO_CALLBACK, "wandb", TrainerCallback if isinstance(error, OSError) else Failing)
-        if isinstance(error, OSError):
-            patched.setattr("mmm4rec_hf.training.folders.write_json", fail)
-        finetune(recipe)
-    assert written.is_file() and not Path(recipe.output_dir, "recipe.json").exists()
-
-
-@pytest.mark.parametrize("report_to", [["tensorboard", "wandb"], ["tensorboard"], "none"])
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError("no login"), OSError(errno.ENOSPC, "No space left"), Killed()],
-    ids=["login", "full", "kill"],
-)
-def test_a_tracker_that_does_not_begin_does_not_keep_the_corrected_recipe_out(
-    make: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, report_to: list[str] | str
+def test_a_run_from_a_base_of_other_weights_is_another(
+    make_finetune_recipe: MakeFinetuneRecipe, base: Path, tmp_path: Path
 ) -> None:
-    training = make().training | {"num_train_epochs": 1}
-    fail_after_a_tracker(make(training=training | {"report_to": ["tensorboard", "wandb"]}), error, EVENTS[0])
-    for name in ("tensorboard", "wandb"):
-        monkeypatch.setitem(INTEGRATION_TO_CALLBACK, name, TrainerCallback)
-    finetune(make(training=training | {"report_to": report_to}))
-    assert (tmp_path / "out" / "model" / "config.json").is_file()
-    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["training"]["report_to"] == report_to
-    assert (tmp_path / "out" / EVENTS[0]).read_bytes() == b"events"
-
-
-@pytest.mark.parametrize("events", EVENTS[1:])
-def test_a_tracker_that_began_may_have_written_elsewhere(make: MakeRecipe, tmp_path: Path, events: str) -> None:
-    training = make().training | {"num_train_epochs": 1}
-    error = RuntimeError("no login")
-    fail_after_a_tracker(make(training=training | {"report_to": ["tensorboard", "wandb"]}), error, events)
-    finetune(make(training=training))
-    assert (tmp_path / "out" / events).read_bytes() == b"events"
-
-
-def test_what_a_tracker_writes_at_its_beginning_is_not_taken_for_anothers(make: MakeRecipe, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
-    recipe = make(training=make().training | {"report_to": "tensorboard"})
-    evaluation = finetune(recipe)
-    assert list((tmp_path / "out" / "checkpoints").rglob("events.out.tfevents*"))
-    assert finetune(recipe).metrics == evaluation.metrics
-
-
-def test_a_run_from_a_base_of_other_weights_is_another(make: MakeRecipe, base: Path, tmp_path: Path) -> None:
-    recipe = make(start_from=str(base), model={})
+    recipe = make_finetune_recipe(start_from=str(base), model={})
     finetune(recipe)
     model = MMM4RecForSequentialRecommendation.from_pretrained(base)
     model.save_pretrained(base)

@@ -16,12 +16,10 @@ from mmm4rec_hf.training import pretraining
 from mmm4rec_hf.training.pretraining import Pretraining, PretrainRecipe, pretrain
 from mmm4rec_hf.training.recipes import build
 
+from .conftest import Killed
+
 MakeRecipe = Callable[..., dict[str, Any]]
 Runs = Callable[[list[dict[str, Any]]], tuple[list[list[int]], list[dict[str, Any]]]]
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing catches it."""
 
 
 def run(recipe: dict[str, Any]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from mmm4rec_hf.training.recipes import build
 from mmm4rec_hf.training.record import RunRecord, describe_base, digest_of_files
 from mmm4rec_hf.training.trainer import MMM4RecTrainer
 
-from .test_finetuning import SIZES, Killed
+from .conftest import SIZES, Killed
 
 
 def recipe(shop: dict[str, str], output: Path) -> FinetuneRecipe:

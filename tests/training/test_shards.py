@@ -23,6 +23,8 @@ from mmm4rec_hf.training.recipes import build
 from mmm4rec_hf.training.rows import Row, StreamedRows
 from mmm4rec_hf.training.shards import read_about, write_shards
 
+from .conftest import Killed
+
 MakeDomain = Callable[..., dict[str, str]]
 MakeRecipe = Callable[..., dict[str, Any]]
 
@@ -166,10 +168,6 @@ def test_a_domain_reads_shards_in_its_catalogues_order(make_domain: MakeDomain, 
     assert isinstance(loaded.rows, StreamedRows)
     rows = loaded.rows.take(0, 0, loaded.rows.num_targets)
     assert Counter(as_row(*row) for row in rows) == training_rows(sequences.align(catalog.item_ids))
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing catches it."""
 
 
 def test_a_pretraining_streams_shards_and_goes_on_with_the_same_bits(

@@ -81,6 +81,12 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     assert "Not stated by the author" in card.text and "a base model" in card.text
 
 
+def test_a_base_model_and_no_other_says_how_a_fine_tuning_starts() -> None:
+    base, films = model_card(MMM4RecConfig()).text, model_card(MMM4RecConfig(**CONFIG), ["50"]).text
+    assert "`mmm4rec finetune start_from=path/to/this/folder ...`" in base and "start_from" not in films
+    assert "`trust_remote_code=True`" in base and "`trust_remote_code=True`" in films
+
+
 def test_a_name_and_a_licence_are_put_into_a_card_that_stands() -> None:
     before = str(model_card(MMM4RecConfig(**CONFIG), ["50"], FACTS)) + "\nThe author's own words.\n"
     after = ModelCard(card_of_repository(before, "org/films.v1-4", "mit"))

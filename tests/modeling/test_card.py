@@ -1,5 +1,6 @@
 """Model cards: valid for the Hub, with the facts that were given and none that were not."""
 
+import importlib.metadata
 import re
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,28 @@ def test_a_base_model_and_no_other_says_how_a_fine_tuning_starts() -> None:
     base, films = model_card(MMM4RecConfig()).text, model_card(MMM4RecConfig(**CONFIG), ["50"]).text
     assert "`mmm4rec finetune start_from=path/to/this/folder ...`" in base and "start_from" not in films
     assert "`trust_remote_code=True`" in base and "`trust_remote_code=True`" in films
+    assert "It holds no items:" in base and "It holds its items and recommends from them" in films
+
+
+def test_numbers_are_of_the_first_data_set_that_the_hub_has(tmp_path: Path) -> None:
+    result = CardResult("test", {"ndcg@10": 0.5}, "test split")
+    facts = CardFacts(datasets=["MovieLens 100K", "org/films", "org/books"], results=[result])
+    write_card(tmp_path, model_card(MMM4RecConfig(**CONFIG), ["50"], facts))
+    metadata: dict[str, Any] = metadata_load(tmp_path / "README.md")  # type: ignore[assignment]
+    (measured,) = metadata["model-index"][0]["results"]
+    assert measured["dataset"]["type"] == "org/films"
+    assert measured["dataset"]["name"] == "MovieLens 100K, org/films, org/books"
+
+
+def test_versions_are_of_the_packages_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name in ("mmm4rec-hf", "accelerate"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return f"version of {name}"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    rows = re.findall(r"\| (\S+) \| version of (\S+) \|", model_card(MMM4RecConfig()).text)
+    assert rows == [(name, name) for name in ("torch", "transformers", "huggingface-hub", "datasets")]
 
 
 def test_a_name_and_a_licence_are_put_into_a_card_that_stands() -> None:

@@ -53,6 +53,7 @@ class Collected:
         status (`int | None`): `SURVIVED` where the tests pass with the unchanged file, otherwise why they can't judge,
             `None` where they take too long.
         seconds (`float`): Of processor time that they took.
+        asked (`list[str]`): Names of the tests that run a function of the file.
     """
 
     def __init__(self, path: Path, tests: Sequence[str], folder: str, patience: float) -> None:
@@ -62,7 +63,7 @@ class Collected:
         self._process = context.Process(target=_collect, args=arguments)
         self._process.start()
         theirs.close()
-        self.status, self.seconds = self._connection.recv()
+        self.status, self.seconds, self.asked = self._connection.recv()
 
     def __enter__(self) -> "Collected":
         return self
@@ -117,7 +118,7 @@ def _collect(path: Path, tests: Sequence[str], folder: str, patience: float, *en
     loop = _Loop(path, patience, ends[1])
     status = int(pytest.main([*OPTIONS, f"--basetemp={folder}", *tests], plugins=[loop]))
     if not loop.has_answered:
-        ends[1].send((status, 0.0))
+        ends[1].send((status, 0.0, []))
     os._exit(0)
 
 
@@ -139,7 +140,12 @@ class _Loop:
             status = NOT_IMPORTED
         self.has_answered = True
         seconds = [taken for taken, _ in ran]
-        self.connection.send((status, sum(seconds)))
+        asked = [
+            f"{item.path}::{item.nodeid.partition('::')[2]}"
+            for item, (_, lines) in zip(session.items, ran, strict=False)
+            if lines
+        ]
+        self.connection.send((status, sum(seconds), asked))
         if status == SURVIVED:
             self._answer(session, functions, seconds, [lines for _, lines in ran])
         return True

@@ -14,9 +14,9 @@ error, or more than `--patience` times the processor time of the unchanged file,
 changes nothing. Nothing is written to the file itself.
 
 With `--json` a run goes on where an earlier one of the same file stopped, and `--again` tries the survivors of all
-files anew, after new tests, those that live on with the whole package imported anew. `explained.json` says why
-survivors may survive; `--short` writes the counts of all files and the survivors with these reasons. Status 1 where
-one without a reason survived.
+files anew, after new tests, those that live on with all tests and the package imported anew. `explained.json` says
+why survivors may survive; `--short` writes the counts of all files and the survivors with these reasons. Status 1
+where one without a reason survived.
 """
 
 import argparse
@@ -162,7 +162,10 @@ def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, second
     sys.meta_path.insert(0, Finder(name, path, source))
     status = SURVIVED
     # Most mutants die by the file's own tests, and the others take a while to collect.
-    for some in filter(None, (tests[:1], tests[1:])):
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    for test in tests:
+        parts[test.partition("::")[0] == tests[0].partition("::")[0]].append(test)
+    for some in filter(None, parts.values()):
         status = int(pytest.main([*OPTIONS, f"--basetemp={folder}", *some]))
         if status != SURVIVED:
             return status
@@ -221,9 +224,16 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
             found = reasons.get(collected.status, f"they fail, status {collected.status}")
             raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
 
+        # By their names, where pytest finds each of them again.
+        asked = collected.asked
+        if not asked or outcome(path, source, [*asked, "--collect-only"], 600) != SURVIVED:
+            asked = tests
+
         def try_source(changed: str, line: int) -> int | None:
             status = collected.outcome(changed, line)
-            if status == ELSEWHERE or (args.again and status == SURVIVED):
+            if status == ELSEWHERE:
+                status = outcome(path, changed, asked, args.patience * collected.seconds + 5)
+            if args.again and status == SURVIVED:
                 status = outcome(path, changed, tests, args.patience * collected.seconds + 5)
             return status
 

@@ -38,6 +38,14 @@ def test_cross_entropy_of_scores_by_hand() -> None:
     assert math.isclose(cross_entropy_of_scores(logits, labels).item(), math.log(4), rel_tol=1e-6)
 
 
+def test_scores_that_are_there_may_have_the_padding_item_for_a_target() -> None:
+    logits, labels = torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([0])
+    assert math.isclose(cross_entropy_of_scores(logits, labels).item(), math.log(4), rel_tol=1e-6)
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=f"label {label} is none"):
+            cross_entropy_of_scores(logits, torch.tensor([label]))
+
+
 def test_a_batch_without_any_label_has_loss_zero_and_zero_gradients() -> None:
     users, items = torch.randn(2, 3, requires_grad=True), torch.randn(4, 3)
     loss = full_cross_entropy(users, items, torch.tensor([-100, -100]), 1.0)

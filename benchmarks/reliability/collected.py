@@ -32,7 +32,7 @@ SURVIVED, KILLED, NO_TESTS = 0, 1, 5
 # Beside pytest's statuses: the tests don't import the file; the change is in no body of a function that they imported.
 NOT_IMPORTED, ELSEWHERE = 70, 71
 # Seconds of processor time that a test gets beside a multiple of what it took, and of waiting after which it is ended.
-_SPARE, _WAITING = 5, 120
+_SPARE, _WAITING = 5, 30
 # Bytes that a fork may take beside what it has: some mutants ask for all there are.
 _MEMORY = 8 << 30
 # Seconds of processor time of the unchanged file's tests, together.
@@ -99,7 +99,7 @@ def end_after(seconds: float) -> None:
     """Ends this process by a signal after so many more seconds of processor time, or many more of any."""
     limit = math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-    signal.alarm(math.ceil(_WAITING + 10 * seconds))
+    signal.alarm(math.ceil(_WAITING + 3 * seconds))
 
 
 def end_group(child: int) -> int | None:

@@ -436,7 +436,11 @@ class Processes:
 
         def as_rank(rank: int) -> Any:
             self.own.rank = rank
-            return work(rank)
+            try:
+                return work(rank)
+            except BaseException:
+                self.barrier.abort()  # the others would wait for it
+                raise
 
         with ThreadPoolExecutor(self.count) as pool:
             return list(pool.map(as_rank, range(self.count)))

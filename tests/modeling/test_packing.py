@@ -183,3 +183,16 @@ def test_items_that_enter_once_give_the_outputs_and_gradients_of_each_event(
     step(every_position=False)
     # 11 different items, and the padding that fills the last of 16 slots, in two branches.
     assert set(projected) == {2 * 12}
+
+
+def test_slots_of_two_histories_by_hand() -> None:
+    layout = pack_histories(torch.tensor([[1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]))
+    assert layout.history.tolist() == [[1, 1, 1, 0, -1]] and layout.last.tolist() == [3, 2]
+    # The kernels' numbers of sequences begin at 0.
+    assert layout.sequence().tolist() == [[2, 2, 2, 1, 0]]
+
+
+def test_a_single_history_is_its_events_whatever_their_width() -> None:
+    layout = pack_histories(torch.tensor([[1, 1, 1, 0, 0]]))
+    x = torch.arange(15).view(1, 5, 3)
+    assert layout.gather(x).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and layout.sequence() is None

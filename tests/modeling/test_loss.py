@@ -53,7 +53,7 @@ def test_a_batch_without_any_label_has_loss_zero_and_zero_gradients() -> None:
     assert loss.item() == 0 and not users.grad.any()
 
 
-@pytest.mark.parametrize("label", [0, 4, -1, -99, -101])
+@pytest.mark.parametrize("label", [0, 4, 7, -1, -99, -101])
 def test_a_label_outside_the_catalogue_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match=f"label {label} is none of the model's items 1..3"):
         full_cross_entropy(torch.zeros(1, 2), torch.zeros(4, 2), torch.tensor([label]), 1.0)
@@ -242,6 +242,13 @@ def test_a_draw_that_holds_every_item_once_gives_the_full_cross_entropy() -> Non
     labels, negatives = torch.tensor([1, 5, 5, 7]), torch.arange(1, 8)
     sampled = sampled_cross_entropy(users, items[labels], items[1:], labels, negatives, torch.zeros(7), 0.6)
     torch.testing.assert_close(sampled, full_cross_entropy(users, items, labels, 0.6))
+
+
+@pytest.mark.parametrize(("num_rows", "count", "expected"), [(5, 2, 2 / 4), (4, 5, 5 / 3)])
+def test_a_uniform_draw_expects_each_item_alike(num_rows: int, count: int, expected: float) -> None:
+    rows, log_expected = draw_negatives(num_rows, count, None, torch.device("cpu"))
+    assert rows.shape == (count,) and set(rows.tolist()) <= set(range(1, num_rows))
+    torch.testing.assert_close(log_expected, torch.full((count,), math.log(expected)))
 
 
 @pytest.mark.parametrize("log_q", [None, torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]).log()])
@@ -446,7 +453,7 @@ class Processes:
             return list(pool.map(as_rank, range(self.count)))
 
 
-@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 3, 2), (3, 1)])
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 3, 2), (3, 1), (1, 4)])
 def test_the_targets_of_all_processes_are_negatives_and_each_gets_its_gradient(
     monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
 ) -> None:

@@ -155,8 +155,9 @@ def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(
 
 @pytest.mark.parametrize("kept", [0, 2])
 @pytest.mark.parametrize("scale", [0.0, 30.0, 60.0, 1000.0])
+@pytest.mark.parametrize("highest", [11, 4])  # of the last chunk of two items, of the second
 def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(
-    monkeypatch: pytest.MonkeyPatch, scale: float, kept: int
+    monkeypatch: pytest.MonkeyPatch, scale: float, kept: int, highest: int
 ) -> None:
     monkeypatch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0)
     monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 2 * 4)
@@ -164,7 +165,7 @@ def test_scores_far_above_those_of_the_first_chunk_of_items_lose_nothing(
     torch.manual_seed(0)
     users, items = torch.randn(4, 3), torch.randn(12, 3)
     # Item by item further up: what the first chunk tells of the largest score is ever more wrong.
-    users[:, 0], items[:, 0] = 1.0, torch.linspace(0, scale, 12)
+    users[:, 0], items[:, 0] = 1.0, torch.linspace(0, scale, 12).roll(highest - 11)
     labels = torch.tensor([1, 5, 11, 7])
     results = []
     for double in (True, False):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmm4rec_hf.modeling.convolution_mmm4rec import depthwise_conv, history_conv, window_conv
-from mmm4rec_hf.modeling.packing_mmm4rec import one_history_a_row, pack_histories
+from mmm4rec_hf.modeling.packing_mmm4rec import events_first, one_history_a_row, pack_histories
 from mmm4rec_hf.modeling.ssd_mmm4rec import ssd
 
 ACTIVATIONS = {"silu": nn.functional.silu, "hardswish": nn.functional.hardswish}
@@ -196,3 +196,8 @@ def test_a_single_history_is_its_events_whatever_their_width() -> None:
     layout = pack_histories(torch.tensor([[1, 1, 1, 0, 0]]))
     x = torch.arange(15).view(1, 5, 3)
     assert layout.gather(x).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and layout.sequence() is None
+
+
+def test_events_are_where_a_mask_is_not_zero() -> None:
+    positions, mask = events_first(torch.tensor([[0, -1, 0, 2]]), 3)
+    assert mask.tolist() == [[True, True, False]] and positions[0, :2].tolist() == [1, 3]

@@ -152,3 +152,11 @@ def test_the_range_of_the_time_path_is_its_linear_weights_alone(tiny_config: Cal
         if name.endswith("weight") and parameter.ndim == 2 and parameter.numel() >= 100:
             in_time_path = any(part in name for part in ("time_modulation", "time_gate", "fourier_filter"))
             assert float(parameter.detach().std()) == pytest.approx(0.5 if in_time_path else 0.02, rel=0.25), name
+
+
+def test_angles_of_long_histories_keep_their_digits() -> None:
+    cos, sin = MMM4RecFourierFilter._basis(512, torch.device("cpu"))
+    angles = torch.outer(torch.arange(512), torch.arange(257)).double() * (2 * math.pi / 512)
+    # Of a float32 near 2 pi the last digit is 5e-7; of one near 256 x 2 pi it is 1e-4.
+    torch.testing.assert_close(cos.double() * math.sqrt(512), angles.cos(), atol=2e-6, rtol=0)
+    torch.testing.assert_close(sin.double() * math.sqrt(512), angles.sin(), atol=2e-6, rtol=0)

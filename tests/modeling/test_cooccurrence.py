@@ -187,6 +187,30 @@ def _terms(model: Any, history: list[int], target: int | None) -> tuple[torch.Te
     return model.cooccurrence(torch.tensor([history]), torch.ones(1, len(history)), targets)
 
 
+def test_a_target_alone_loses_what_its_row_added_and_never_more_than_there_is() -> None:
+    model = make_model(4, cooccurrence_context=1)
+    neighbours, counts = torch.zeros(5, 3, dtype=torch.long), torch.zeros(5, 3)
+    neighbours[2] = torch.tensor([3, 4, 1])
+    for count_of_target, left in ((5.0, 4.0), (0.5, 0.0)):
+        counts[2] = torch.tensor([count_of_target, 2.0, 1.0])
+        model.set_cooccurrence(neighbours, counts)
+        ids = torch.tensor([[1, 2]])
+        with torch.no_grad():
+            (rows,), (terms,) = model.cooccurrence(ids, torch.ones_like(ids), torch.tensor([3]))
+        found = {row: term for row, term in zip(rows.tolist(), terms.tolist(), strict=True) if row}
+        assert found == pytest.approx({1: math.log(2), 3: math.log(1 + left), 4: math.log(3)})
+
+
+def test_counts_move_with_their_items() -> None:
+    model = make_model(3)
+    neighbours, counts = torch.zeros(4, 1, dtype=torch.long), torch.zeros(4, 1)
+    neighbours[1], neighbours[2], counts[1:3] = 2, 1, 4.0
+    model.set_cooccurrence(neighbours, counts)
+    # The second is the first now, a new one the second, the first the third.
+    model.cooccurrence.set_rows(3, torch.tensor([2, 0, 1]))
+    assert table(model.cooccurrence.neighbours, model.cooccurrence.counts) == {(1, 3): 4.0, (3, 1): 4.0}
+
+
 def test_the_loss_in_chunks_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = torch.Generator().manual_seed(0)
     labels = torch.tensor([1, 7, -100, 3])

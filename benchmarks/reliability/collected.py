@@ -53,7 +53,7 @@ class Collected:
         status (`int | None`): `SURVIVED` where the tests pass with the unchanged file, otherwise why they can't judge,
             `None` where they take too long.
         seconds (`float`): Of processor time that they took.
-        asked (`list[str]`): Names of the tests that run a function of the file.
+        lines (`dict[str, set[int]]`): By the tests' names, which lines of the file's functions each runs.
     """
 
     def __init__(self, path: Path, tests: Sequence[str], folder: str, patience: float) -> None:
@@ -63,7 +63,7 @@ class Collected:
         self._process = context.Process(target=_collect, args=arguments)
         self._process.start()
         theirs.close()
-        self.status, self.seconds, self.asked = self._connection.recv()
+        self.status, self.seconds, self.lines = self._connection.recv()
 
     def __enter__(self) -> "Collected":
         return self
@@ -83,6 +83,41 @@ class Collected:
         """
         self._connection.send((source, line))
         return self._connection.recv()
+
+
+def readers(source: str, line: int) -> set[int] | None:
+    """
+    Lines of the statements that read what a line gives a name to.
+
+    Args:
+        source (`str`): Of a file.
+        line (`int`): Of it.
+
+    Returns:
+        `set[int]`: `None` unless it is a name of the file's own, which begins with `_`, that functions alone read.
+    """
+    tree = ast.parse(source)
+    names = {
+        name.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.lineno <= line <= (node.end_lineno or line)
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
+    if not names or not all(name.startswith("_") for name in names):
+        return None
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {line for node in functions for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    reading = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names
+    ]
+    if not inside.issuperset(reading):
+        return None
+    statements = _statements(source)
+    return {near for place in reading for near in _innermost(statements, place)}
 
 
 def prepare_fork() -> None:
@@ -118,7 +153,7 @@ def _collect(path: Path, tests: Sequence[str], folder: str, patience: float, *en
     loop = _Loop(path, patience, ends[1])
     status = int(pytest.main([*OPTIONS, f"--basetemp={folder}", *tests], plugins=[loop]))
     if not loop.has_answered:
-        ends[1].send((status, 0.0, []))
+        ends[1].send((status, 0.0, {}))
     os._exit(0)
 
 
@@ -140,14 +175,11 @@ class _Loop:
             status = NOT_IMPORTED
         self.has_answered = True
         seconds = [taken for taken, _ in ran]
-        asked = [
-            f"{item.path}::{item.nodeid.partition('::')[2]}"
-            for item, (_, lines) in zip(session.items, ran, strict=False)
-            if lines
-        ]
-        self.connection.send((status, sum(seconds), asked))
+        names = [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in session.items]
+        lines = [run for _, run in ran]
+        self.connection.send((status, sum(seconds), dict(zip(names, lines, strict=False))))
         if status == SURVIVED:
-            self._answer(session, functions, seconds, [lines for _, lines in ran])
+            self._answer(session, functions, seconds, lines)
         return True
 
     def _answer(

@@ -48,6 +48,7 @@ from collected import (
     end_after,
     end_group,
     prepare_fork,
+    readers,
 )
 from explained import Explanation, counts, in_short, read_explanations, reason
 from hypothesis import Phase, settings
@@ -225,14 +226,17 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
             raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
 
         # By their names, where pytest finds each of them again.
-        asked = collected.asked
-        if not asked or outcome(path, source, [*asked, "--collect-only"], 600) != SURVIVED:
-            asked = tests
+        lines = {name: run for name, run in collected.lines.items() if run}
+        if not lines or outcome(path, source, [*lines, "--collect-only"], 600) != SURVIVED:
+            lines = dict.fromkeys(tests, set(range(len(source))))
 
         def try_source(changed: str, line: int) -> int | None:
             status = collected.outcome(changed, line)
             if status == ELSEWHERE:
-                status = outcome(path, changed, asked, args.patience * collected.seconds + 5)
+                reading = readers(source, line)
+                asked = [name for name, run in lines.items() if reading is None or run & reading]
+                seconds = args.patience * collected.seconds + 5
+                status = outcome(path, changed, asked, seconds) if asked else SURVIVED
             if args.again and status == SURVIVED:
                 status = outcome(path, changed, tests, args.patience * collected.seconds + 5)
             return status

@@ -87,10 +87,13 @@ def test_what_is_left_out_hides_nothing_in_any_block() -> None:
     torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
 
 
+# 5000 items are 313 groups of 16: three users at a time, or one where even one has more.
+@pytest.mark.parametrize(("again", "users_at_once"), [(3 * 313 * 16, [3, 3, 1]), (313 * 16 - 1, [1] * 7)])
 @pytest.mark.usefixtures("by_blocks")
-def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 5000 items are 313 groups of 16: three users at a time.
-    monkeypatch.setattr(retrieval, "_AGAIN", 3 * 313 * 16)
+def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once(
+    monkeypatch: pytest.MonkeyPatch, again: int, users_at_once: list[int]
+) -> None:
+    monkeypatch.setattr(retrieval, "_AGAIN", again)
     score_again, at_once = TopItems._score_again, []
 
     def counted(self: TopItems, users: torch.Tensor, chosen: torch.Tensor, *others: Any) -> Any:
@@ -101,7 +104,7 @@ def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once(monk
     left = [list(range(1, 5000)), list(range(5000)), *([user, 70 * user, 4999 - user] for user in range(2, 7))]
     excluded = [sorted({*range(5000)} - {*rows}) for rows in left]
     scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(7, 4), 7, excluded)
-    assert at_once == [3, 3, 1]
+    assert at_once == users_at_once
     for user in range(7):
         count = min(7, len(left[user]))
         assert scores[user].tolist() == [4.0] * count + [-torch.inf] * (7 - count)

@@ -87,6 +87,24 @@ def test_what_is_left_out_hides_nothing_in_any_block() -> None:
     torch.testing.assert_close((vectors[rows] * users.unsqueeze(1)).sum(2), scores)
 
 
+@pytest.mark.usefixtures("by_blocks")
+def test_what_is_left_out_does_not_stand_for_the_best_that_is_left() -> None:
+    # The best that are left score below the middle of all items, in the one group of which none is left out.
+    scores = torch.full((160,), -5.0)
+    scores[:16], scores[16::16] = -1.0, 100.0
+    found, rows = TopItems(scores.unsqueeze(1)).search(torch.ones(1, 1), 3, [list(range(16, 160, 16))])
+    assert found.tolist() == [[-1.0] * 3] and {*rows[0].tolist()} <= {*range(16)}
+
+
+@pytest.mark.usefixtures("by_blocks")
+def test_the_last_group_is_as_good_as_its_own_few_items() -> None:
+    scores = torch.zeros(84)
+    # The last block has 20 items, a whole group and one of four items.
+    scores[70], scores[0] = 10.0, 5.0
+    found, rows = TopItems(scores.unsqueeze(1)).search(torch.ones(1, 1), 2)
+    assert found.tolist() == [[10.0, 5.0]] and rows.tolist() == [[70, 0]]
+
+
 # 5000 items are 313 groups of 16: three users at a time, or one where even one has more.
 @pytest.mark.parametrize(("again", "users_at_once"), [(3 * 313 * 16, [3, 3, 1]), (313 * 16 - 1, [1] * 7)])
 @pytest.mark.usefixtures("by_blocks")

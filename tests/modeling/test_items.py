@@ -18,8 +18,9 @@ Catalog = Callable[..., SimpleNamespace]
 def test_without_a_catalogue_only_a_shared_pair_of_weights_is_there(
     tiny_config: Callable[..., MMM4RecConfig], fusion: str, shape: tuple[int] | None
 ) -> None:
-    factor = MMM4RecForSequentialRecommendation(tiny_config(num_items=None, fusion=fusion)).items.fusion_factor
-    assert (factor if factor is None else factor.shape) == shape
+    items = MMM4RecForSequentialRecommendation(tiny_config(num_items=None, fusion=fusion)).items
+    factor = items.fusion_factor
+    assert (factor if factor is None else factor.shape) == shape and items.num_rows == 0
 
 
 def test_how_often_items_are_targets_leaves_the_padding_item_out(lively_model: Model, tiny_catalog: Catalog) -> None:

@@ -376,7 +376,9 @@ def test_frequencies_are_forgotten_with_the_catalogue_and_not_saved(
     lively_model: MakeModel, tiny_catalog: Callable[..., Any], tmp_path: Any
 ) -> None:
     model = lively_model(item_loss="sampled", negative_sampling="frequency")
+    model.items.is_log_q_counted = True  # by a trainer, before someone knows better
     model.set_item_frequencies(torch.ones(13))
+    assert not model.items.is_log_q_counted and "items.log_q" not in model.state_dict()
     model.save_pretrained(tmp_path)
     assert MMM4RecForSequentialRecommendation.from_pretrained(tmp_path).items.log_q is None
     model.set_items(tiny_catalog(["a", "b"]))

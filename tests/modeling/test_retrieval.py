@@ -121,11 +121,12 @@ def test_items_that_are_all_level_are_found_without_a_score_of_each_at_once(
     monkeypatch.setattr(TopItems, "_score_again", counted)
     left = [list(range(1, 5000)), list(range(5000)), *([user, 70 * user, 4999 - user] for user in range(2, 7))]
     excluded = [sorted({*range(5000)} - {*rows}) for rows in left]
-    scores, rows = TopItems(torch.ones(5000, 4)).search(torch.ones(7, 4), 7, excluded)
+    users = torch.arange(1.0, 8.0).unsqueeze(1).expand(7, 4)
+    scores, rows = TopItems(torch.ones(5000, 4)).search(users, 7, excluded)
     assert at_once == users_at_once
     for user in range(7):
         count = min(7, len(left[user]))
-        assert scores[user].tolist() == [4.0] * count + [-torch.inf] * (7 - count)
+        assert scores[user].tolist() == [4.0 * (user + 1)] * count + [-torch.inf] * (7 - count)
         found = {*rows[user, :count].tolist()}
         assert len(found) == count and found <= {*left[user]}
 
@@ -268,6 +269,11 @@ def test_the_best_with_terms_are_those_of_all_scores_with_terms(
         kept = best[user][scores[user] > -torch.inf]
         assert len({*kept.tolist()}) == len(kept)
         torch.testing.assert_close(expected[user, kept], scores[user, : len(kept)])
+
+
+def test_as_many_more_are_looked_for_as_one_user_has_lowered() -> None:
+    terms = HistoryTerms(torch.arange(1, 9).view(2, 4), torch.tensor([[-1.0, -2.0, -3.0, 0.0], [-1.0, -1.0, 0.5, 0.5]]))
+    assert terms.most_lowered == 3
 
 
 @pytest.mark.usefixtures("by_blocks")

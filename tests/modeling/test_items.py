@@ -123,6 +123,13 @@ def test_a_broken_catalogue_is_refused_and_the_old_one_stays(
     assert model.item_ids == ["x", "y"] and torch.equal(model.items.text_features, before)
 
 
+def test_the_first_item_whose_features_are_not_finite_is_named(lively_model: Model, tiny_catalog: Catalog) -> None:
+    catalog = tiny_catalog(["a", "b", "c"])
+    catalog.image_features[1:, 2] = torch.nan
+    with pytest.raises(ValueError, match="image features of item 'b' hold NaN"):
+        lively_model().set_items(catalog)
+
+
 @pytest.mark.parametrize(("modality", "first"), [("text", 3), ("image", 4)])
 def test_the_first_item_that_half_precision_cannot_hold_is_named(
     lively_model: Model, tiny_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, modality: str, first: int

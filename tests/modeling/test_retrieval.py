@@ -261,7 +261,9 @@ def test_the_best_with_terms_are_those_of_all_scores_with_terms(
         products[:, sorted({*range(num_items + 1)} - {*allowed})] = -torch.inf
     added = HistoryTerms(rows, terms)
     found = products.topk(min(k + added.most_lowered, num_items + 1), dim=1)
-    best, scores = added.best(users, vectors, found.indices, found.values, excluded, allowed, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_PAIRS", data.draw(st.sampled_from([1, 2 * num_terms, 2**17])))
+        best, scores = added.best(users, vectors, found.indices, found.values, excluded, allowed, k)
     expected = products + of_all
     torch.testing.assert_close(scores, expected.topk(k, dim=1).values)
     torch.testing.assert_close(added.of(best), of_all.gather(1, best))
@@ -280,3 +282,12 @@ def test_as_many_more_are_looked_for_as_one_user_has_lowered() -> None:
 def test_what_is_found_has_no_gradients() -> None:
     scores, _ = TopItems(torch.randn(100, 4).requires_grad_()).search(torch.randn(2, 4).requires_grad_(), 3)
     assert not scores.requires_grad
+
+
+def test_rounded_products_are_for_cpus_that_multiply_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, expected in (({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False), ({}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=capabilities: told, raising=False)
+        assert retrieval._multiplies_bfloat16(torch.device("cpu")) is expected
+        assert retrieval._multiplies_bfloat16(torch.device("meta")) is False
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert retrieval._multiplies_bfloat16(torch.device("cpu")) is False

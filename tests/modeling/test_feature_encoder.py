@@ -47,6 +47,12 @@ def test_the_first_catalogue_that_tells_is_remembered_and_travels(
         MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, catalog=other)
 
 
+def test_a_catalogue_may_tell_of_its_pictures_alone(lively_model: Model, told: Any) -> None:
+    model = lively_model()
+    model.set_items(told(text=None))
+    assert model.config.feature_encoder == {"image": VIT}
+
+
 @pytest.mark.parametrize(
     "change",
     [

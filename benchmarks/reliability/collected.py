@@ -53,7 +53,8 @@ class Collected:
         status (`int | None`): `SURVIVED` where the tests pass with the unchanged file, otherwise why they can't judge,
             `None` where they take too long.
         seconds (`float`): Of processor time that they took.
-        lines (`dict[str, set[int]]`): By the tests' names, which lines of the file's functions each runs.
+        lines (`dict[str, set[int]]`): By the tests' names, the quickest first, which lines of the file's functions
+            each runs.
     """
 
     def __init__(self, path: Path, tests: Sequence[str], folder: str, patience: float) -> None:
@@ -177,7 +178,8 @@ class _Loop:
         seconds = [taken for taken, _ in ran]
         names = [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in session.items]
         lines = [run for _, run in ran]
-        self.connection.send((status, sum(seconds), dict(zip(names, lines, strict=False))))
+        quickest_first = sorted(zip(seconds, names, lines, strict=False), key=lambda test: test[0])
+        self.connection.send((status, sum(seconds), {name: run for _, name, run in quickest_first}))
         if status == SURVIVED:
             self._answer(session, functions, seconds, lines)
         return True

@@ -225,8 +225,10 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
             found = reasons.get(collected.status, f"they fail, status {collected.status}")
             raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
 
-        # By their names, where pytest finds each of them again.
-        lines = {name: run for name, run in collected.lines.items() if run}
+        # By their names, where pytest finds each of them again; those of the file's own tests first.
+        own = str(Path(tests[0]).absolute())
+        named = sorted(collected.lines.items(), key=lambda test: not test[0].startswith(own))
+        lines = {name: run for name, run in named if run}
         if not lines or outcome(path, source, [*lines, "--collect-only"], 600) != SURVIVED:
             lines = dict.fromkeys(tests, set(range(len(source))))
 

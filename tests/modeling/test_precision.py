@@ -137,6 +137,17 @@ def test_initial_values_follow_the_paper(tiny_config: Callable[..., Any]) -> Non
     assert model.items.text_bias.abs().max() == 0 and model.items.fusion_factor.tolist() == [0.0, 0.0]
 
 
+def test_initial_steps_and_convolutions_follow_their_ranges(tiny_config: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    config = tiny_config(hidden_size=64, head_dim=1, n_groups=1, conv_kernel=2, time_step_min=3.0, time_step_max=4.0)
+    ssd = MMM4RecForSequentialRecommendation(config).model.encoder.layers[0].ssd
+    steps = torch.nn.functional.softplus(ssd.dt_bias)
+    assert 2.999 < steps.min() < 3.2 and 3.8 < steps.max() < 4.001
+    # Of two taps a channel: uniform up to 1 / sqrt(2).
+    for values in (ssd.conv.weight, ssd.conv.bias):
+        assert 0.68 < values.abs().max() <= 0.7072
+
+
 def test_an_empty_history_gives_a_finite_default_ranking(lively_model: Model) -> None:
     model = lively_model()
     empty = {"input_ids": torch.tensor([[0, 0], [3, 0]]), "timestamps": torch.tensor([[0, 0], [1_300_000_000, 0]])}

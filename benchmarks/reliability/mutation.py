@@ -64,6 +64,9 @@ LIBRARIES = (
     "transformers.models.auto.processing_auto", "safetensors.numpy", "tqdm.contrib.logging", "pdb", "psutil",
 )  # fmt: skip
 
+# Seconds of processor time that the import of a changed module gets.
+IMPORT = 20
+
 # The tests of a file, its own first; the files of modeling/ have those of the others after them.
 _MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence", "missing", "time", "ssd", "items",
              "precision", "loading", "cache", "dropout", "feature_encoder", "configuration", "processing", "pipeline",
@@ -158,10 +161,12 @@ def prepare_to_fork(files: Sequence[Path]) -> None:
 def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, seconds: float) -> int:
     """In a fork: pytest's status of the tests with another source for one module, which they import anew."""
     prepare_fork()
-    end_after(seconds)
     name = module_name(path, ROOT)
     sys.meta_path.insert(0, Finder(name, path, source))
-    status = SURVIVED
+    # Some reckon for ever before any test begins.
+    end_after(IMPORT)
+    importlib.import_module(name)
+    end_after(seconds)
     # Most mutants die by the file's own tests, and the others take a while to collect.
     parts: dict[bool, list[str]] = {True: [], False: []}
     for test in tests:
@@ -170,7 +175,7 @@ def run_tests(path: Path, source: str, tests: Sequence[str], folder: str, second
         status = int(pytest.main([*OPTIONS, f"--basetemp={folder}", *some]))
         if status != SURVIVED:
             return status
-    return SURVIVED if name in sys.modules else NOT_IMPORTED
+    return SURVIVED
 
 
 def outcome(path: Path, source: str, tests: Sequence[str], seconds: float) -> int | None:
@@ -232,20 +237,27 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
         if not lines or outcome(path, source, [*lines, "--collect-only"], 600) != SURVIVED:
             lines = dict.fromkeys(tests, set(range(len(source))))
 
-        def try_source(changed: str, line: int) -> int | None:
-            status = collected.outcome(changed, line)
-            if status == ELSEWHERE:
-                reading = readers(source, line)
-                asked = [name for name, run in lines.items() if reading is None or run & reading]
-                seconds = args.patience * collected.seconds + 5
-                status = outcome(path, changed, asked, seconds) if asked else SURVIVED
-            if args.again and status == SURVIVED:
-                status = outcome(path, changed, tests, args.patience * collected.seconds + 5)
-            return status
+        def fresh(changed: str, asked: Sequence[str]) -> int | None:
+            return outcome(path, changed, asked, args.patience * collected.seconds + 5) if asked else SURVIVED
 
-        for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
-            note(mutant, source, path, try_source, record, args.explanations)
-            save()
+        def by_collected(changed: str, line: int) -> int | None:
+            status = collected.outcome(changed, line)
+            return fresh(changed, tests) if args.again and status == SURVIVED else status
+
+        def by_import(changed: str, line: int) -> int | None:
+            reading = readers(source, line)
+            status = fresh(changed, [name for name, run in lines.items() if reading is None or run & reading])
+            return fresh(changed, tests) if args.again and status == SURVIVED else status
+
+        # Those that take long come last.
+        for try_source in (by_collected, by_import):
+            elsewhere = []
+            for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
+                if note(mutant, source, path, try_source, record, args.explanations) == ELSEWHERE:
+                    elsewhere.append(mutant)
+                else:
+                    save()
+            todo = elsewhere
 
 
 def forget_others(record: dict[str, Any], names: set[str]) -> None:
@@ -264,13 +276,15 @@ def note(
     try_source: Callable[[str, int], int | None],
     record: dict[str, Any],
     explanations: list[Explanation],
-) -> None:
-    """Tries a mutant and puts the result into the record."""
+) -> int | None:
+    """Tries a mutant and puts the result into the record, where it is one."""
     changed = mutant.source(source)
     if changed is None:
         record["invalid"] = f"{record.get('invalid', '')} {mutant.name}".strip()
-        return
+        return None
     status = try_source(changed, mutant.line)
+    if status == ELSEWHERE:
+        return status
     entry = {"name": mutant.name, "line": mutant.line, "change": change(source, changed)}
     if status == SURVIVED:
         if entry not in record["survived"]:
@@ -283,6 +297,7 @@ def note(
     else:
         key = "too_long" if status is None else "killed"
         record[key] = f"{record[key]} {mutant.name}".strip()
+    return status
 
 
 def shown_path(path: Path) -> str:

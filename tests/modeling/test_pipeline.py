@@ -538,3 +538,19 @@ def test_batches_have_so_many_histories_and_read_no_more(size: int, sizes: list[
     batches = in_batches((read.append(number) or number for number in range(700)), size)
     assert next(batches) == list(range(sizes[0])) == read
     assert [len(batch) for batch in batches] == sizes[1:] and read == list(range(700))
+
+
+def test_a_pipeline_travels_without_its_lock(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
+    other = pickle.loads(pickle.dumps(recommend))
+    history = {"items": ["1", "2"], "timestamps": [10, 20]}
+    assert other(history) == recommend(history)
+
+
+def test_vectors_of_another_number_are_searched_anew(make_pipeline: Callable[..., Any]) -> None:
+    recommend, vectors = make_pipeline(), torch.randn(10, 4)
+    # All begin at the same address, as those of a catalogue that takes another's place may.
+    found = [len(recommend._exact_search(vectors[:count]).vectors) for count in (5, 9, 5)]
+    assert found == [4, 8, 4]
+    kept = recommend._exact_search(vectors[:5])
+    assert recommend._exact_search(vectors[:5]) is kept

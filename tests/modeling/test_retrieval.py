@@ -274,7 +274,9 @@ def test_the_best_with_terms_are_those_of_all_scores_with_terms(
 
 
 def test_as_many_more_are_looked_for_as_one_user_has_lowered() -> None:
-    terms = HistoryTerms(torch.arange(1, 9).view(2, 4), torch.tensor([[-1.0, -2.0, -3.0, 0.0], [-1.0, -1.0, 0.5, 0.5]]))
+    terms = HistoryTerms(
+        torch.arange(1, 9).view(2, 4), torch.tensor([[-1.0, -2.0, -3.0, 0.0], [-1.0, -1.0, 0.5, 0.5]])
+    )
     assert terms.most_lowered == 3
 
 

@@ -463,3 +463,11 @@ def test_the_unit_changes_where_it_is_said_to(number: int, seconds: int) -> None
 def test_columns_that_hold_no_times_are_refused(column: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         seconds_of(column)
+
+
+def test_the_last_seconds_of_int64_are_read_and_those_beyond_are_refused() -> None:
+    ends = [-(2**63), 2**63 - 1]
+    assert to_unix_seconds(ends, "s").tolist() == ends
+    for row, beyond in enumerate((-(2**63) - 1, 2**63)):
+        with pytest.raises(ValueError, match=f"timestamp {beyond} in row {row} lies beyond int64; check the column"):
+            to_unix_seconds([0] * row + [beyond], "s")

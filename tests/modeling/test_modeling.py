@@ -1,0 +1,82 @@
+"""Both models as functions: what they ask of their inputs, what they return, and what they say."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecModel
+
+Model = Callable[..., MMM4RecForSequentialRecommendation]
+Catalog = Callable[..., SimpleNamespace]
+TIMES = torch.tensor([[1_300_000_000, 1_300_000_060, 1_300_090_000]] * 2)
+
+
+def features(length: int = 3) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return {
+        "text_features": torch.randn(2, length, 6, generator=draw),
+        "image_features": torch.randn(2, length, 5, generator=draw),
+    }
+
+
+@pytest.fixture
+def backbone(lively_model: Model) -> MMM4RecModel:
+    return lively_model(num_hidden_layers=2).model
+
+
+def test_without_a_mask_every_position_is_an_event(backbone: MMM4RecModel) -> None:
+    mask = torch.ones(2, 3, dtype=torch.long)
+    with torch.no_grad():
+        plain, masked = (
+            backbone(**features(), timestamps=TIMES),
+            backbone(**features(), timestamps=TIMES, attention_mask=mask),
+        )
+    torch.testing.assert_close(plain.user_embeds, masked.user_embeds)
+
+
+@pytest.mark.parametrize("left_out", ["text_features", "image_features"])
+def test_a_text_or_a_picture_alone_is_refused(backbone: MMM4RecModel, left_out: str) -> None:
+    given = {name: value for name, value in features().items() if name != left_out}
+    with pytest.raises(ValueError, match="needs both text_features and image_features"):
+        backbone(**given, timestamps=TIMES)
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_shapes_that_do_not_fit_the_mask_are_refused(backbone: MMM4RecModel, length: int) -> None:
+    mask = torch.ones(2, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match=rf"features of shape \(2, {length}, 6\) do not fit an attention_mask"):
+        backbone(**features(length), timestamps=TIMES, attention_mask=mask)
+    times = torch.ones(2, length, dtype=torch.long)
+    with pytest.raises(
+        ValueError, match=rf"timestamps of shape \(2, {length}\) do not fit histories of shape \(2, 3\)"
+    ):
+        backbone(**features(), timestamps=times, attention_mask=mask)
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize("configured", [True, False])
+def test_states_are_returned_as_the_call_says_or_else_the_configuration(
+    lively_model: Model, configured: bool, asked: bool | None
+) -> None:
+    model = lively_model(num_hidden_layers=2, output_hidden_states=configured)
+    options: dict[str, Any] = {"timestamps": TIMES} | ({} if asked is None else {"output_hidden_states": asked})
+    with torch.no_grad():
+        outputs = model.model(**features(), **options), model(torch.tensor([[1, 2, 3]] * 2), **options)
+    for output in outputs:
+        assert (output.hidden_states is not None) == (configured if asked is None else asked)
+        assert (output.text_hidden_states is not None) == (output.hidden_states is not None)
+
+
+def test_what_was_learned_is_dropped_with_a_warning_where_ids_are_not_known(
+    lively_model: Model, tiny_catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = lively_model(use_item_bias=True)
+    model.set_items(tiny_catalog(["a", "b"]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "dropped image_bias, text_bias: this model does not know its items by id"
+    ]
+    model.set_items(tiny_catalog(["b", "c"]))
+    assert len(caplog.records) == 1

@@ -471,3 +471,36 @@ def test_the_last_seconds_of_int64_are_read_and_those_beyond_are_refused() -> No
     for row, beyond in enumerate((-(2**63) - 1, 2**63)):
         with pytest.raises(ValueError, match=f"timestamp {beyond} in row {row} lies beyond int64; check the column"):
             to_unix_seconds([0] * row + [beyond], "s")
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1, 10**12], [-1, 10**12], [-(10**12), 1, 10**12], [-(10**12), -1, 10**12]], ids=str
+)
+def test_one_number_of_another_unit_is_found_on_either_side_of_zero(numbers: list[int]) -> None:
+    for column in (numbers, np.array(numbers)):
+        with pytest.raises(ValueError, match="timestamps in two units"):
+            to_unix_seconds(column)
+
+
+def test_decimals_are_numbers_of_the_columns_unit() -> None:
+    with pytest.warns(UserWarning, match="rounded down"):
+        seconds, nanoseconds = to_unix_time([Decimal("1300000000000.5"), Decimal("-1300000000000.5")], "ms")
+    # Half a millisecond after, and half a millisecond before.
+    assert seconds.tolist() == [1_300_000_000, -1_300_000_001] and nanoseconds.tolist() == [500_000, 999_500_000]
+
+
+def test_dates_have_no_unit() -> None:
+    seconds, nanoseconds = to_unix_time([np.datetime64("2010-01-01T00:00:00.000000007")], "ms")
+    assert seconds.tolist() == [1_262_304_000] and nanoseconds.tolist() == [7]
+
+
+def test_a_zero_is_zero_however_it_is_written() -> None:
+    seconds, nanoseconds = to_unix_time(["0e-30", Decimal("0E-30"), "0.0"])
+    assert seconds.tolist() == nanoseconds.tolist() == [0, 0, 0]
+
+
+def test_floats_are_taken_as_far_as_their_type_is_exact() -> None:
+    for kind, first in ((np.float16, 2**11), (np.float32, 2**24), (np.float64, 2**53)):
+        assert to_unix_seconds([kind(first - 1)], "s").tolist() == [first - 1]
+        with pytest.raises(ValueError, match="may have lost digits"):
+            to_unix_seconds([kind(first)], "s")

@@ -484,7 +484,7 @@ def test_one_number_of_another_unit_is_found_on_either_side_of_zero(numbers: lis
 
 def test_decimals_are_numbers_of_the_columns_unit() -> None:
     with pytest.warns(UserWarning, match="rounded down"):
-        seconds, nanoseconds = to_unix_time([Decimal("1300000000000.5"), Decimal("-1300000000000.5")], "ms")
+        seconds, nanoseconds = to_unix_time([Decimal("1300000000000.5"), "-1300000000000.5"], "ms")
     # Half a millisecond after, and half a millisecond before.
     assert seconds.tolist() == [1_300_000_000, -1_300_000_001] and nanoseconds.tolist() == [500_000, 999_500_000]
 

@@ -164,8 +164,9 @@ def test_a_draw_may_hold_any_item_but_the_padding_item() -> None:
 
 def test_wrong_arguments_name_the_remedy() -> None:
     model = model_of([0, 1, 2])
-    with pytest.raises(ValueError, match="sampled must be between 1 and the model's 3 items, got 4"):
-        ItemRanker(model, sampled=4)
+    for sampled in (4, 9):
+        with pytest.raises(ValueError, match=f"sampled must be between 1 and the model's 3 items, got {sampled}"):
+            ItemRanker(model, sampled=sampled)
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         ItemRanker(model, block_size=0)
     with pytest.raises(ValueError, match="HistoryCollator"):

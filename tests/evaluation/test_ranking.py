@@ -156,6 +156,15 @@ def test_a_draw_ranks_the_target_among_the_drawn_items_alone() -> None:
         ItemRanker(model, sampled=0)
 
 
+def test_a_target_outside_of_the_draw_that_the_user_has_seen_takes_nothing_from_it() -> None:
+    model = model_of(list(range(8)))
+    ranker = ItemRanker(model, sampled=3, exclude_history=True)
+    user, outside = torch.randn(1, 8), int((~ranker.competes[1:]).nonzero()[0, 0]) + 1
+    counts, _ = ranker.rank(user, torch.tensor([outside]), torch.tensor([[0, 0]]))
+    seen, _ = ranker.rank(user, torch.tensor([outside]), torch.tensor([[outside, outside]]))
+    assert counts.tolist() == seen.tolist() and counts[0, 1] == 1
+
+
 def test_a_draw_may_hold_any_item_but_the_padding_item() -> None:
     model = model_of([0, 1, 2, 3, 4])
     drawn = torch.stack([ItemRanker(model, sampled=1, seed=seed).competes for seed in range(60)])
@@ -171,10 +180,11 @@ def test_wrong_arguments_name_the_remedy() -> None:
         ItemRanker(model, block_size=0)
     with pytest.raises(ValueError, match="HistoryCollator"):
         ItemRanker(model, exclude_history=True).rank(torch.zeros(1, 8), torch.tensor([1]))
-    with pytest.raises(ValueError, match=r"target 4 is outside the catalogue's items 1\.\.3"):
-        ItemRanker(model).rank(torch.zeros(1, 8), torch.tensor([4]))
+    for target in (-1, 0, 4, 9):
+        with pytest.raises(ValueError, match=rf"target {target} is outside the catalogue's items 1\.\.3"):
+            ItemRanker(model).rank(torch.zeros(1, 8), torch.tensor([target]))
     with pytest.raises(ValueError, match="first in row 1"):
-        ItemRanker(model).rank(torch.tensor([[0.0] * 8, [np.nan] * 8]), torch.tensor([1, 1]))
+        ItemRanker(model).rank(torch.tensor([[0.0] * 8, [np.nan] * 8, [np.inf] * 8]), torch.tensor([1, 1, 1]))
     with pytest.raises(ValueError, match="holds no items"):
         ItemRanker(MMM4RecForSequentialRecommendation(MMM4RecConfig(**OPTIONS)))
     with torch.no_grad():

@@ -201,6 +201,15 @@ def test_a_target_alone_loses_what_its_row_added_and_never_more_than_there_is() 
         assert found == pytest.approx({1: math.log(2), 3: math.log(1 + left), 4: math.log(3)})
 
 
+def test_an_evaluation_sees_all_counts_whether_or_not_it_is_told_the_targets() -> None:
+    model, rows = make_model(5), rows_of([1, 2, 3, 2, 5]) + rows_of([3, 1, 1, 4])
+    model.set_cooccurrence(*near_items(rows, 5, window=2))
+    batch = {"input_ids": torch.tensor([[1, 2], [3, 1]]), "timestamps": torch.tensor([[1, 2], [3, 4]]) * 1000}
+    with torch.no_grad():
+        plain, told = model(**batch), model(**batch, labels=torch.tensor([3, 4]))
+    torch.testing.assert_close(told.logits, plain.logits)
+
+
 def test_counts_move_with_their_items() -> None:
     model = make_model(3)
     neighbours, counts = torch.zeros(4, 1, dtype=torch.long), torch.zeros(4, 1)

@@ -23,6 +23,15 @@ def test_without_a_catalogue_only_a_shared_pair_of_weights_is_there(
     assert (factor if factor is None else factor.shape) == shape and items.num_rows == 0
 
 
+def test_a_shared_pair_of_weights_is_no_items_own(lively_model: Model, tiny_catalog: Catalog) -> None:
+    model = lively_model(fusion="dynamic_shared")
+    assert model.items.learned_by_row == {"text_bias", "image_bias"}
+    factor = model.items.fusion_factor.tolist()
+    for ids in (["a", "b", "c"], ["b", "d"]):
+        model.set_items(tiny_catalog(ids))
+    assert model.items.fusion_factor.tolist() == factor
+
+
 def test_how_often_items_are_targets_leaves_the_padding_item_out(lively_model: Model, tiny_catalog: Catalog) -> None:
     model = lively_model()
     model.set_items(tiny_catalog(["a", "b", "c"]))

@@ -348,6 +348,16 @@ def test_in_batch_training_embeds_a_few_items_and_gives_the_loss_and_gradients_o
         torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4)
 
 
+def test_a_process_that_is_alone_has_nothing_to_gather(lively_model: MakeModel, batch: Batch) -> None:
+    losses = []
+    for gather in (True, False):
+        model = lively_model(item_loss="in_batch", gather_negatives=gather).train()
+        torch.manual_seed(0)
+        losses.append(model(**batch).loss.item())
+        assert model.eval()(**batch).loss.isfinite()
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("sampling", ["uniform", "frequency"])
 def test_the_sampled_loss_is_near_the_full_one_and_is_the_full_one_in_evaluation(
     lively_model: MakeModel, batch: Batch, sampling: str

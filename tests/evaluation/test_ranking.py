@@ -210,6 +210,15 @@ def test_recall_is_the_hit_rate_with_one_target() -> None:
     assert metrics["recall@20"] == metrics["hr@20"] == pytest.approx(2 / 3)
 
 
+def test_many_items_that_differ_are_of_as_many_kinds() -> None:
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**OPTIONS))
+    ids = [str(number) for number in range(300)]
+    text, image = torch.arange(900.0).view(300, 3) + 1, torch.ones(300, 2)
+    model.set_items(SimpleNamespace(item_ids=ids, text_features=text, image_features=image))
+    kinds, first_rows = alike_items(model)
+    assert kinds.tolist() == first_rows.tolist() == list(range(301))
+
+
 def test_alike_items_of_which_some_have_a_term_are_ranked_the_same_whatever_the_block() -> None:
     """Six kinds of three items each, of which one stood near others: two kinds a vector, in blocks of every size."""
     features = [number % 6 for number in range(18)]

@@ -253,6 +253,9 @@ class TestAnotherCatalogue:
         model.save_pretrained(tmp_path, state_dict=state)
         with pytest.raises(ValueError, match="out_proj"):
             MMM4RecForSequentialRecommendation.from_pretrained(tmp_path)
+        # Who asks what is missing is told.
+        _, info = MMM4RecForSequentialRecommendation.from_pretrained(tmp_path, output_loading_info=True)
+        assert sorted(info["missing_keys"]) == sorted(name for name in model.state_dict() if "out_proj" in name)
 
     def test_ids_and_weights_of_different_counts_are_an_error(
         self, lively_model: Model, tiny_catalog: Catalog, tmp_path: Path

@@ -366,3 +366,19 @@ def test_a_processor_is_pushed_with_what_was_told(
     monkeypatch.setattr(processing_mmm4rec, "push_folder", lambda *place, **upload: pushed.append((place, upload)))
     processor.save_pretrained(tmp_path, push_to_hub=True, repo_id="org/films", **told)
     assert pushed == [((tmp_path, "org/films"), {"commit_message": message})]
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_processor_keeps_at_least_one_event(length: int) -> None:
+    with pytest.raises(ValueError, match=f"max_sequence_length must be at least 1, got {length}"):
+        MMM4RecProcessor(max_sequence_length=length)
+
+
+@pytest.mark.parametrize("times", [[1], [1, 2, 3]])
+def test_more_or_fewer_times_than_items_are_refused(
+    tiny_catalog: Callable[..., SimpleNamespace], times: list[int]
+) -> None:
+    processor = MMM4RecProcessor()
+    processor.set_items(tiny_catalog(["a", "b"]))
+    with pytest.raises(ValueError, match=f"has 2 items and {len(times)} timestamps; give one each"):
+        processor(histories=[{"items": ["a", "b"], "timestamps": times}])

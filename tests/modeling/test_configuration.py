@@ -70,6 +70,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         ({"hidden_size": 512, "head_dim": 3, "n_groups": 512}, r"= 1024\); give head_dim=2$"),
         ({"hidden_size": 512, "head_dim": 512}, r"\(1024 / 512 = 2\); give n_groups=2 or head_dim=128$"),
         ({"hidden_dropout": 1.5}, "hidden_dropout.*1.5"),
+        ({"time_dropout": 1.0}, r"time_dropout must be in \[0, 1\), got 1.0"),
         ({"score_temperature": 0.0}, "score_temperature.*0.0"),
         ({"max_sequence_length": 0}, "max_sequence_length.*0"),
         ({"num_items": 0}, "num_items.*0"),

@@ -382,3 +382,33 @@ def test_more_or_fewer_times_than_items_are_refused(
     processor.set_items(tiny_catalog(["a", "b"]))
     with pytest.raises(ValueError, match=f"has 2 items and {len(times)} timestamps; give one each"):
         processor(histories=[{"items": ["a", "b"], "timestamps": times}])
+
+
+def test_all_parts_are_saved_as_transformers_saves_them(tokenizer: Any, image_processor: Any, tmp_path: Path) -> None:
+    processor = MMM4RecProcessor(image_processor, tokenizer)
+    processor.save_pretrained(tmp_path / "own")
+    ProcessorMixin.save_pretrained(processor, tmp_path / "theirs")
+    own, theirs = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("own", "theirs")
+    )
+    assert own == theirs
+
+
+def test_parts_that_are_absent_are_named_and_no_more() -> None:
+    options = MMM4RecProcessor().to_dict()
+    assert options["absent_parts"] == ["image_processor", "tokenizer"] and options["max_sequence_length"] == 20
+    assert not {"image_processor", "tokenizer"} & options.keys()
+
+
+def test_items_are_saved_as_they_are_written_or_not_at_all(tmp_path: Path) -> None:
+    processor = MMM4RecProcessor()
+    for _ in range(2):  # without items there is nothing to take away
+        processor.save_pretrained(tmp_path)
+    processor.set_items(SimpleNamespace(item_ids=["a", "b"], titles=["Amélie", None]))
+    processor.save_pretrained(tmp_path)
+    lines = '{"item_id": "a", "title": "Amélie"}\n{"item_id": "b", "title": null}\n'.encode()
+    assert (tmp_path / "items.jsonl").read_bytes() == lines
+    processor.set_items(SimpleNamespace(item_ids=["a", "b"], titles=["Amélie"]))
+    with pytest.raises(ValueError, match="shorter"):
+        processor.save_pretrained(tmp_path)
+    assert (tmp_path / "items.jsonl").read_bytes() == lines

@@ -229,3 +229,17 @@ def test_a_class_knows_that_it_came_from_a_saved_folder() -> None:
         "MMM4RecConfig", (MMM4RecConfig,), {"__module__": "transformers_modules.films.configuration_mmm4rec"}
     )
     assert remote.is_loaded_remotely() and not MMM4RecConfig.is_loaded_remotely()
+
+
+def test_a_saved_configuration_names_the_code_beside_it(tmp_path: Path) -> None:
+    MMM4RecConfig().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["auto_map"] == {
+        "AutoConfig": "configuration_mmm4rec.MMM4RecConfig",
+        "AutoModel": "modeling_mmm4rec.MMM4RecModel",
+        "AutoModelForPreTraining": "modeling_mmm4rec.MMM4RecForSequentialRecommendation",
+        "AutoProcessor": "processing_mmm4rec.MMM4RecProcessor",
+    }
+    assert saved["custom_pipelines"]["sequential-recommendation"]["impl"].startswith("pipeline_mmm4rec.")
+    for module in ("configuration", "modeling", "processing", "pipeline"):
+        assert (tmp_path / f"{module}_mmm4rec.py").is_file()

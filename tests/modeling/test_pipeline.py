@@ -554,3 +554,14 @@ def test_vectors_of_another_number_are_searched_anew(make_pipeline: Callable[...
     assert found == [4, 8, 4]
     kept = recommend._exact_search(vectors[:5])
     assert recommend._exact_search(vectors[:5]) is kept
+
+
+def test_numbers_of_many_items_are_compared_as_numbers(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
+    recommend.model._item_ids = None
+    recommend.processor.set_items(SimpleNamespace(item_ids=range(1, 1001), titles=[None] * 1000))
+    recommend.model.config.num_items = 10 * 100
+    recommend._check_same_items()
+    recommend.model.config.num_items = 999
+    with pytest.raises(ValueError, match=r"different items \(999 and 1000"):
+        recommend._check_same_items()

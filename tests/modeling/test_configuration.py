@@ -243,3 +243,30 @@ def test_a_saved_configuration_names_the_code_beside_it(tmp_path: Path) -> None:
     assert saved["custom_pipelines"]["sequential-recommendation"]["impl"].startswith("pipeline_mmm4rec.")
     for module in ("configuration", "modeling", "processing", "pipeline"):
         assert (tmp_path / f"{module}_mmm4rec.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("score_temperature", 1e-6, 1e6), ("norm_eps", 1e-30, 1.0), ("initializer_range", 0.0, 1e3),
+        ("time_initializer_range", 0.0, 1e3), ("time_step_floor", 0.0, 1e3),
+    ],
+)  # fmt: skip
+def test_a_number_is_taken_from_the_least_to_the_most(name: str, least: float, most: float) -> None:
+    for value in (least, most):
+        assert getattr(MMM4RecConfig(**{name: value}), name) == value
+    told = re.escape(f"{name} must be from {least:g} to {most:g}, got")
+    for value in (math.nextafter(least, -math.inf), math.nextafter(most, math.inf)):
+        with pytest.raises(StrictDataclassClassValidationError, match=told):
+            MMM4RecConfig(**{name: value})
+
+
+def test_steps_are_taken_from_the_least_to_the_most() -> None:
+    widest = MMM4RecConfig(time_step_min=1e-30, time_step_max=1e3)
+    assert (widest.time_step_min, widest.time_step_max) == (1e-30, 1e3)
+    for step in (math.nextafter(1e-30, 0), math.nextafter(1e3, math.inf)):
+        with pytest.raises(StrictDataclassClassValidationError, match="time_step_min must be from 1e-30 to 1000, got"):
+            MMM4RecConfig(time_step_min=step, time_step_max=step)
+    for highest in (math.nextafter(1e3, math.inf), 1000.5):
+        with pytest.raises(StrictDataclassClassValidationError, match="time_step_max must be from 1e-30 to 1000, got"):
+            MMM4RecConfig(time_step_max=highest)

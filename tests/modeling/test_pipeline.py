@@ -14,7 +14,7 @@ from transformers import pipeline
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 from mmm4rec_hf.data.cooccurrence import near_items
 from mmm4rec_hf.export import OnnxUserEncoder, export_onnx
-from mmm4rec_hf.modeling import cache_mmm4rec, retrieval_mmm4rec
+from mmm4rec_hf.modeling import cache_mmm4rec, pipeline_mmm4rec, retrieval_mmm4rec
 from mmm4rec_hf.modeling.pipeline_mmm4rec import in_batches
 
 from .conftest import IDS
@@ -138,8 +138,11 @@ def test_a_list_gives_one_answer_a_history_whatever_the_batch(make_pipeline: Cal
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_history_without_times_is_read_as_a_day_apart(make_pipeline: Callable[..., Any], side: str) -> None:
-    recommend = make_pipeline()
+@pytest.mark.parametrize("mode", ["masked", "log"])  # only the second knows days from seconds
+def test_a_history_without_times_is_read_as_a_day_apart(
+    make_pipeline: Callable[..., Any], side: str, mode: str
+) -> None:
+    recommend = make_pipeline(time_mode=mode)
     recommend.processor.history_padding_side = side
     untimed = [{"items": ["0"]}, {"items": ["1", "2", "3"]}]
     days = ["2020-02-28", "2020-02-29", "2020-03-01"]
@@ -565,3 +568,41 @@ def test_numbers_of_many_items_are_compared_as_numbers(make_pipeline: Callable[.
     recommend.model.config.num_items = 999
     with pytest.raises(ValueError, match=r"different items \(999 and 1000"):
         recommend._check_same_items()
+
+
+def test_a_weight_of_the_layers_that_changes_in_place_asks_for_another_encoder(
+    make_pipeline: Callable[..., Any],
+) -> None:
+    recommend = make_pipeline()
+    layers = recommend.model.model.encoder
+    old = copy.deepcopy(layers).eval()
+    recommend.use_encoder(lambda text, image, times, mask: old(text, image, times, mask == 1).user_embeds)
+    recommend(history("1", "2"))
+    with torch.no_grad():
+        layers.layers[0].cross_ssd.out_proj.weight.mul_(1.5)
+    with pytest.raises(ValueError, match="export it again"):
+        recommend(history("1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "expected"), [(None, None, 256), (3, None, 3), (None, 2, 2), (3, 2, 3)], ids=str
+)
+def test_as_many_at_once_as_the_call_says_or_else_the_pipeline(
+    make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, given: int, own: int, expected: int
+) -> None:
+    recommend, sizes = make_pipeline(), []
+    recommend._batch_size = own
+    monkeypatch.setattr(recommend, "_recommend", lambda batch, *_: sizes.append(len(batch)) or batch)
+    recommend([history("1")] * 300, batch_size=given)
+    assert sizes[0] == expected and sum(sizes) == 300
+
+
+def test_events_without_times_are_warned_of_and_users_without_events_are_not(
+    make_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommend, told = make_pipeline(), []
+    monkeypatch.setattr(pipeline_mmm4rec.logger, "warning_once", told.append)
+    recommend({"items": []}, empty_histories="default")
+    assert not told
+    recommend({"items": ["1"]})
+    assert told == ["histories without timestamps are read as events a day apart, oldest first"]

@@ -241,3 +241,6 @@ def test_fewer_or_more_tensors_make_another_value() -> None:
     with torch.no_grad():
         values = [cache.get([module], lambda n=n: n) for n, module in enumerate((both, both, one, one, both, both))]
     assert values == [0, 0, 2, 2, 4, 4]
+    both.bias = None
+    with torch.no_grad():
+        assert cache.get([both], lambda: 6) == 6

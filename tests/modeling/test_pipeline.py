@@ -557,6 +557,8 @@ def test_vectors_of_another_number_are_searched_anew(make_pipeline: Callable[...
     assert found == [4, 8, 4]
     kept = recommend._exact_search(vectors[:5])
     assert recommend._exact_search(vectors[:5]) is kept
+    for others in (torch.randn(5, 4), vectors[:5], vectors[5:], vectors[:5]):  # at lower and higher addresses
+        assert torch.equal(recommend._exact_search(others).vectors, others[1:])
 
 
 def test_numbers_of_many_items_are_compared_as_numbers(make_pipeline: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation
@@ -35,3 +36,13 @@ def test_states_of_the_layers_are_given_where_they_are_asked_for(lively_model: M
     assert plain.hidden_states is None and plain.text_hidden_states is None
     assert len(told.hidden_states) == len(told.text_hidden_states) == 3
     torch.testing.assert_close(told.hidden_states[-1], plain.last_hidden_state)
+
+
+@pytest.mark.parametrize(("dropout", "training", "once"), [(0.4, True, False), (0.0, True, True), (0.4, False, True)])
+def test_an_item_enters_once_where_dropout_does_not_tell_its_events_apart(
+    lively_model: Model, batch: dict[str, torch.Tensor], dropout: float, training: bool, once: bool
+) -> None:
+    model, seen = lively_model(embedding_dropout=dropout).train(training), []
+    model.model.encoder.layers[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-1]))
+    model(**batch)
+    assert (seen[0] is not None) == once

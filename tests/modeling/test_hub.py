@@ -375,3 +375,28 @@ def test_a_processor_is_uploaded_with_its_items(
     assert processor.push_to_hub("author/films", **options) == "the commit"
     commit = dict(hub.calls)["create_commit"]
     assert commit["commit_message"] == message and {"processor_config.json", "items.jsonl"} <= commit["files"]
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, " and 1 more"), (12, " and 2 more")])
+def test_ten_files_that_leave_are_named_and_the_others_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, more: str
+) -> None:
+    put(tmp_path, {"model.safetensors": ""})
+    shards = [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
+    pushed(monkeypatch, Hub(there=dict.fromkeys(shards, "")), tmp_path)
+    told = f"author/films loses what would not fit what is uploaded: {', '.join(shards[:10])}{more}"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_a_card_is_edited_whatever_its_digest() -> None:
+    card = hub_mmm4rec._stamped("# films\n")
+    assert not hub_mmm4rec._is_edited(card)
+    assert all(hub_mmm4rec._is_edited(card.replace("# films", f"# {n} films")) for n in range(16))
+
+
+def test_what_tells_of_a_catalogue_may_lie_there_without_items(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(tmp_path, {"config.json": "{}", "catalog/catalog.json": "{}"})
+    files = pushed(monkeypatch, Hub(), tmp_path)["create_commit"]["files"]
+    assert files == {"config.json", "catalog/catalog.json"}

@@ -608,3 +608,25 @@ def test_events_without_times_are_warned_of_and_users_without_events_are_not(
     assert not told
     recommend({"items": ["1"]})
     assert told == ["histories without timestamps are read as events a day apart, oldest first"]
+
+
+def test_an_encoder_is_compared_on_histories_of_one_two_and_all_events(make_pipeline: Callable[..., Any]) -> None:
+    recommend, seen = make_pipeline(), []
+    layers = recommend.model.model.encoder
+
+    def encoder(text: torch.Tensor, image: torch.Tensor, times: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append((times, mask))
+        return layers(text, image, times, mask == 1).user_embeds
+
+    recommend.use_encoder(encoder)
+    ((times, mask),) = seen
+    assert mask.tolist() == [[1] + [0] * 7, [1, 1] + [0] * 6, [1] * 8, [1] * 8]
+    assert not times[mask == 0].any()
+    for line, count in zip(times, (1, 2, 8, 8), strict=True):
+        gaps = line[:count].diff(prepend=torch.tensor([1_600_000_000]))
+        assert (gaps >= 0).all() and (gaps < 10 * 86_400).all()
+
+
+@pytest.mark.parametrize("candidates", [[], ["unknown"]])
+def test_without_candidates_nothing_is_recommended(make_pipeline: Callable[..., Any], candidates: list[str]) -> None:
+    assert make_pipeline()([history("1"), history("2")], candidates=candidates) == [[], []]

@@ -400,3 +400,16 @@ def test_what_tells_of_a_catalogue_may_lie_there_without_items(
     put(tmp_path, {"config.json": "{}", "catalog/catalog.json": "{}"})
     files = pushed(monkeypatch, Hub(), tmp_path)["create_commit"]["files"]
     assert files == {"config.json", "catalog/catalog.json"}
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, " and 1 more"), (24, " and 14 more")])
+def test_ten_files_that_stay_are_named_and_the_others_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, more: str
+) -> None:
+    names = [f"notes-{n:02}.md" for n in range(count)]
+    put(tmp_path, {"config.json": "{}"} | dict.fromkeys(names, ""))
+    pushed(monkeypatch, Hub(), tmp_path)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(
+        f"of {tmp_path} {', '.join(names[:10])}{more} are left out, being no files of a saved model"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub import CommitOperationAdd, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from mmm4rec_hf import MMM4RecForSequentialRecommendation, MMM4RecProcessor
@@ -49,7 +49,7 @@ class Hub:
                 with operation.as_file() as stream:
                     self.contents[operation.path_in_repo] = stream.read().decode()
         files = {operation.path_in_repo for operation in operations if isinstance(operation, CommitOperationAdd)}
-        deleted = {operation.path_in_repo for operation in operations} - files
+        deleted = {operation.path_in_repo for operation in operations if isinstance(operation, CommitOperationDelete)}
         self.calls.append(("deleted", {"files": deleted}))
         self.calls.append(("create_commit", {"repo_id": repo_id, "files": files} | options))
         return "the commit"
@@ -161,17 +161,18 @@ def test_what_is_no_part_of_a_model_stays_and_is_named(
         "catalog/items.jsonl": '{"item_id": "1", "image": "images/1.jpg"}\n{"item_id": "2", "image": "pics/2.PNG"}\n'
         '{"item_id": "3", "image": "secret.txt"}\n{"item_id": "4", "image": "../users.png"}\n{"item_id": "5"}\n',
         "catalog/features.safetensors": "", "catalog/images/1.jpg": "", "catalog/pics/2.PNG": "",
-        "catalog/processor/tokenizer.json": "",
+        "catalog/processor/tokenizer.json": "", "catalog/processor/preprocessor_config.json": "",
     }  # fmt: skip
     kept = {
         "vocab_extra.txt": "", "users.jsonl": "", "users.png": "", "model.onnx": "", "notes.md": "",
         "training_args.bin": "", "checkpoint-10/optimizer.pt": "", "checkpoint-10/model.safetensors": "",
         "figures/other.png": "", "catalog/secret.txt": "", "catalog/images/gone.jpg": "", "runs/a/events": "",
+        "catalog/tokenizer.json": "",
     }  # fmt: skip
     put(folder, sent | kept)
     assert pushed(monkeypatch, Hub(), folder)["create_commit"]["files"] == set(sent)
     told = caplog.records[0].getMessage()
-    for name in ("users.jsonl", "checkpoint-10/", "catalog/secret.txt", "figures/other.png", " and 1 more are left"):
+    for name in ("users.jsonl", "checkpoint-10/", "catalog/secret.txt", "figures/other.png", " and 2 more are left"):
         assert name in told, name
     assert "optimizer" not in told
 
@@ -179,7 +180,8 @@ def test_what_is_no_part_of_a_model_stays_and_is_named(
 def test_code_that_a_configuration_names_goes_along_with_what_it_imports(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    own = '{"auto_map": {"AutoTokenizer": ["words.Slow", null], "AutoModel": "modeling_mmm4rec.M", "A": "a--b.C"}}'
+    names = {"AutoTokenizer": ["words.Slow", None], "AutoProcessor": "gone.P", "AutoModel": "modeling_mmm4rec.M"}
+    own = json.dumps({"auto_map": names | {"A": "a--b.C"}})
     put(folder, {"tokenizer_config.json": own, "words.py": "from .letters import abc\n", "letters.py": "abc = 1\n"})
     put(folder, {"plot.py": "", "processor_config.json": "[", "modeling_mmm4rec.py": ""})
     files = pushed(monkeypatch, Hub(), folder)["create_commit"]["files"]
@@ -413,3 +415,10 @@ def test_ten_files_that_stay_are_named_and_the_others_are_counted(
     assert told.startswith(
         f"of {tmp_path} {', '.join(names[:10])}{more} are left out, being no files of a saved model"
     )
+
+
+def test_items_of_a_processor_go_along_to_the_letter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    items = '{"item_id": "a", "title": "\u00e9"}\n'
+    put(tmp_path, {"processor_config.json": "{}", "items.jsonl": items})
+    pushed(monkeypatch, hub := Hub(), tmp_path)
+    assert hub.contents["items.jsonl"] == items

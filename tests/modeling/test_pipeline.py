@@ -630,3 +630,14 @@ def test_an_encoder_is_compared_on_histories_of_one_two_and_all_events(make_pipe
 @pytest.mark.parametrize("candidates", [[], ["unknown"]])
 def test_without_candidates_nothing_is_recommended(make_pipeline: Callable[..., Any], candidates: list[str]) -> None:
     assert make_pipeline()([history("1"), history("2")], candidates=candidates) == [[], []]
+
+
+def test_times_that_are_not_given_begin_at_the_first_event(make_pipeline: Callable[..., Any]) -> None:
+    inputs = make_pipeline().preprocess([{"items": ["1", "2", "3"]}, {"items": ["4"]}])
+    assert inputs["timestamps"].tolist() == [[0, 86_400, 172_800], [0, 0, 0]]
+
+
+def test_ten_items_are_given_or_as_many_as_are_asked_for(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline([f"i{n}" for n in range(15)])
+    found = recommend({"items": ["i0"], "timestamps": [T]})
+    assert len(found) == 10 and recommend({"items": ["i0"], "timestamps": [T]}, top_k=1) == found[:1]

@@ -422,3 +422,29 @@ def test_items_of_a_processor_go_along_to_the_letter(monkeypatch: pytest.MonkeyP
     put(tmp_path, {"processor_config.json": "{}", "items.jsonl": items})
     pushed(monkeypatch, hub := Hub(), tmp_path)
     assert hub.contents["items.jsonl"] == items
+
+
+@pytest.mark.parametrize(
+    ("cache", "inside"),
+    [("films", "snapshots"), ("models--author--films", "refs"), ("models--author--films", "trees")],
+    ids=lambda name: name,
+)
+def test_a_folder_that_is_no_snapshot_of_the_hub_s_cache_has_no_files_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str, inside: str
+) -> None:
+    monkeypatch.setattr(hub_mmm4rec, "HfApi", lambda token: Hub())
+    put(tmp_path / cache, {"blobs/a1": "{}", f"{inside}/0f/item_ids.json": "[]"})
+    folder = tmp_path / cache / inside / "0f"
+    (folder / "config.json").symlink_to("../../blobs/a1")
+    with pytest.raises(ValueError, match=r"config\.json is a link that leads out of"):
+        push_folder(folder, "films")
+
+
+@pytest.mark.parametrize(("line", "told"), [("{", "is no JSON"), ("[1]", "holds no item")])
+def test_a_damaged_line_of_items_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, told: str
+) -> None:
+    monkeypatch.setattr(hub_mmm4rec, "HfApi", lambda token: Hub())
+    put(tmp_path, {"catalog.json": "{}", "items.jsonl": f'{{"item_id": "a"}}\n{line}\n'})
+    with pytest.raises(ValueError, match=rf"^line 2 of .*items\.jsonl {told}.*; save the catalogue again$"):
+        push_folder(tmp_path, "films", repo_type="dataset")

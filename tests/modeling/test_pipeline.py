@@ -641,3 +641,14 @@ def test_ten_items_are_given_or_as_many_as_are_asked_for(make_pipeline: Callable
     recommend = make_pipeline([f"i{n}" for n in range(15)])
     found = recommend({"items": ["i0"], "timestamps": [T]})
     assert len(found) == 10 and recommend({"items": ["i0"], "timestamps": [T]}, top_k=1) == found[:1]
+
+
+def test_an_index_leaves_each_user_out_what_he_has_seen_alone(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
+    histories = [history("1", "2", "3"), history("4")]
+    expected = recommend(histories, top_k=6)
+    recommend.use_index(SimpleNamespace(search=lambda users, k: torch.arange(1, k + 1).expand(len(users), k)))
+    found = recommend(histories, top_k=6)
+    for own, all_items, seen in zip(found, expected, ({"1", "2", "3"}, {"4"}), strict=True):
+        assert [entry["item_id"] for entry in own] == [entry["item_id"] for entry in all_items]
+        assert {entry["item_id"] for entry in own} == set(IDS) - seen

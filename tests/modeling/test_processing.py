@@ -247,6 +247,11 @@ def test_broken_histories_are_refused_by_name(
         processor(histories=histories, **options)
 
 
+def test_texts_are_cut_to_what_the_encoder_reads_and_padded_alike(tokenizer: Any) -> None:
+    batch = MMM4RecProcessor(tokenizer=tokenizer)(text=["toy story " * 10, "heat"])
+    assert batch["input_ids"] == [[2, 3, 2, 3, 2, 3], [4, 0, 0, 0, 0, 0]]
+
+
 def test_texts_and_pictures_go_to_their_own_processors(tokenizer: Any, image_processor: Any) -> None:
     processor = MMM4RecProcessor(image_processor, tokenizer)
     batch = processor(text=["toy story", "heat"], images=[Image.new("RGB", (9, 12), "red")] * 2, return_tensors="pt")

@@ -645,10 +645,10 @@ def test_ten_items_are_given_or_as_many_as_are_asked_for(make_pipeline: Callable
 
 def test_an_index_leaves_each_user_out_what_he_has_seen_alone(make_pipeline: Callable[..., Any]) -> None:
     recommend = make_pipeline()
-    histories = [history("1", "2", "3", "5"), history("4")]
+    histories = [history("1", "2", "3", "5"), history("4"), history("0", "2")]
     expected = recommend(histories, top_k=6)
     recommend.use_index(SimpleNamespace(search=lambda users, k: torch.arange(1, k + 1).expand(len(users), k)))
     found = recommend(histories, top_k=6)
-    for own, all_items, seen in zip(found, expected, ({"1", "2", "3", "5"}, {"4"}), strict=True):
+    for own, all_items, seen in zip(found, expected, ({"1", "2", "3", "5"}, {"4"}, {"0", "2"}), strict=True):
         assert [entry["item_id"] for entry in own] == [entry["item_id"] for entry in all_items]
         assert {entry["item_id"] for entry in own} == set(IDS) - seen

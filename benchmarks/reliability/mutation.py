@@ -66,6 +66,8 @@ LIBRARIES = (
 
 # Seconds of processor time that the import of a changed module gets.
 IMPORT = 20
+# The status of the tests with a changed source, whose change is in a line of the unchanged one.
+TrySource = Callable[[str, int], int | None]
 
 # The tests of a file, its own first; the files of modeling/ have those of the others after them.
 _MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence", "missing", "time", "ssd", "items",
@@ -204,21 +206,7 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
     mutants = mutants_of(source)
     record["mutants"] = len(mutants)
     forget_others(record, {mutant.name for mutant in mutants})
-    if args.share < 1:
-        # The first of an order: a larger share holds the smaller one.
-        drawn = random.Random(f"{args.seed}-{shown}").sample(mutants, len(mutants))
-        drawn = drawn[: max(1, round(args.share * len(mutants)))]
-        mutants = sorted(drawn, key=mutants.index)
-    explained = {
-        survivor["name"] for survivor in record["survived"] if reason(shown, survivor, args.explanations) is not None
-    }
-    survivors = {survivor["name"] for survivor in record["survived"]}
-    finished = {*record["killed"].split(), *record["too_long"].split(), *record.get("invalid", "").split()}
-    finished |= {mutant["name"] for mutant in record["killed_later"]}
-    if args.again:
-        todo = [mutant for mutant in mutants_of(source) if mutant.name in survivors - explained]
-    else:
-        todo = [mutant for mutant in mutants if mutant.name not in finished | survivors]
+    todo = not_tried(mutants, shown, record, args)
     if not todo:
         return
     with (
@@ -229,28 +217,8 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
             reasons = {NOT_IMPORTED: "they don't import it", NO_TESTS: "there are none", None: "they take too long"}
             found = reasons.get(collected.status, f"they fail, status {collected.status}")
             raise ValueError(f"the tests of {shown} cannot judge mutants: {found}; run {' '.join(tests)}")
-
-        # By their names, where pytest finds each of them again; those of the file's own tests first.
-        own = str(Path(tests[0]).absolute())
-        named = sorted(collected.lines.items(), key=lambda test: not test[0].startswith(own))
-        lines = {name: run for name, run in named if run}
-        if not lines or outcome(path, source, [*lines, "--collect-only"], 600) != SURVIVED:
-            lines = dict.fromkeys(tests, set(range(len(source))))
-
-        def fresh(changed: str, asked: Sequence[str]) -> int | None:
-            return outcome(path, changed, asked, args.patience * collected.seconds + 5) if asked else SURVIVED
-
-        def by_collected(changed: str, line: int) -> int | None:
-            status = collected.outcome(changed, line)
-            return fresh(changed, tests) if args.again and status == SURVIVED else status
-
-        def by_import(changed: str, line: int) -> int | None:
-            reading = readers(source, line)
-            status = fresh(changed, [name for name, run in lines.items() if reading is None or run & reading])
-            return fresh(changed, tests) if args.again and status == SURVIVED else status
-
         # Those that take long come last.
-        for try_source in (by_collected, by_import):
+        for try_source in ways_to_try(collected, path, source, tests, args):
             elsewhere = []
             for mutant in tqdm(todo, desc=shown, disable=None if sys.stderr.isatty() else True):
                 if note(mutant, source, path, try_source, record, args.explanations) == ELSEWHERE:
@@ -258,6 +226,47 @@ def try_mutants(path: Path, record: dict[str, Any], args: argparse.Namespace, sa
                 else:
                     save()
             todo = elsewhere
+
+
+def not_tried(mutants: list[Mutant], shown: str, record: dict[str, Any], args: argparse.Namespace) -> list[Mutant]:
+    """Those of the share that the record doesn't hold, or with `--again` the survivors without a reason."""
+    survived = {survivor["name"]: reason(shown, survivor, args.explanations) for survivor in record["survived"]}
+    if args.again:
+        return [mutant for mutant in mutants if mutant.name in survived and survived[mutant.name] is None]
+    if args.share < 1:
+        # The first of an order: a larger share holds the smaller one.
+        drawn = random.Random(f"{args.seed}-{shown}").sample(mutants, len(mutants))
+        drawn = drawn[: max(1, round(args.share * len(mutants)))]
+        mutants = sorted(drawn, key=mutants.index)
+    tried = {*record["killed"].split(), *record["too_long"].split(), *record.get("invalid", "").split(), *survived}
+    tried |= {mutant["name"] for mutant in record["killed_later"]}
+    return [mutant for mutant in mutants if mutant.name not in tried]
+
+
+def ways_to_try(
+    collected: Collected, path: Path, source: str, tests: Sequence[str], args: argparse.Namespace
+) -> tuple[TrySource, TrySource]:
+    """In a fork of what has collected the tests; and for what it says is elsewhere, with the package imported anew."""
+    # By their names, where pytest finds each of them again; those of the file's own tests first.
+    own = str(Path(tests[0]).absolute())
+    named = sorted(collected.lines.items(), key=lambda test: not test[0].startswith(own))
+    lines = {name: run for name, run in named if run}
+    if not lines or outcome(path, source, [*lines, "--collect-only"], 600) != SURVIVED:
+        lines = dict.fromkeys(tests, set(range(len(source))))
+
+    def fresh(changed: str, asked: Sequence[str]) -> int | None:
+        return outcome(path, changed, asked, args.patience * collected.seconds + 5) if asked else SURVIVED
+
+    def by_collected(changed: str, line: int) -> int | None:
+        status = collected.outcome(changed, line)
+        return fresh(changed, tests) if args.again and status == SURVIVED else status
+
+    def by_import(changed: str, line: int) -> int | None:
+        reading = readers(source, line)
+        status = fresh(changed, [name for name, run in lines.items() if reading is None or run & reading])
+        return fresh(changed, tests) if args.again and status == SURVIVED else status
+
+    return by_collected, by_import
 
 
 def forget_others(record: dict[str, Any], names: set[str]) -> None:
@@ -273,7 +282,7 @@ def note(
     mutant: Mutant,
     source: str,
     path: Path,
-    try_source: Callable[[str, int], int | None],
+    try_source: TrySource,
     record: dict[str, Any],
     explanations: list[Explanation],
 ) -> int | None:

@@ -232,7 +232,9 @@ class ItemRanker:
                 assert left_out is not None  # otherwise every kind is whole
                 kind = kinds[user, place]
                 members = self._members[self._starts[kind] : self._starts[kind + 1]]
-                members = members[~torch.isin(members, left_out[user])]
+                # What stands for none is row 0, which may compete itself.
+                seen = left_out[user]
+                members = members[~torch.isin(members, seen[seen > 0])]
                 self.covered[number, members[: taken[user, place]]] = True
 
     def coverage(self, covered: Tensor | None = None) -> dict[str, float]:

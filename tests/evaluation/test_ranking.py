@@ -246,3 +246,25 @@ def test_alike_items_of_which_some_have_a_term_are_ranked_the_same_whatever_the_
             found, losses = ItemRanker(model, block_size=block).rank(users, torch.full((3,), label), None, terms)
             assert found.tolist() == expected.tolist()
             torch.testing.assert_close(losses, -scores[:, 1:].log_softmax(1)[:, label - 1], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("history", [[1, 4, 0], [1, 1, 4], [1, 4, 4], [4, 1, 5]], ids=str)
+def test_a_padding_item_that_competes_is_covered_whatever_fills_the_history(history: list[int]) -> None:
+    model = MMM4RecForSequentialRecommendation(MMM4RecConfig(**(OPTIONS | {"score_padding_item": True})))
+    text, image = torch.zeros(5, 3), torch.zeros(5, 2)
+    text[2:], image[2:] = torch.randn(3, 3), torch.randn(3, 2)  # the first two look like the padding item
+    model.set_items(SimpleNamespace(item_ids=list("abcde"), text_features=text, image_features=image))
+    model.eval()
+    ranker = ItemRanker(model, exclude_history=True, coverage_at=(6,))
+    ranker.rank(torch.randn(1, 8), torch.tensor([2]), torch.tensor([history]))
+    # All that is left: neither what was seen nor more, and row 0 with the others.
+    assert ranker.covered[0].tolist() == [row == 0 or row not in history for row in range(6)]
+
+
+def test_ties_are_covered_in_the_order_of_rows() -> None:
+    model = model_of([0, 1] * 50)
+    user = torch.randn(1, 8)
+    best = naive_order(model, user[0], [0, 1] * 50, set())[0]
+    ranker = ItemRanker(model, coverage_at=(3,))
+    _, losses = ranker.rank(user.requires_grad_(), torch.tensor([1]))
+    assert ranker.covered[0].nonzero().flatten().tolist() == best[:3] and not losses.requires_grad

@@ -489,3 +489,17 @@ def test_the_targets_of_all_processes_are_negatives_and_each_gets_its_gradient(
     grads = torch.autograd.grad(expected, (users, targets))
     torch.testing.assert_close(torch.cat(user_grads), grads[0])
     torch.testing.assert_close(torch.cat(target_grads), grads[1])
+
+
+def test_a_score_of_the_first_chunk_far_above_all_others_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_mmm4rec, "PLAIN_SCORES", 0)
+    monkeypatch.setattr(loss_mmm4rec, "_CHUNK_SCORES", 4)
+    users, items = torch.tensor([[200.0, 0.0]], requires_grad=True), torch.zeros(13, 2)
+    items[1, 0], items[2:, 1] = 1.0, 1.0
+    loss = full_cross_entropy(users, items, torch.tensor([2]), 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(200) and users.grad.isfinite().all()
+
+
+def test_a_batch_of_no_rows_has_loss_zero() -> None:
+    assert full_cross_entropy(torch.zeros(0, 4), torch.zeros(5, 4), torch.zeros(0, dtype=torch.long), 1.0) == 0

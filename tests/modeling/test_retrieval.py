@@ -293,3 +293,22 @@ def test_rounded_products_are_for_cpus_that_multiply_so(monkeypatch: pytest.Monk
         assert retrieval._multiplies_bfloat16(torch.device("meta")) is False
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert retrieval._multiplies_bfloat16(torch.device("cpu")) is False
+
+
+def test_a_block_is_made_of_whole_groups() -> None:
+    assert retrieval._BLOCK % retrieval._GROUP == 0
+
+
+def test_nan_is_returned_of_few_scores_and_refused_of_many() -> None:
+    draw = torch.Generator().manual_seed(0)
+    few, many = torch.randn(100, 4, generator=draw), torch.randn(3000, 4, generator=draw)
+    few[3] = many[3] = torch.nan
+    scores, rows = TopItems(few).search(torch.randn(2, 4, generator=draw), 3)
+    assert scores[:, 0].isnan().all() and rows[:, 0].tolist() == [3, 3]
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        TopItems(many).search(torch.randn(2000, 4, generator=draw), 3)
+
+
+def test_nobody_gets_no_items() -> None:
+    scores, rows = TopItems(torch.randn(100, 4)).search(torch.zeros(0, 4), 3)
+    assert scores.shape == rows.shape == (0, 3)

@@ -164,7 +164,7 @@ class _PackedConv(torch.autograd.Function):
             if k > 0:
                 # Their input k slots before belongs to another history.
                 grad.index_fill_(0, first[k - 1], 0)
-            grad_weight[-1 - k] = _sum_of_products(grad[k:], x[: len(x) - k])
+            grad_weight[-1 - k] = _sum_of_products(grad[k:], x[: max(0, len(x) - k)])
         return grad_x, grad_weight, grad_bias, None, None, *(None for _ in edges)
 
 

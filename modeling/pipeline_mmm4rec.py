@@ -411,6 +411,8 @@ class SequentialRecommendationPipeline(Pipeline):
             best, found = top.values, rows.gather(1, top.indices)
         if best is None:
             return [[] for _ in own]
+        if best.isnan().any():
+            raise ValueError(NAN_SCORES)
         mine = self._directions(own)
         parts = [
             torch.einsum("bh,bkh->bk", one, self._directions(found.flatten())[column].unflatten(0, found.shape))

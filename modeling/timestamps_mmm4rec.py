@@ -221,4 +221,4 @@ def _datetime_to_time(value: datetime) -> tuple[int, int]:
         value = value.replace(tzinfo=timezone.utc)
     # A pandas.Timestamp gives a timedelta of its own kind, which divides alike.
     seconds, rest = divmod(value - _EPOCH, timedelta(seconds=1))
-    return int(seconds), rest // timedelta(microseconds=1) * 1000
+    return int(seconds), rest // timedelta(microseconds=1) * 1000 + getattr(value, "nanosecond", 0)

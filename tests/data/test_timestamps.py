@@ -504,3 +504,17 @@ def test_floats_are_taken_as_far_as_their_type_is_exact() -> None:
         assert to_unix_seconds([kind(first - 1)], "s").tolist() == [first - 1]
         with pytest.raises(ValueError, match="may have lost digits"):
             to_unix_seconds([kind(first)], "s")
+
+
+@pytest.mark.parametrize("year", [1960, 2020])
+def test_nanoseconds_of_pandas_are_kept(year: int) -> None:
+    stamp = pd.Timestamp(f"{year}-09-13 12:26:40.123456789")
+    for value in (stamp, stamp.tz_localize("UTC")):
+        seconds, nanoseconds = to_unix_time([value])
+        assert seconds.tolist() == [int(datetime(year, 9, 13, 12, 26, 40, tzinfo=timezone.utc).timestamp())]
+        assert nanoseconds.tolist() == [123_456_789]
+
+
+def test_parts_of_a_nanosecond_are_rounded_down() -> None:
+    with pytest.warns(UserWarning, match="rounded down"):
+        assert to_unix_time(["1600000000123456789.999999999"], "ns")[1].tolist() == [123_456_789]

@@ -46,3 +46,10 @@ def test_an_item_enters_once_where_dropout_does_not_tell_its_events_apart(
     model.model.encoder.layers[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-1]))
     model(**batch)
     assert (seen[0] is not None) == once
+
+
+def test_each_event_of_an_item_draws_a_dropout_of_its_own(lively_model: Model) -> None:
+    model = lively_model(embedding_dropout=0.5, hidden_dropout=0.0, time_dropout=0.0).train()
+    ids, times = torch.tensor([[1, 2], [1, 2]]), torch.tensor([[1000, 2000], [1000, 2000]])
+    one, other = model.user_embeds(ids, times)
+    assert not torch.allclose(one, other)

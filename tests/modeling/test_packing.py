@@ -201,3 +201,19 @@ def test_a_single_history_is_its_events_whatever_their_width() -> None:
 def test_events_are_where_a_mask_is_not_zero() -> None:
     positions, mask = events_first(torch.tensor([[0, -1, 0, 2]]), 3)
     assert mask.tolist() == [[True, True, False]] and positions[0, :2].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("length", "kernel"), [(2, 4), (3, 5), (3, 6), (1, 3)])
+def test_a_kernel_longer_than_all_slots_gives_the_gradients_of_rows(
+    lively_model: Callable[..., Any], length: int, kernel: int
+) -> None:
+    ids = torch.tensor([[1, 2, 3], [4, 0, 0]])[:, :length]
+    grads = []
+    for form in ("quadratic", "chunked"):  # packed, and a history a row
+        model = lively_model(
+            max_sequence_length=length, conv_kernel=kernel, ssd_implementation=form, hidden_dropout=0.0,
+            embedding_dropout=0.0, time_dropout=0.0,
+        ).train()  # fmt: skip
+        model(input_ids=ids, timestamps=ids * 1000, labels=torch.tensor([5, 6])).loss.backward()
+        grads.append(model.model.encoder.layers[0].ssd.conv.weight.grad)
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-4)

@@ -91,3 +91,17 @@ def test_rounding_takes_no_cosine_out_of_its_range(
     found = [entry for entries in recommend.similar_items(ids, top_k=79) for entry in entries]
     scores = [entry[name] for entry in found for name in ("score", "text_score", "image_score")]
     assert (min(scores), max(scores)) == (-1.0, 1.0)
+
+
+def test_a_model_of_nan_finds_nothing_similar(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline()
+    with torch.no_grad():
+        recommend.model.model.text_projection.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        recommend.similar_items("1")
+
+
+def test_a_model_in_training_draws_nothing_for_similar_items(make_pipeline: Callable[..., Any]) -> None:
+    recommend = make_pipeline(learned_missing=True, modality_dropout=0.9)
+    recommend.model.train()
+    assert recommend.similar_items("1") == recommend.similar_items("1") == recommend.similar_items("1")

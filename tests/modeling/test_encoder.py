@@ -53,3 +53,12 @@ def test_each_event_of_an_item_draws_a_dropout_of_its_own(lively_model: Model) -
     ids, times = torch.tensor([[1, 2], [1, 2]]), torch.tensor([[1000, 2000], [1000, 2000]])
     one, other = model.user_embeds(ids, times)
     assert not torch.allclose(one, other)
+
+
+def test_times_are_not_read_by_a_model_without_time(lively_model: Model) -> None:
+    encoder = lively_model(use_time=False).model.encoder
+    text, image = torch.randn(2, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    with torch.no_grad():
+        without, given = (encoder(text, image, times, mask).user_embeds for times in (None, torch.ones(1, 8).long()))
+    torch.testing.assert_close(without, given)

@@ -80,3 +80,23 @@ def test_what_was_learned_is_dropped_with_a_warning_where_ids_are_not_known(
     ]
     model.set_items(tiny_catalog(["b", "c"]))
     assert len(caplog.records) == 1
+
+
+def test_ids_below_zero_are_no_padding(lively_model: Model) -> None:
+    model, times = lively_model().eval(), torch.tensor([[1, 2, 3]])
+    with torch.no_grad(), pytest.raises(IndexError):
+        model(torch.tensor([[1, 2, -100]]), times)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_padding_item_that_competes_may_be_a_target_in_the_batch(lively_model: Model, training: bool) -> None:
+    model = lively_model(
+        item_loss="in_batch", score_padding_item=True, use_item_bias=True, hidden_dropout=0.0, embedding_dropout=0.0,
+        time_dropout=0.0,
+    ).train(training)  # fmt: skip
+    labels = torch.tensor([0, 3])
+    output = model(torch.tensor([[1, 2], [4, 5]]), torch.tensor([[1, 2], [3, 4]]) * 1000, labels=labels)
+    with torch.no_grad():
+        scores = output.user_embeds @ model.item_vectors()[labels].T / model.config.score_temperature
+        expected = torch.nn.functional.cross_entropy(scores, torch.arange(2))
+    torch.testing.assert_close(output.loss.detach(), expected)

@@ -92,3 +92,10 @@ def test_auto_takes_the_chunked_form_for_long_sequences_and_agrees_with_the_recu
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(ValueError, match="'fast'"):
         ssd(*draw(1, 2, 1, 1, 1, 1, 0), implementation="fast")
+
+
+def test_several_sequences_in_a_row_are_refused_by_the_forms_that_mix_them() -> None:
+    inputs = draw(1, 4, 2, 2, 1, 2, 0)
+    for form in ("chunked", "recurrent"):
+        with pytest.raises(ValueError, match=f"need ssd_implementation='quadratic', got '{form}'"):
+            ssd(*inputs, implementation=form, sequence=torch.tensor([[0, 0, 1, 1]]))

@@ -93,7 +93,11 @@ TESTS = {
     "modeling/encoder_mmm4rec.py": ("tests/modeling/test_feature_encoder.py",),
     "modeling/convolution_mmm4rec.py": ("tests/modeling/test_packing.py", "tests/modeling/test_kernels.py"),
     "modeling/kernels_mmm4rec.py": ("tests/modeling/test_kernels.py",),
-    "modeling/pipeline_mmm4rec.py": ("tests/modeling/test_pipeline.py", "tests/modeling/test_similar_items.py"),
+    "modeling/pipeline_mmm4rec.py": (
+        "tests/modeling/test_pipeline.py",
+        "tests/modeling/test_user_encoder.py",
+        "tests/modeling/test_similar_items.py",
+    ),
     "modeling/processing_mmm4rec.py": ("tests/modeling/test_processing.py", "tests/modeling/test_hub.py"),
     "modeling/transfer_mmm4rec.py": ("tests/modeling/test_saving.py",),
     "modeling/hub_mmm4rec.py": ("tests/modeling/test_saving.py",),

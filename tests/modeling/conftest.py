@@ -12,6 +12,7 @@ from transformers import pipeline
 from mmm4rec_hf import MMM4RecConfig, MMM4RecForSequentialRecommendation, MMM4RecProcessor
 
 IDS = ["0", "1", "2", "3", "4", "5"]
+T = 1_300_000_000
 
 TINY = {
     "hidden_size": 16,
@@ -23,6 +24,11 @@ TINY = {
     "text_feature_size": 6,
     "image_feature_size": 5,
 }
+
+
+def history(*items: Any) -> dict[str, list]:
+    """A history of items a minute apart, as the processor reads it."""
+    return {"items": list(items), "timestamps": [T + 60 * n for n in range(len(items))]}
 
 
 @pytest.fixture

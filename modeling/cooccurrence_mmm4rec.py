@@ -67,8 +67,8 @@ class MMM4RecCooccurrence(nn.Module):
             counts (`torch.Tensor` of shape `(num_items + 1, n)`): How often, 0 where there are no more.
 
         Raises:
-            ValueError: Without a catalogue, or for another shape, other rows, or counts that are negative or not
-                finite.
+            ValueError: Without a catalogue, or for another shape, other rows, a neighbour that stands twice in a line,
+                a count of no neighbour, or counts that are negative or not finite.
         """
         if self.counts is None or self.neighbours is None:
             raise ValueError("the model holds no items; call set_items(catalog) before the counts are set")
@@ -83,6 +83,15 @@ class MMM4RecCooccurrence(nn.Module):
         if counts.numel() and not 0 <= int(neighbours.min()) <= int(neighbours.max()) < num_rows:
             raise ValueError(
                 f"neighbours hold rows {int(neighbours.min())}..{int(neighbours.max())}, outside 0..{num_rows - 1}"
+            )
+        if ((neighbours == 0) & (counts > 0)).any():
+            raise ValueError("a neighbour 0, which stands for none, has a count: the count must be 0 too")
+        ordered = neighbours.masked_fill(counts == 0, 0).sort(1).values
+        again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)
+        if again.any():
+            row = int(again.any(1).nonzero()[0])
+            raise ValueError(
+                f"item {int(ordered[row, 1:][again[row]][0])} is a neighbour of item {row} twice; add up its counts"
             )
         kept, places = counts.float().topk(min(most, counts.shape[1]), dim=1)
         rows = neighbours.gather(1, places)

@@ -168,7 +168,12 @@ def in_batch_cross_entropy(
 
     Returns:
         `torch.Tensor`: A scalar, float32.
+
+    Raises:
+        ValueError: With `item_log_q`, if a label is no item's row: the padding item has no share.
     """
+    if item_log_q is not None:
+        check_labels(labels, len(item_log_q), score_padding_item=False)
     columns, column_labels, offset = target_embeds, labels, 0
     if gather:
         columns, column_labels, offset = gather_targets(target_embeds, labels)

@@ -177,6 +177,18 @@ def check_timestamps(timestamps: Tensor | None, attention_mask: Tensor, config: 
     return timestamps.long()
 
 
+def check_rows(name: str, rows: Tensor, num_rows: int) -> None:
+    """Refuses what is no item's row: one below 0 would be read from the end of a table."""
+    if torch.compiler.is_compiling():
+        return
+    outside = (rows < 0) | (rows >= num_rows)
+    if outside.any():
+        raise ValueError(
+            f"{name} hold {int(rows[outside][0])}, which is none of the model's items 1..{num_rows - 1}; build them "
+            "and the model from the same item ids"
+        )
+
+
 class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
     """
     The backbone with a catalogue: histories of items to scores of every item.
@@ -283,8 +295,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         if self.cooccurrence is None:
             return None
         mask = input_ids != 0 if attention_mask is None else attention_mask
-        index, mask = events_first(mask, self.config.max_sequence_length)
-        terms: tuple[Tensor, Tensor] = self.cooccurrence(input_ids.gather(1, index) * mask, mask)
+        input_ids, _, mask = self._last_rows(input_ids, mask)
+        terms: tuple[Tensor, Tensor] = self.cooccurrence(input_ids, mask)
         return terms
 
     def item_embeds(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -402,7 +414,11 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
 
         Returns:
             `tuple(torch.Tensor)`: Text and image part, each `(b, k)`; their sum is the score.
+
+        Raises:
+            ValueError: If a row is no item's.
         """
+        check_rows("item_rows", item_rows, self.items.num_rows)
         parts = []
         places, *tables = self._tables_for(item_rows, item_embeds)
         weights = self.items.fusion_weights(item_rows.flatten())
@@ -444,7 +460,8 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
             [`MMM4RecOutput`]
 
         Raises:
-            ValueError: If the model holds no items, a label is none of them, or shapes do not fit.
+            ValueError: If the model holds no items, an id or a label is none of them, the batch is empty, or shapes do
+                not fit.
         """
         if input_ids is None:
             raise ValueError("MMM4RecForSequentialRecommendation needs input_ids")
@@ -485,10 +502,21 @@ class MMM4RecForSequentialRecommendation(MMM4RecPreTrainedModel):
         if attention_mask is None:
             attention_mask = input_ids != 0
         timestamps = check_timestamps(timestamps, attention_mask, self.config)
-        index, mask = events_first(attention_mask, self.config.max_sequence_length)
+        input_ids, index, mask = self._last_rows(input_ids, attention_mask)
         if timestamps is not None:
             timestamps = timestamps.gather(1, index) * mask
-        return input_ids.gather(1, index) * mask, timestamps, mask
+        return input_ids, timestamps, mask
+
+    def _last_rows(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[b, s], [b, s] -> [b, l] each: the items of the last events, where they stood, and their mask."""
+        if len(input_ids) == 0:
+            raise ValueError(f"input_ids of shape {tuple(input_ids.shape)} hold no history; a batch has at least one")
+        index, mask = events_first(attention_mask, self.config.max_sequence_length)
+        input_ids = input_ids.gather(1, index) * mask
+        # Without items another error says so.
+        if self.items.num_rows:
+            check_rows("input_ids", input_ids, self.items.num_rows)
+        return input_ids, index, mask
 
     def _encode(
         self,

@@ -173,7 +173,7 @@ class ItemRanker:
             if self.coverage_at:
                 best = self._better(best, scores, sizes.expand_as(scores), start)
         if best is not None:
-            self._cover(*best, left_out)
+            self._cover(*best[1:], left_out)
         return torch.stack([above, level], 1), total - target.squeeze(1)
 
     def _check(self, user_embeds: Tensor, labels: Tensor, history: Tensor | None) -> None:
@@ -217,9 +217,8 @@ class ItemRanker:
         places = merged[0].topk(min(max(self.coverage_at), merged[0].shape[1]), dim=1).indices
         return merged[0].gather(1, places), merged[1].gather(1, places), merged[2].gather(1, places)
 
-    def _cover(self, scores: Tensor, kinds: Tensor, sizes: Tensor, left_out: Tensor | None) -> None:
-        """Marks the items at the top of each user's ranking."""
-        sizes = sizes.masked_fill(scores == -torch.inf, 0)
+    def _cover(self, kinds: Tensor, sizes: Tensor, left_out: Tensor | None) -> None:
+        """[b, k] each: marks the items at the top of each user's ranking."""
         before = sizes.cumsum(1) - sizes
         is_whole = sizes == self.sizes[kinds]
         for number, k in enumerate(self.coverage_at):

@@ -324,6 +324,12 @@ def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
         (torch.full((5, 1), 5), torch.ones(5, 1), r"rows 5\.\.5, outside 0\.\.4"),
         (torch.full((5, 1), 9), torch.ones(5, 1), r"rows 9\.\.9, outside 0\.\.4"),
         (torch.full((5, 1), -1), torch.ones(5, 1), r"rows -1\.\.-1, outside 0\.\.4"),
+        (torch.tensor([[0, 1]] * 5), torch.full((5, 2), 0.5), "neighbour 0, which stands for none, has a count"),
+        (
+            torch.tensor([[1, 2, 3, 1]] * 3 + [[4, 2, 4, 1], [1, 1, 2, 3]]),
+            torch.tensor([[0, 1.0, 1, 1]] * 3 + [[1, 1, 2, 1], [1, 1, 1, 1]]),
+            "item 4 is a neighbour of item 3 twice; add up its counts",
+        ),
     ],
 )
 def test_counts_that_do_not_fit_are_refused(neighbours: torch.Tensor, counts: torch.Tensor, told: str) -> None:

@@ -395,6 +395,14 @@ def test_frequencies_are_forgotten_with_the_catalogue_and_not_saved(
     assert model.items.log_q is None
 
 
+def test_a_padding_item_that_is_a_target_has_no_share_to_correct_for(lively_model: MakeModel, batch: Batch) -> None:
+    model = lively_model(item_loss="in_batch", use_log_q=True, score_padding_item=True)
+    model.set_item_frequencies(torch.ones(model.items.num_rows))
+    for training in (True, False):
+        with pytest.raises(ValueError, match="label 0 is none of the model's items 1.."):
+            model.train(training)(**batch | {"labels": batch["labels"].clone().index_fill_(0, torch.tensor([0]), 0)})
+
+
 def test_the_number_of_targets_in_the_accumulated_batch_divides_the_sum(lively_model: MakeModel, batch: Batch) -> None:
     for options in ({}, {"item_loss": "in_batch"}):
         model = lively_model(**options, **NO_DROPOUT)

@@ -82,10 +82,36 @@ def test_what_was_learned_is_dropped_with_a_warning_where_ids_are_not_known(
     assert len(caplog.records) == 1
 
 
-def test_ids_below_zero_are_no_padding(lively_model: Model) -> None:
-    model, times = lively_model().eval(), torch.tensor([[1, 2, 3]])
-    with torch.no_grad(), pytest.raises(IndexError):
-        model(torch.tensor([[1, 2, -100]]), times)
+@pytest.mark.parametrize("item", [-100, -1, 13])
+def test_ids_that_are_no_item_are_refused_by_name(lively_model: Model, item: int) -> None:
+    history, times = torch.tensor([[1, 2, 3], [1, 2, item]]), torch.tensor([[1, 2, 3]] * 2)
+    told = f"input_ids hold {item}, which is none of the model's items 1..12"
+    for item_loss in ("full", "in_batch", "sampled"):
+        model = lively_model(item_loss=item_loss)
+        for training in (True, False):
+            with pytest.raises(ValueError, match=told):
+                model.train(training)(history, times, labels=torch.tensor([4, 5]))
+    with pytest.raises(ValueError, match=told):
+        model.user_embeds(history, times)
+    with pytest.raises(ValueError, match=told):
+        lively_model(use_cooccurrence=True).cooccurrence_terms(history)
+    with pytest.raises(ValueError, match=f"item_rows hold {item}, which is none of the model's items 1..12"):
+        model.modality_scores(torch.zeros(2, 16), history)
+    # What is no event is not looked at.
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with torch.no_grad():
+        padded = model(torch.tensor([[1, 2, 3], [1, 2, 0]]), times, mask).logits
+        assert torch.equal(model(history, times, mask).logits, padded)
+
+
+def test_the_last_item_may_be_in_a_history_and_a_batch_has_one(lively_model: Model) -> None:
+    model = lively_model().eval()
+    with torch.no_grad():
+        assert model.modality_scores(torch.zeros(1, 16), torch.tensor([[0, 12]]))[0].shape == (1, 2)
+        assert model(torch.tensor([[12]]), torch.tensor([[1]])).logits.shape == (1, 13)
+    empty = torch.zeros(0, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"input_ids of shape \(0, 3\) hold no history; a batch has at least one"):
+        model(empty, empty)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -330,6 +330,7 @@ def test_an_old_checkpoint_can_start_to_count(tmp_path: Path) -> None:
             torch.tensor([[0, 1.0, 1, 1]] * 3 + [[1, 1, 2, 1], [1, 1, 1, 1]]),
             "item 4 is a neighbour of item 3 twice; add up its counts",
         ),
+        (torch.tensor([[1, 1]] * 5), torch.ones(5, 2), "item 1 is a neighbour of item 0 twice"),
     ],
 )
 def test_counts_that_do_not_fit_are_refused(neighbours: torch.Tensor, counts: torch.Tensor, told: str) -> None:

@@ -72,7 +72,7 @@ TrySource = Callable[[str, int], int | None]
 # The tests of a file, its own first; the files of modeling/ have those of the others after them.
 _MODELING = ("loss", "retrieval", "golden", "padding", "packing", "cooccurrence", "missing", "time", "ssd", "items",
              "precision", "loading", "cache", "dropout", "feature_encoder", "configuration", "processing", "pipeline",
-             "card", "explanations")  # fmt: skip
+             "user_encoder", "card", "explanations")  # fmt: skip
 TESTS = {
     "mmm4rec_hf/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
     "mmm4rec_hf/evaluation/ranking.py": (

@@ -82,7 +82,7 @@ def test_what_was_learned_is_dropped_with_a_warning_where_ids_are_not_known(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("item", [-100, -1, 13])
+@pytest.mark.parametrize("item", [-100, -1, 13, 99])
 def test_ids_that_are_no_item_are_refused_by_name(lively_model: Model, item: int) -> None:
     history, times = torch.tensor([[1, 2, 3], [1, 2, item]]), torch.tensor([[1, 2, 3]] * 2)
     told = f"input_ids hold {item}, which is none of the model's items 1..12"

@@ -26,6 +26,7 @@ from typing import Any
 
 import coverage
 import pytest
+import torch
 
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:anyio", "-m", "not slow")
 SURVIVED, KILLED, NO_TESTS = 0, 1, 5
@@ -127,6 +128,8 @@ def prepare_fork() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(null, stream)
+    # Two threads that find torch's pool broken by the fork would mend it at once, and one of them fails.
+    torch.set_num_threads(1)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, resource.RLIM_INFINITY))
 

@@ -93,7 +93,7 @@ def test_rounding_takes_no_cosine_out_of_its_range(
     assert (min(scores), max(scores)) == (-1.0, 1.0)
 
 
-def test_a_model_of_nan_finds_nothing_similar(make_pipeline: Callable[..., Any]) -> None:
+def test_similar_items_by_a_model_of_nan_are_refused(make_pipeline: Callable[..., Any]) -> None:
     recommend = make_pipeline()
     with torch.no_grad():
         recommend.model.model.text_projection.weight[0, 0] = torch.nan
